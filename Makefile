@@ -1,0 +1,43 @@
+# `make quickstart` runs the main job, `make test` the tests; both set everything up first.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    := runs/quickstart
+
+.PHONY: help install quickstart test test-slow lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this help
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed  ## Create .venv with everything that is needed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: install  ## Search a mixture of five real domains on this machine (about 8 minutes)
+	PATH="$(abspath $(BIN)):$$PATH" sh studies/quickstart/run.sh
+
+test: install  ## Run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+test-slow: install  ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: install  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## Mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## Run every benchmark in its quick form (DATA=DIR holds the RegMix rows)
+	PYTHON=$(abspath $(BIN))/python sh benchmarks/run_all.sh --quick
+
+clean:  ## Remove what runs have made
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,75 @@
+"""Send blocks that do not fit a device through two pinned buffers while earlier ones are merged.
+
+Three things run at once: the CPU copies chunk i + 1 from the page cache into pinned memory, the
+copy engine sends it on a stream of its own, the device merges chunk i. A buffer is refilled only
+once the copy engine has left it, a device buffer only once the merge that reads it is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_N_SLOTS = 2
+
+
+class BlockStream:
+    """Two pinned host buffers, two device buffers, one copy stream."""
+
+    def __init__(self, blocks: torch.Tensor, device: torch.device, *, chunk_bytes: int) -> None:
+        """Allocate the buffers.
+
+        Args:
+            blocks: Host blocks, (n, K, block_size).
+            device: Where to send them.
+            chunk_bytes: Size aimed at for each of the four buffers, at least one block.
+        """
+        self._blocks = blocks
+        self._device = device
+        self._backend = torch.get_device_module(device)
+        self._step = max(1, min(len(blocks), chunk_bytes // max(1, blocks[0].nbytes)))
+        shape = (self._step, *blocks.shape[1:])
+        pinned = device.type != "cpu"
+        self._host = [
+            torch.empty(shape, dtype=blocks.dtype, pin_memory=pinned) for _ in range(_N_SLOTS)
+        ]
+        self._staged = [
+            torch.empty(shape, dtype=blocks.dtype, device=device) for _ in range(_N_SLOTS)
+        ]
+        self._copies = self._backend.Stream(device)
+        self._arrived = [self._backend.Event() for _ in range(_N_SLOTS)]
+        self._merged = [self._backend.Event() for _ in range(_N_SLOTS)]
+        # The staged buffers were allocated on the current stream.
+        self._copies.wait_stream(self._backend.current_stream(device))
+
+    def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield (which blocks, those blocks on the device), front to back.
+
+        Work on a chunk must be queued on the current stream before the next one is asked for.
+        """
+        starts = range(0, len(self._blocks), self._step)
+        merging = self._backend.current_stream(self._device)
+        self._send(0, starts[0])
+        for i, start in enumerate(starts):
+            if i + 1 < len(starts):
+                self._send((i + 1) % _N_SLOTS, starts[i + 1])
+            slot = i % _N_SLOTS
+            which = slice(start, min(start + self._step, len(self._blocks)))
+            merging.wait_event(self._arrived[slot])
+            yield which, self._staged[slot][: which.stop - which.start]
+            self._merged[slot].record(merging)
+
+    def _send(self, slot: int, start: int) -> None:
+        chunk = self._blocks[start : start + self._step]
+        self._arrived[slot].synchronize()  # the copy engine has left this pinned buffer
+        self._host[slot][: len(chunk)].copy_(chunk)
+        with self._backend.stream(self._copies):
+            self._copies.wait_event(self._merged[slot])
+            self._staged[slot][: len(chunk)].copy_(
+                self._host[slot][: len(chunk)], non_blocking=True
+            )
+            self._arrived[slot].record(self._copies)

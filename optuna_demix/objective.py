@@ -1,0 +1,153 @@
+"""``MixtureObjective``: merge, score, and tell Optuna, one trial at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from optuna_demix._history import OBJECTIVES_ATTR, SCORE_PREFIX, objective_layout
+from optuna_demix.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from optuna.trial import Trial
+
+    from optuna_demix.mixture import MixtureSpace
+
+FAILURE_ATTR = "fail_reason"
+"""User attribute of a failed trial: why it failed."""
+
+
+class Model(Protocol):
+    """What an objective needs of :class:`~optuna_demix.merging.LiveModel`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the components, in the order of the merge weights."""
+
+    def merge(self, w: NDArray[np.float64]) -> None:
+        """Make the model the proxy of merge weights (K,)."""
+
+
+class Scorer(Protocol):
+    """What an objective needs of :class:`~optuna_demix.scoring.HarnessScorer`."""
+
+    def score(self) -> dict[str, float]:
+        """Score of each benchmark for the model as it is, higher is better."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one proxy.
+
+    Attributes:
+        benchmarks: By benchmark, higher is better.
+        capabilities: By capability: the mean of its benchmarks.
+    """
+
+    benchmarks: dict[str, float]
+    capabilities: dict[str, float]
+
+
+class MixtureObjective:
+    """Objective that merges the components with a trial's weights and scores the proxy.
+
+    It returns one value for each capability, or their weighted mean as a single one, all to be
+    maximised. Each benchmark's score is written to the trial as the user attribute
+    ``score:<benchmark>``, where :class:`~optuna_demix.DemixSampler` learns from it. A score
+    that is not a number makes the trial fail, and that trial only.
+
+    Example:
+        .. code-block:: python
+
+            objective = MixtureObjective(space, model, scorer, {"math": ["gsm8k/exact_match"]})
+            study = optuna.create_study(direction="maximize", sampler=DemixSampler(space))
+            study.optimize(objective, n_trials=100)
+
+    Args:
+        space: The mixture.
+        model: Merges; its components must be those of the space.
+        scorer: Scores the merged model.
+        capabilities: Benchmarks of each capability.
+        weights: Weights of the capabilities in a single objective; ``None`` for one objective
+            each.
+
+    Raises:
+        ConfigError: If model and space have different components.
+    """
+
+    def __init__(
+        self,
+        space: MixtureSpace,
+        model: Model,
+        scorer: Scorer,
+        capabilities: Mapping[str, Sequence[str]],
+        *,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        if sorted(model.names) != sorted(space.components):
+            raise ConfigError(
+                f"the model merges {', '.join(model.names)} but the mixture weighs "
+                f"{', '.join(space.components)}; name the same components in both"
+            )
+        self.space = space
+        self.capabilities = {name: list(items) for name, items in capabilities.items()}
+        self._model = model
+        self._scorer = scorer
+        self._weights = None if weights is None else dict(weights)
+        self._order = [space.components.index(name) for name in model.names]
+
+    def score(self, weights: NDArray[np.float64] | Mapping[str, float]) -> Scores:
+        """Merge with weights (K,), in the order of the space or by component, and score."""
+        if isinstance(weights, Mapping):
+            weights = np.array([weights[name] for name in self.space.components])
+        self._model.merge(np.asarray(weights, dtype=float)[self._order])
+        benchmarks = self._scorer.score()
+        capabilities = {
+            capability: float(np.mean([benchmarks[name] for name in names]))
+            for capability, names in self.capabilities.items()
+        }
+        return Scores(benchmarks, capabilities)
+
+    def values(self, scores: Scores) -> list[float]:
+        """Objective values of scores: what a trial reports."""
+        if self._weights is None:
+            return list(scores.capabilities.values())
+        return [sum(w * scores.capabilities[name] for name, w in self._weights.items() if w > 0)]
+
+    def layout(self) -> list[dict[str, float]]:
+        """How the objectives follow from the benchmarks; see :mod:`optuna_demix._history`."""
+        return objective_layout(self.capabilities, self._weights)
+
+    def __call__(self, trial: Trial) -> float | list[float]:
+        """Score one trial.
+
+        Returns:
+            One value for each objective, or a single number where there is one.
+        """
+        layout = self.layout()
+        if trial.study.user_attrs.get(OBJECTIVES_ATTR) != layout:
+            trial.study.set_user_attr(OBJECTIVES_ATTR, layout)
+        scores = self.score(self.space.suggest(trial))
+        bad = [name for name, score in scores.benchmarks.items() if not math.isfinite(score)]
+        for name, score in scores.benchmarks.items():
+            if math.isfinite(score):
+                trial.set_user_attr(SCORE_PREFIX + name, float(score))
+        if bad:
+            trial.set_user_attr(FAILURE_ATTR, f"no finite score for {', '.join(bad)}")
+            values: list[float] = [math.nan] * len(layout)
+        else:
+            values = self.values(scores)
+        return values[0] if len(values) == 1 else values
+
+
+def capabilities_of(config: Any) -> dict[str, list[str]]:
+    """Benchmark names of each capability of a :class:`~optuna_demix.config.StudyConfig`."""
+    return {
+        capability: [benchmark.label for benchmark in benchmarks]
+        for capability, benchmarks in config.capabilities.items()
+    }

@@ -1,0 +1,16 @@
+"""Scores of a live model on lm-eval benchmarks, prepared once and paid for in forward passes only.
+
+The weights of the model change in place between two calls of :meth:`HarnessScorer.score`; tasks,
+requests, few-shot examples, token ids and batches do not, so they are made once. The numbers are
+those of ``lm_eval.simple_evaluate`` on the same weights, to the last bit.
+
+Importing this package imports neither lm-eval nor torch: both wait for the first
+:class:`HarnessScorer` or :func:`check_tasks`.
+"""
+
+from __future__ import annotations
+
+from optuna_demix.scoring.benchmark import Benchmark
+from optuna_demix.scoring.scorer import HarnessScorer, check_tasks
+
+__all__ = ["Benchmark", "HarnessScorer", "check_tasks"]

@@ -1,0 +1,336 @@
+"""``HarnessScorer``: the scores of a live model, again and again."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna_demix.errors import TaskError
+from optuna_demix.scoring.benchmark import Benchmark, check_limit, check_num_fewshot
+from optuna_demix.scoring.cards import Card, direction_of, filters_of, problem, resolve_filter
+from optuna_demix.scoring.digest import digest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from optuna_demix.scoring.harness import Catalogue
+    from optuna_demix.scoring.items import ItemTable
+
+IncludePath = str | PathLike[str] | Sequence[str | PathLike[str]] | None
+
+
+class HarnessScorer:
+    """Scores a model on benchmarks whose requests are prepared once.
+
+    Construction loads the tasks, draws the few-shot examples, tokenises every request and lays
+    out the batches. Each :meth:`score` then costs the forward passes and the metrics' arithmetic.
+    The weights may change in place between calls, as those of a merged proxy do: nothing that
+    depends on them is kept.
+
+    Without overrides in a benchmark the scores are those of
+    ``lm_eval.simple_evaluate(HFLM(pretrained=model, ...), tasks=[...])`` on the same weights, with
+    the same ``batch_size``, ``max_length``, ``num_fewshot``, ``limit`` and
+    ``fewshot_random_seed`` and the tasks in the order of the benchmarks, to the last bit.
+
+    Not safe for use from several threads at once.
+
+    Args:
+        benchmarks: What to score.
+        model: A causal language model of transformers, on its device.
+        tokenizer: Its tokenizer; left unchanged.
+        include_path: Directory or directories of local tasks, searched before lm-eval's own.
+        batch_size: Rows of one forward pass. Always a number: a search for the largest one would
+            be repeated on each call, and the last bits of a score depend on it.
+        max_length: Longest input in tokens; ``None`` for the model's own.
+        limit: Documents of every task, a number (>= 1) or a fraction (< 1); ``None`` for all.
+        num_fewshot: Few-shot examples of every task that does not fix them to 0; ``None`` for
+            each task's own number.
+        seed: Of the choice of few-shot examples.
+        confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
+
+    Raises:
+        TaskError: A task or metric that does not exist or cannot be scored, a task file that
+            cannot be read, missing data, or an unusable setting.
+    """
+
+    def __init__(
+        self,
+        benchmarks: Sequence[Benchmark],
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        include_path: IncludePath = None,
+        batch_size: int = 32,
+        max_length: int | None = None,
+        limit: float | None = None,
+        num_fewshot: int | None = None,
+        seed: int = 1234,
+        confirm_run_unsafe_code: bool = False,
+    ) -> None:
+        self.benchmarks = tuple(benchmarks)
+        _check_names(self.benchmarks)
+        _check_positive("batch_size", batch_size)
+        if max_length is not None:
+            _check_positive("max_length", max_length)
+        check_limit(limit, where="scorer")
+        check_num_fewshot(num_fewshot, where="scorer")
+
+        from optuna_demix.scoring import harness
+        from optuna_demix.scoring.suite import Suite, UnitKey
+
+        catalogue = harness.Catalogue(_folders(include_path))
+        cards = {}
+        for benchmark in self.benchmarks:
+            found = _examine(benchmark, catalogue, confirm_run_unsafe_code=confirm_run_unsafe_code)
+            if isinstance(found, TaskError):
+                raise found
+            cards[benchmark.name] = found
+
+        self._settings = {"batch_size": batch_size, "limit": limit, "num_fewshot": num_fewshot}
+        self._seed = seed
+        self._keys = {
+            b.name: UnitKey(
+                b.task,
+                num_fewshot if b.num_fewshot is None else b.num_fewshot,
+                limit if b.limit is None else b.limit,
+            )
+            for b in self.benchmarks
+        }
+        self._filters = {
+            b.name: resolve_filter(b, filters_of(b, cards[b.name])) or "none"
+            for b in self.benchmarks
+        }
+        read: dict[UnitKey, set[str]] = {}
+        for name, key in self._keys.items():
+            read.setdefault(key, set()).add(self._filters[name])
+        self._lm = harness.PreparedModel(
+            model, tokenizer, batch_size=batch_size, max_length=max_length
+        )
+        self._suite = Suite(
+            catalogue,
+            {self._keys[name]: card for name, card in cards.items()},
+            read,
+            self._lm,
+            seed=seed,
+        )
+        self._higher = {b.name: self._direction(b, cards[b.name]) for b in self.benchmarks}
+        self._version = harness.VERSION
+        self._digest: str | None = None
+        self._scored = False
+
+    def score(self) -> dict[str, float]:
+        """Score the model with the weights it has now.
+
+        Returns:
+            Score of each benchmark by name, oriented so that higher is better: a metric of which
+            less is better is negated. NaN where the model answers with NaN or the metric is not
+            finite.
+
+        Raises:
+            TaskError: If a task turns out not to give a metric that only its code could name.
+        """
+        self._suite.run()
+        self._scored = True
+        scores = {}
+        for benchmark in self.benchmarks:
+            value = self._suite.value(*self._address(benchmark))
+            scores[benchmark.name] = (
+                self._sign(benchmark) * value if math.isfinite(value) else math.nan
+            )
+        return scores
+
+    def items(self) -> dict[str, NDArray[np.float64]]:
+        """Values of the single documents in the last :meth:`score`, higher is better.
+
+        A document's value is the metric of that document alone; a group has the documents of its
+        tasks, one task after another. Benchmarks without such values (F1, BLEU, a NaN score) are
+        left out.
+
+        Returns:
+            Arrays (n,) by benchmark, in the documents' order, which never changes.
+        """
+        return {
+            b.name: self._sign(b) * table.values
+            for b in self.benchmarks
+            if (table := self._table(b)) is not None
+        }
+
+    def item_weights(self) -> dict[str, NDArray[np.float64]]:
+        """Share of each of :meth:`items` in its score.
+
+        Equal shares for a mean, shares of bytes for bits per byte; ``weights @ items`` is the
+        score for both, and close to it for perplexities.
+
+        Returns:
+            Arrays (n,) by benchmark, each summing to 1.
+        """
+        return {
+            b.name: table.weights for b in self.benchmarks if (table := self._table(b)) is not None
+        }
+
+    def standard_errors(self) -> dict[str, float]:
+        """Standard error of each score of the last :meth:`score`, over the choice of documents.
+
+        A mean has lm-eval's own, bits per byte and perplexities the linearised one of
+        :func:`optuna_demix.scoring.items.standard_error`, a group what lm-eval pools from its
+        tasks; nothing is bootstrapped.
+
+        Returns:
+            By benchmark; NaN where there is none.
+        """
+        self._require_score()
+        return {b.name: self._suite.error(*self._address(b)) for b in self.benchmarks}
+
+    def plan_digest(self) -> str:
+        """Hash of everything but the weights that the scores depend on.
+
+        Task configurations and the source of their functions, documents, prompts, token ids and
+        their batches, benchmarks, settings, dtype and lm-eval's version; no paths, so that two
+        hosts agree.
+
+        Returns:
+            64 hexadecimal digits.
+        """
+        if self._digest is None:
+            described = {
+                key: value
+                for key, value in self._description().items()
+                if key not in ("device", "forward_passes")
+            }
+            self._digest = digest([described, self._suite.digest()])
+        return self._digest
+
+    def describe(self) -> dict[str, Any]:
+        """What is scored and how, JSON-able."""
+        return {**self._description(), "plan_digest": self.plan_digest()}
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "lm_eval": self._version,
+            "dtype": str(self._lm.model.dtype).removeprefix("torch."),
+            "device": str(self._lm.device),
+            **self._settings,
+            "max_length": self._lm.max_length,
+            "seed": self._seed,
+            "requests": self._suite.requests(),
+            "forward_passes": self._lm.forward_passes,
+            "benchmarks": [
+                {
+                    "name": b.name,
+                    "task": b.task,
+                    "metric": b.measure,
+                    "filter": self._filters[b.name],
+                    "higher_is_better": self._higher[b.name],
+                    "limit": self._keys[b.name].limit,
+                    "tasks": self._suite.describe(self._keys[b.name]),
+                }
+                for b in self.benchmarks
+            ],
+        }
+
+    def _address(self, benchmark: Benchmark) -> tuple[Any, str, str]:
+        return self._keys[benchmark.name], benchmark.measure, self._filters[benchmark.name]
+
+    def _sign(self, benchmark: Benchmark) -> int:
+        return 1 if self._higher[benchmark.name] else -1
+
+    def _table(self, benchmark: Benchmark) -> ItemTable | None:
+        self._require_score()
+        return self._suite.table(*self._address(benchmark))
+
+    def _require_score(self) -> None:
+        if not self._scored:
+            raise RuntimeError("nothing has been scored yet: call score() first")
+
+    def _direction(self, benchmark: Benchmark, card: Card) -> bool:
+        stated = direction_of(benchmark, card)
+        if stated is not None:
+            return stated
+        found = self._suite.directions(self._keys[benchmark.name], benchmark.measure)
+        if len(found) != 1:
+            raise TaskError(
+                f"{card.where}: does not say whether a higher {benchmark.measure!r} is better; "
+                f"give benchmark {benchmark.name!r} higher_is_better"
+            )
+        return found.pop()
+
+
+def check_tasks(
+    benchmarks: Sequence[Benchmark],
+    *,
+    include_path: IncludePath = None,
+    confirm_run_unsafe_code: bool = False,
+) -> list[TaskError]:
+    """Check benchmarks against the tasks' configurations, without data, model or network.
+
+    Args:
+        benchmarks: What is to be scored.
+        include_path: Directory or directories of local tasks.
+        confirm_run_unsafe_code: Whether tasks may run code which a model wrote.
+
+    Returns:
+        One error, not raised, for each benchmark that cannot be scored; empty if all can. Metrics
+        that a task's own functions make up are taken on trust.
+
+    Raises:
+        TaskError: If ``include_path`` is no directory or two benchmarks have one name.
+    """
+    _check_names(benchmarks)
+
+    from optuna_demix.scoring.harness import Catalogue
+
+    catalogue = Catalogue(_folders(include_path))
+    found = (
+        _examine(benchmark, catalogue, confirm_run_unsafe_code=confirm_run_unsafe_code)
+        for benchmark in benchmarks
+    )
+    return [item for item in found if isinstance(item, TaskError)]
+
+
+def _examine(
+    benchmark: Benchmark, catalogue: Catalogue, *, confirm_run_unsafe_code: bool
+) -> Card | TaskError:
+    """The card of a benchmark's task, or what is wrong with the benchmark."""
+    try:
+        card = catalogue.card(benchmark.task)
+    except TaskError as error:
+        return error
+    if card is None:
+        near = difflib.get_close_matches(benchmark.task, catalogue.names, n=3)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        places = ", ".join([*map(str, catalogue.folders), "lm-eval's own tasks"])
+        return TaskError(f"task {benchmark.task!r} does not exist; looked in {places}{hint}")
+    said = problem(benchmark, card, confirm_run_unsafe_code=confirm_run_unsafe_code)
+    return card if said is None else TaskError(said)
+
+
+def _folders(include_path: IncludePath) -> list[Path]:
+    if include_path is None:
+        return []
+    if isinstance(include_path, str | PathLike):
+        include_path = [include_path]
+    return [Path(folder).expanduser() for folder in include_path]
+
+
+def _check_names(benchmarks: Sequence[Benchmark]) -> None:
+    if not benchmarks:
+        raise TaskError("no benchmark to score; name at least one")
+    seen: set[str] = set()
+    for benchmark in benchmarks:
+        if benchmark.name in seen:
+            raise TaskError(
+                f"benchmark {benchmark.name!r} is there twice; give one of them a name"
+            )
+        seen.add(benchmark.name)
+
+
+def _check_positive(setting: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        hint = "; 'auto' would change the scores' last bits" if value == "auto" else ""
+        raise TaskError(f"{setting} must be a whole number >= 1, not {value!r}{hint}")

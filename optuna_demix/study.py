@@ -1,0 +1,267 @@
+"""Attach to an Optuna study: connect, check that it fits the ``study.yaml``, mark it as ours."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna_demix.config import StudyConfig, mixture_arguments
+from optuna_demix.errors import ConfigError, ConstraintError, StudyError
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
+
+    from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.sampler import DemixSampler
+
+FINGERPRINT_ATTR = "demix:fingerprint"
+"""User attribute of a study: what it searches and scores, written by its first worker."""
+
+HEARTBEAT_S = 60
+GRACE_S = 600  # loading a large model can hold the interpreter for minutes
+_SQLITE_WAIT_S = 60  # how long a worker waits while others write
+
+
+def space_of(config: StudyConfig) -> MixtureSpace:
+    """The mixture space of a study.
+
+    Raises:
+        ConfigError: If a name or number in it is wrong.
+        ConstraintError: If no mixture satisfies the constraints.
+    """
+    from optuna_demix.mixture import MixtureSpace
+
+    try:
+        return MixtureSpace(**mixture_arguments(config))
+    except ConstraintError as error:
+        raise ConstraintError(f"{config.source}: mixture: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{config.source}: mixture: {error}") from None
+
+
+def sampler_of(
+    config: StudyConfig, space: MixtureSpace, *, seed: int | None = None
+) -> DemixSampler:
+    """The sampler that a study asks for.
+
+    Args:
+        config: The study.
+        space: Its mixture.
+        seed: Instead of the study's own seed.
+    """
+    from optuna_demix.sampler import PAPER_SIZES, DemixSampler
+
+    options = config.sampler
+    composite: Any = options.composite
+    if isinstance(composite, dict):
+        composite = list(config.capability_weights.values())
+    if config.objective == "composite":
+        composite = "rank"  # one objective: every composite ranks it alike
+    return DemixSampler(
+        space,
+        seed=options.seed if seed is None else seed,
+        n_startup_trials=options.n_startup_trials,
+        surrogate=options.surrogate,
+        schedule=options.schedule,
+        composite=composite,
+        schedule_sizes=options.schedule_sizes or PAPER_SIZES,
+    )
+
+
+def objective_names(config: StudyConfig) -> list[str]:
+    """Names of the study's objectives: what ``optuna-dashboard`` shows on its axes."""
+    return list(config.capabilities) if config.objective == "capabilities" else ["composite"]
+
+
+def create_command(config: StudyConfig, *, storage: str, study_name: str) -> str:
+    """The ``optuna create-study`` command that fits a study."""
+    directions = " ".join(["maximize"] * len(objective_names(config)))
+    return (
+        f"optuna create-study --storage {mask_url(storage)} --study-name {study_name} "
+        f"--directions {directions}"
+    )
+
+
+def mask_url(url: str) -> str:
+    """A storage URL with its password replaced by ``***``."""
+    masked = re.sub(r"(://[^:/@\s]*:)[^@]*(@)", r"\1***\2", url)
+    return re.sub(r"(?i)([?&](?:password|passwd|pwd)=)[^&]*", r"\1***", masked)
+
+
+def connect(storage: str) -> BaseStorage:
+    """Connect to a study database.
+
+    The storage keeps heartbeats, so that a trial whose worker has died is given to another one
+    with the same parameters, and reconnects after an idle hour.
+
+    Args:
+        storage: A SQLAlchemy database URL.
+
+    Raises:
+        StudyError: If the database does not exist, cannot be reached or is not Optuna's.
+    """
+    from optuna.exceptions import StorageInternalError
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+    shown = mask_url(storage)
+    try:
+        url = make_url(storage)
+    except (ArgumentError, ValueError):
+        raise StudyError(
+            f"storage {shown!r} is not a database URL; "
+            "write sqlite:///study.db or postgresql://user:password@host/database"
+        ) from None
+    engine: dict[str, Any] = {"pool_pre_ping": True}
+    if url.get_backend_name() == "sqlite":
+        if url.database and url.database != ":memory:" and not Path(url.database).exists():
+            raise StudyError(
+                f"storage {shown!r}: there is no file {url.database}; "
+                "make it with 'optuna create-study --storage …' or correct the path"
+            )
+        engine["connect_args"] = {"timeout": _SQLITE_WAIT_S}
+    try:
+        return RDBStorage(
+            storage,
+            engine_kwargs=engine,
+            heartbeat_interval=HEARTBEAT_S,
+            grace_period=GRACE_S,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
+                inherit_intermediate_values=False
+            ),
+        )
+    except (NoSuchModuleError, ImportError) as error:
+        raise StudyError(
+            f"storage {shown!r}: the driver for {url.drivername!r} is not installed "
+            f"({_clean(error, url.password)}); for PostgreSQL: "
+            "pip install 'optuna-demix[postgresql]'"
+        ) from None
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        raise StudyError(
+            f"storage {shown!r} cannot be used: {_clean(error, url.password)}; "
+            "check that the server runs and that the URL is right"
+        ) from None
+
+
+def load_study(storage: BaseStorage, *, study_name: str, sampler: BaseSampler | None) -> Study:
+    """Load a study from a storage.
+
+    Raises:
+        StudyError: If there is no such study; the message lists those there are.
+    """
+    import optuna
+
+    try:
+        return optuna.load_study(study_name=study_name, storage=storage, sampler=sampler)
+    except KeyError:
+        names = sorted(study.study_name for study in storage.get_all_studies())
+        known = f"it holds {', '.join(map(repr, names[:10]))}" if names else "it holds none"
+        raise StudyError(
+            f"no study {study_name!r} in the storage ({known}); "
+            "make it with 'optuna create-study' or correct --study-name"
+        ) from None
+
+
+def check_directions(study: Study, config: StudyConfig) -> None:
+    """Check that a study has the objectives that the ``study.yaml`` asks for.
+
+    Raises:
+        StudyError: If number or sense of the directions differ.
+    """
+    from optuna.study import StudyDirection
+
+    wanted = objective_names(config)
+    given = study.directions
+    if len(given) == len(wanted) and all(d == StudyDirection.MAXIMIZE for d in given):
+        return
+    kind = ", ".join(d.name.lower() for d in given)
+    raise StudyError(
+        f"study {study.study_name!r} has {_count(len(given), 'direction')} ({kind}), but "
+        f"{config.source} has {_count(len(wanted), 'objective')} to maximize "
+        f"({', '.join(wanted)}); create the study with --directions "
+        f"{' '.join(['maximize'] * len(wanted))}, or change 'objective' in the file"
+    )
+
+
+def differences(study: Study, fingerprint: Mapping[str, Any]) -> list[str]:
+    """What differs between a study's fingerprint and another one, one line each."""
+    stored = study.user_attrs.get(FINGERPRINT_ATTR)
+    if stored is None:
+        return []
+    theirs, ours = _flatten(stored), _flatten(fingerprint)
+    return [
+        f"{key} (study: {theirs.get(key, 'absent')}, here: {ours.get(key, 'absent')})"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    ]
+
+
+def claim(
+    study: Study,
+    config: StudyConfig,
+    fingerprint: Mapping[str, Any],
+    layout: list[dict[str, float]],
+) -> None:
+    """Mark a study with what it searches, or check that it is marked so.
+
+    Metric names and the fingerprint are written once, by the first worker.
+
+    Raises:
+        StudyError: If the study was made for other components, tasks or constraints.
+    """
+    from optuna_demix._history import OBJECTIVES_ATTR
+
+    if FINGERPRINT_ATTR not in study.user_attrs:
+        study.set_metric_names(objective_names(config))
+        study.set_user_attr(OBJECTIVES_ATTR, layout)
+        study.set_user_attr(FINGERPRINT_ATTR, dict(fingerprint))
+    # Read again: of two first workers at the same moment, one must find the other's mark.
+    changed = differences(study, fingerprint)
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise StudyError(
+            f"study {study.study_name!r} was made for something else: "
+            f"{'; '.join(changed[:4])}{more}; use another study or undo the change"
+        )
+
+
+def storage_url(given: str | None) -> str:
+    """The storage URL of the command line or of ``OPTUNA_STORAGE``.
+
+    Raises:
+        StudyError: If neither is given.
+    """
+    url = given or os.environ.get("OPTUNA_STORAGE")
+    if not url:
+        raise StudyError(
+            "no storage given; use --storage URL or set OPTUNA_STORAGE, as for optuna itself"
+        )
+    return url
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, Mapping):
+        flat: dict[str, str] = {}
+        for key, item in value.items():
+            flat.update(_flatten(item, f"{prefix}.{key}" if prefix else str(key)))
+        return flat
+    text = repr(value)
+    return {prefix: text if len(text) <= 48 else text[:45] + "..."}
+
+
+def _clean(error: BaseException, password: Any) -> str:
+    """The first line of an error, without the password."""
+    text = str(error.__cause__ or error).strip().split("\n")[0]
+    if password:
+        text = text.replace(str(password), "***")
+    return text.rstrip(". ")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -1,0 +1,141 @@
+"""From predictions to proposals: the composite of several objectives, and which candidate is next.
+
+Arrays only: ``Y`` is (n, m) with higher better in every column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+
+
+class Composite:
+    """One merit for several objectives, higher is better.
+
+    ``"rank"`` is the paper's (section 3.3): the mean over objectives of the percentile rank,
+    here the share of a fixed reference set that a score beats, interpolated between its members:
+    0 is the worst of the reference set, 1 the best. Beyond either end it goes on linearly in
+    units of the reference range, so that a candidate better than all others is still told from
+    an even better one.
+
+    Args:
+        how: ``"rank"``, ``"mean"`` (of the raw scores) or weights (m,), a weighted mean of them.
+        reference: Scores (n, m) that ranks refer to; NaN rows are left out.
+
+    Raises:
+        ValueError: If ``how`` is unknown, or the weights are not m non-negative numbers.
+    """
+
+    def __init__(self, how: str | Sequence[float], reference: FloatArray) -> None:
+        reference = np.atleast_2d(np.asarray(reference, dtype=float))
+        n_objectives = reference.shape[1]
+        self._rank = isinstance(how, str) and how == "rank"
+        if isinstance(how, str):
+            if how not in ("rank", "mean"):
+                raise ValueError(f"composite {how!r} is unknown; use 'rank', 'mean' or weights")
+            weights = np.ones(n_objectives)
+        else:
+            weights = np.asarray(how, dtype=float)
+        if weights.shape != (n_objectives,) or not np.all(weights >= 0) or not weights.sum() > 0:
+            raise ValueError(
+                f"composite weights must be {n_objectives} non-negative numbers, one for each "
+                f"objective and not all zero; got {how!r}"
+            )
+        self._weights = weights / weights.sum()
+        finite = reference[np.all(np.isfinite(reference), axis=1)]
+        self._sorted = np.sort(finite, axis=0)  # (r, m)
+
+    def __call__(self, Y: FloatArray) -> FloatArray:
+        """Merit (n,) of scores (n, m)."""
+        Y = np.atleast_2d(np.asarray(Y, dtype=float))
+        if not self._rank:
+            return Y @ self._weights
+        columns = [self._percentile(Y[:, j], self._sorted[:, j]) for j in range(Y.shape[1])]
+        return np.stack(columns, axis=1) @ self._weights
+
+    @staticmethod
+    def _percentile(y: FloatArray, reference: FloatArray) -> FloatArray:
+        if len(reference) == 0:
+            return np.full(len(y), 0.5)
+        levels, first, counts = np.unique(reference, return_index=True, return_counts=True)
+        if len(levels) == 1:
+            return 0.5 + 0.5 * np.sign(y - levels[0])
+        # Ties share their mean rank; the ends are pinned to 0 and 1.
+        ranks = (first + (counts - 1) / 2.0) / (len(reference) - 1)
+        ranks = (ranks - ranks[0]) / (ranks[-1] - ranks[0])
+        span = levels[-1] - levels[0]
+        beyond = np.maximum(y - levels[-1], 0.0) - np.maximum(levels[0] - y, 0.0)
+        return np.interp(y, levels, ranks) + beyond / span
+
+
+def pareto_weights(n_objectives: int, rng: np.random.Generator) -> FloatArray:
+    """Random trade-off (m,) for one proposal, uniform on the simplex (ParEGO, Knowles 2006)."""
+    return rng.dirichlet(np.ones(n_objectives))
+
+
+def tchebycheff(ranks: FloatArray, weights: FloatArray) -> FloatArray:
+    """Augmented Tchebycheff merit (n,) of scores in [0, 1] (n, m), higher is better.
+
+    Unlike a weighted mean it also reaches the hollows of a Pareto front (Knowles 2006, eq. 2).
+    """
+    loss = (1.0 - ranks) * weights
+    return -(loss.max(axis=1) + 0.05 * loss.sum(axis=1))
+
+
+def nearest_distance(X: FloatArray, taken: FloatArray) -> FloatArray:
+    """Half the L1 distance (n,) from each row of X (n, d) to the nearest row of taken (t, d).
+
+    On the simplex this is the total variation: the share of data that would have to move.
+    """
+    if len(taken) == 0:
+        return np.full(len(X), np.inf)
+    nearest = np.full(len(X), np.inf)
+    for row in taken:  # (d,): a loop keeps memory at (n, d)
+        np.minimum(nearest, 0.5 * np.abs(X - row).sum(axis=1), out=nearest)
+    return nearest
+
+
+def best_untaken(
+    merit: FloatArray, X: FloatArray, taken: FloatArray, *, min_distance: float
+) -> int:
+    """Index of the best candidate that keeps its distance from all that is taken.
+
+    Args:
+        merit: Merit (n,) of the candidates.
+        X: Candidates (n, d).
+        taken: Points (t, d) that are evaluated or being evaluated.
+        min_distance: Smallest allowed distance, in total variation.
+
+    Returns:
+        The index; where every candidate is too close, the one that is farthest away.
+    """
+    order = np.argsort(-merit, kind="stable")
+    for start in range(0, len(order), 256):  # the first block nearly always holds one
+        block = order[start : start + 256]
+        free = nearest_distance(X[block], taken) >= min_distance
+        if free.any():
+            return int(block[int(np.argmax(free))])
+    return int(np.argmax(nearest_distance(X, taken)))
+
+
+def finite_scores(Y: Any) -> FloatArray:
+    """Scores (n, m) with ±inf drawn in to just beyond the worst and best finite score.
+
+    A search may report an infinite loss for a mixture that cannot be used: it must rank last,
+    and must not make a regression meaningless. NaN (a missing benchmark) stays NaN.
+    """
+    Y = np.array(Y, dtype=float, ndmin=2)
+    for column in Y.T:  # views: written in place
+        finite = column[np.isfinite(column)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        margin = 0.1 * (high - low)
+        column[np.isposinf(column)] = high + margin
+        column[np.isneginf(column)] = low - margin
+    return Y

@@ -1,0 +1,203 @@
+"""The kinds of regressor by name: a new kind is a class and a line in the table at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from optuna_demix.surrogate._law import SmoothLaw, warp
+from optuna_demix.surrogate._regressor import Estimate
+from optuna_demix.surrogate._trees import PAPER, TreeEnsemble, linear_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from optuna_demix.surrogate._regressor import Regressor
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.intp]
+
+_TREE_POWER = 1.0 / 3.0  # shares enter linear leaves as their cube roots: between share and log
+# The law takes its hyperparameters for known, its held-out rows too: on new rows, RegMix's and
+# synthetic ones, variance and squared error are larger by about 1 + 64 / n.
+_DOUBT_ROWS = 64.0
+# Sum of squares that the even weights of a stack count for, in rows: with few rows the held-out
+# errors of two regressors are too noisy to prefer one, and their mean is better than either.
+_STACK_ROWS = 100.0
+_MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and changes nothing
+
+
+class Task(NamedTuple):
+    """What a regressor is fitted to: one benchmark in standard units."""
+
+    X: FloatArray  # (n, d)
+    z: FloatArray  # (n,)
+    folds: Sequence[IntArray]
+    n_mixture: int
+    seed: int
+    n_threads: int
+
+
+class PaperTrees:
+    """LightGBM as the released code of DeMix sets it: weights as they are, one fit on all rows."""
+
+    def __init__(self, task: Task) -> None:
+        self._trees = TreeEnsemble(
+            task.X, task.z, task.folds, settings=PAPER, whole=True, n_threads=task.n_threads
+        )
+        self.held_out = self._trees.held_out
+        self.optimism = 1.0
+        self.mean = self._trees.mean
+        self.estimate = self._trees.estimate
+
+
+class LinearTrees:
+    """LightGBM with few leaves that hold linear models of cube roots of the shares, bagged."""
+
+    def __init__(self, task: Task, offset: FloatArray | None = None) -> None:
+        self._n_mixture = task.n_mixture
+        self._trees = TreeEnsemble(
+            self._features(task.X),
+            task.z,
+            task.folds,
+            settings=linear_settings(len(task.z)),
+            offset=offset,
+            n_threads=task.n_threads,
+        )
+        self.held_out = self._trees.held_out
+        self.optimism = 1.0
+
+    def mean(self, X: FloatArray) -> FloatArray:
+        """Means (N,) at rows (N, d), without the base margin."""
+        return self._trees.mean(self._features(X))
+
+    def estimate(self, X: FloatArray) -> Estimate:
+        """Estimates (N,) at rows (N, d), without the base margin."""
+        return self._trees.estimate(self._features(X))
+
+    def _features(self, X: FloatArray) -> FloatArray:
+        return warp(X, self._n_mixture, _TREE_POWER)
+
+
+class LawWithTrees:
+    """The smooth law as LightGBM's base margin, and as much of the trees on it as helps.
+
+    The margin of a row is the law's estimate without the row's fold: of a law that has seen the
+    row nothing is left to learn. The trees' amount is what least squares on held-out rows asks
+    for, between none and all.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._law = _law(task)
+        self.optimism = 1.0 + _DOUBT_ROWS / len(task.z)
+        margin = self._law.held_out
+        trees = LinearTrees(task, offset=margin.mean)
+        self.amount = _useful_amount(trees.held_out.mean, task.z - margin.mean)
+        self._trees = trees if self.amount > 0 else None
+        self.held_out = self._add(margin, trees.held_out)
+
+    def mean(self, X: FloatArray) -> FloatArray:
+        """Means (N,) at rows (N, d)."""
+        law = self._law.mean(X)
+        return law if self._trees is None else law + self.amount * self._trees.mean(X)
+
+    def estimate(self, X: FloatArray) -> Estimate:
+        """Estimates (N,) at rows (N, d)."""
+        none = Estimate(np.zeros(len(X)), np.zeros(len(X)))
+        return self._add(self._law.estimate(X), self._trees.estimate(X) if self._trees else none)
+
+    def _add(self, law: Estimate, trees: Estimate) -> Estimate:
+        return Estimate(
+            law.mean + self.amount * trees.mean,
+            self.optimism * law.variance + self.amount**2 * trees.variance,
+        )
+
+
+class LawAndLinearTrees:
+    """Weighted mean of the smooth law and the linear trees, the weight chosen on held-out rows."""
+
+    def __init__(self, task: Task) -> None:
+        first, second = _law(task), LinearTrees(task)
+        self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
+        self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
+        self._first, self._second = first, second
+        self.held_out = self._mix(first.held_out, second.held_out)
+
+    def mean(self, X: FloatArray) -> FloatArray:
+        """Means (N,) at rows (N, d)."""
+        a = self.weight
+        mean = np.zeros(len(X))
+        if a > 0.0:
+            mean += a * self._first.mean(X)
+        if a < 1.0:
+            mean += (1.0 - a) * self._second.mean(X)
+        return mean
+
+    def estimate(self, X: FloatArray) -> Estimate:
+        """Estimates (N,) at rows (N, d)."""
+        if self.weight == 1.0:
+            return self._first.estimate(X)
+        if self.weight == 0.0:
+            return self._second.estimate(X)
+        return self._mix(self._first.estimate(X), self._second.estimate(X))
+
+    def _mix(self, first: Estimate, second: Estimate) -> Estimate:
+        a = self.weight
+        mean = a * first.mean + (1.0 - a) * second.mean
+        # Variance of a draw from either: where the two disagree, the mean is uncertain.
+        variance = a * first.variance + (1.0 - a) * second.variance
+        return Estimate(mean, variance + a * (1.0 - a) * (first.mean - second.mean) ** 2)
+
+
+def _stack_weight(z: FloatArray, first: FloatArray, second: FloatArray) -> float:
+    """Weight of the first in the mean of two held-out predictions (n,), drawn towards one half.
+
+    Minimises mean (z - a first - (1 - a) second)² + λ (a - ½)² mean (first - second)².
+    """
+    apart = first - second
+    total = float(apart @ apart)
+    if total == 0.0:
+        return 1.0
+    pull = _STACK_ROWS / len(z)
+    a = (float((z - second) @ apart) + 0.5 * pull * total) / (total * (1.0 + pull))
+    if a < _MIN_WEIGHT:
+        return 0.0
+    return 1.0 if a > 1.0 - _MIN_WEIGHT else a
+
+
+def _useful_amount(correction: FloatArray, residual: FloatArray) -> float:
+    """Least-squares factor in [0, 1] of a held-out correction, 0 unless it is significant."""
+    energy = float(correction @ correction)
+    if energy == 0.0:
+        return 0.0
+    amount = float(correction @ residual) / energy
+    error = residual - amount * correction
+    uncertainty = float(np.sqrt(error @ error / (len(residual) * energy)))
+    return min(amount, 1.0) if amount > 2.0 * uncertainty else 0.0
+
+
+def _law(task: Task) -> SmoothLaw:
+    return SmoothLaw(task.X, task.z, task.folds, n_mixture=task.n_mixture, seed=task.seed)
+
+
+def _auto(task: Task) -> tuple[str, Regressor]:
+    stack = LawAndLinearTrees(task)
+    names = {1.0: "law", 0.0: "lightgbm-linear"}
+    return names.get(stack.weight, "law+lightgbm-linear"), stack
+
+
+_BUILDERS: dict[str, Callable[[Task], tuple[str, Regressor]]] = {
+    "auto": _auto,
+    "law": lambda task: ("law", LawWithTrees(task)),
+    "lightgbm-linear": lambda task: ("lightgbm-linear", LinearTrees(task)),
+    "lightgbm": lambda task: ("lightgbm", PaperTrees(task)),
+}
+KINDS = tuple(_BUILDERS)
+
+
+def build(kind: str, task: Task) -> tuple[str, Regressor]:
+    """The name and the regressor of a kind, fitted to one benchmark."""
+    return _BUILDERS[kind](task)

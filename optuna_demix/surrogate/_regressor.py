@@ -1,0 +1,69 @@
+"""What every kind of regressor offers: one benchmark, in standard units, with held-out errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.intp]
+
+
+class Estimate(NamedTuple):
+    """Mean and epistemic variance of a score, each (n,)."""
+
+    mean: FloatArray
+    variance: FloatArray
+
+
+class Regressor(Protocol):
+    """A fitted regressor of one benchmark whose scores have mean 0 and variance 1.
+
+    Attributes:
+        held_out: Estimates (n,) of the training rows, each made without the fold it lies in.
+        optimism: Factor by which the squared held-out errors are smaller than those of new rows,
+            because something was chosen with the rows in sight.
+    """
+
+    held_out: Estimate
+    optimism: float
+
+    def mean(self, X: FloatArray) -> FloatArray:
+        """Means (N,) at rows (N, d); cheaper than ``estimate``."""
+        ...
+
+    def estimate(self, X: FloatArray) -> Estimate:
+        """Estimates (N,) at rows (N, d)."""
+        ...
+
+
+def make_folds(n: int, n_folds: int, seed: int) -> list[IntArray]:
+    """Random split of n rows into at most ``n_folds`` folds of nearly equal size."""
+    order = np.random.default_rng([seed, n]).permutation(n)
+    return [order[start::n_folds] for start in range(min(n_folds, n))]
+
+
+class Constant:
+    """The mean, for a benchmark that says nothing: too few rows or equal scores.
+
+    Args:
+        n: Number of training rows.
+        variance: Variance of a row about the mean, in standard units.
+    """
+
+    def __init__(self, n: int, variance: float) -> None:
+        self._variance = variance / max(n, 1)
+        self.held_out = self.estimate(np.empty((n, 0)))
+        self.optimism = 1.0
+
+    def mean(self, X: FloatArray) -> FloatArray:
+        """Zeros (N,)."""
+        return np.zeros(len(X))
+
+    def estimate(self, X: FloatArray) -> Estimate:
+        """The same mean and variance (N,) for every row (N, d)."""
+        return Estimate(np.zeros(len(X)), np.full(len(X), self._variance))

@@ -1,0 +1,268 @@
+"""``Surrogate``: one regressor per benchmark, chosen and weighted by held-out error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.surrogate._acquire import finite_scores
+from optuna_demix.surrogate._kinds import KINDS, Task, build
+from optuna_demix.surrogate._regressor import Constant, make_folds
+from optuna_demix.surrogate._threads import one_blas_thread
+from optuna_demix.surrogate._validation import Validation, spearman, top_quarter
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from optuna_demix.surrogate._regressor import Regressor
+
+    FloatArray = NDArray[np.float64]
+
+_Z90 = 1.6449  # half width of a 90 % interval in standard deviations
+_MIN_ROWS = 4  # below, a benchmark is predicted by its mean
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """One benchmark: its regressor in standard units and the way back to the scores."""
+
+    kind: str
+    regressor: Regressor
+    center: float
+    scale: float
+    noise: float  # in scores
+
+    def mean(self, X: FloatArray) -> FloatArray:
+        return self.center + self.scale * self.regressor.mean(X)
+
+    def estimate(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
+        mean, variance = self.regressor.estimate(X)
+        return self.center + self.scale * mean, self.scale * np.sqrt(variance)
+
+
+class Surrogate:
+    """Regression from mixtures to benchmark scores: a separate regressor for every benchmark.
+
+    Kinds:
+
+    - ``"lightgbm"``: as the released code of DeMix sets it (300 iterations at 0.01, defaults
+      otherwise). It predicts a constant below 40 rows.
+    - ``"lightgbm-linear"``: LightGBM with four leaves that hold linear models of the cube roots of
+      the shares; leaf size follows the number of rows; one member per fold left out.
+    - ``"law"``: a smooth law of the shares, in closed form, as LightGBM's base margin, with linear
+      trees on what it leaves, as far as held-out rows confirm them.
+    - ``"auto"``: the mean of the smooth law and ``"lightgbm-linear"``, per benchmark, with weights
+      from held-out errors; nearly even with few rows.
+
+    Example:
+        >>> import numpy as np
+        >>> w = np.random.default_rng(0).dirichlet(np.ones(3), size=40)
+        >>> scores = np.sqrt(w[:, :2]) @ np.eye(2)  # two benchmarks
+        >>> surrogate = Surrogate(seed=0).fit(w, scores)
+        >>> surrogate.predict(w[:5]).shape
+        (5, 2)
+
+    Args:
+        kind: One of the kinds above.
+        seed: Seed of folds, members and choices of rows. Equal data, seed and number of BLAS
+            threads give equal predictions, in every process.
+        n_mixture: Number of leading columns of ``X`` that are merge weights (or shares); ``None``
+            for all. The others are parameters encoded in [0, 1].
+        n_threads: Threads of LightGBM.
+        n_members: Members of each LightGBM ensemble, and folds of the held-out errors.
+
+    Attributes:
+        kinds_: Per benchmark the kind that predicts it (m,): one of the kinds,
+            ``"law+lightgbm-linear"``, or ``"constant"`` where the scores say nothing.
+        noise_: Residual standard deviation (m,) of a score about its prediction, in scores: the
+            part of held-out error that ``predict_std`` does not explain.
+
+    Raises:
+        ConfigError: If the kind is unknown or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        kind: str = "auto",
+        *,
+        seed: int = 0,
+        n_mixture: int | None = None,
+        n_threads: int = 1,
+        n_members: int = 5,
+    ) -> None:
+        if kind not in KINDS:
+            raise ConfigError(f"surrogate kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
+        if n_members < 2:
+            raise ConfigError(f"a surrogate needs n_members of at least 2; got {n_members}")
+        if n_mixture is not None and n_mixture < 0:
+            raise ConfigError(f"a surrogate needs n_mixture of at least 0; got {n_mixture}")
+        self.kind = kind
+        self.seed = seed
+        self.n_mixture = n_mixture
+        self.n_threads = n_threads
+        self.n_members = n_members
+
+    def fit(self, X: ArrayLike, Y: ArrayLike) -> Surrogate:
+        """Fit every benchmark to the rows that have its score.
+
+        Args:
+            X: Rows (n, d): merge weights, then other parameters in [0, 1]; finite.
+            Y: Scores (n, m) or (n,). NaN is a missing score; ±inf is drawn in to just beyond the
+                worst and best finite score of its benchmark.
+
+        Raises:
+            DemixError: If the arrays do not fit each other or X is not finite.
+        """
+        rows = self._rows(X)
+        scores = _scores(Y, len(rows))
+        self._n_columns = rows.shape[1]
+        self._X, self._Y = rows, scores
+        with one_blas_thread():
+            self._fitted = [self._fit_one(rows, y) for y in scores.T]
+        self.kinds_ = tuple(fitted.kind for fitted in self._fitted)
+        self.noise_ = np.array([fitted.noise for fitted in self._fitted])
+        return self
+
+    def predict(self, X: ArrayLike) -> FloatArray:
+        """Predicted scores (N, m) at rows (N, d)."""
+        rows = self._new_rows(X)
+        mean = np.empty((len(rows), len(self._fitted)))
+        with one_blas_thread():
+            for j, fitted in enumerate(self._fitted):
+                mean[:, j] = fitted.mean(rows)
+        return mean
+
+    def predict_std(self, X: ArrayLike) -> FloatArray:
+        """Epistemic standard deviation (N, m) of the predicted scores at rows (N, d).
+
+        What more rows would shrink. A new score scatters about its prediction with variance
+        ``predict_std(X)**2 + noise_**2``.
+        """
+        return self.posterior(X)[1]
+
+    def posterior(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """``predict`` (N, m) and ``predict_std`` (N, m) at the price of one."""
+        rows = self._new_rows(X)
+        mean = np.empty((len(rows), len(self._fitted)))
+        std = np.empty_like(mean)
+        with one_blas_thread():
+            for j, fitted in enumerate(self._fitted):
+                mean[:, j], std[:, j] = fitted.estimate(rows)
+        return mean, std
+
+    def validate(self, n_splits: int = 5) -> Validation:
+        """Refit without each of ``n_splits`` folds and compare what it predicts there.
+
+        Everything is chosen anew without the fold, weights and hyperparameters included.
+
+        Raises:
+            DemixError: If nothing was fitted yet, or there are fewer than two splits.
+        """
+        if not hasattr(self, "_fitted"):
+            raise DemixError("this surrogate has no data yet; call fit(X, Y) before validate()")
+        if n_splits < 2:
+            raise DemixError(f"validate needs n_splits of at least 2; got {n_splits}")
+        X, Y = self._X, self._Y
+        mean, spread = np.full_like(Y, np.nan), np.full_like(Y, np.nan)
+        for fold in make_folds(len(X), n_splits, self.seed + 1):
+            kept = np.setdiff1d(np.arange(len(X)), fold, assume_unique=True)
+            if len(kept) == 0:
+                continue
+            part = self._blank().fit(X[kept], Y[kept])
+            mean[fold], std = part.posterior(X[fold])
+            spread[fold] = np.hypot(std, part.noise_)
+        seen = np.isfinite(Y) & np.isfinite(mean)
+        inside = np.abs(Y - mean) <= _Z90 * spread
+        ranks, top_ranks, coverage = [], [], []
+        for y, prediction, hit, rows in zip(Y.T, mean.T, inside.T, seen.T, strict=True):
+            y, prediction = y[rows], prediction[rows]
+            top = top_quarter(y)
+            ranks.append(spearman(prediction, y))
+            top_ranks.append(spearman(prediction[top], y[top]))
+            coverage.append(float(hit[rows].mean()) if rows.any() else float("nan"))
+        return Validation(
+            spearman=np.array(ranks),
+            spearman_top_quarter=np.array(top_ranks),
+            coverage=np.array(coverage),
+            n=seen.sum(axis=0),
+            kinds=self.kinds_,
+        )
+
+    def _blank(self) -> Surrogate:
+        return Surrogate(
+            self.kind,
+            seed=self.seed,
+            n_mixture=self.n_mixture,
+            n_threads=self.n_threads,
+            n_members=self.n_members,
+        )
+
+    def _new_rows(self, X: ArrayLike) -> FloatArray:
+        """Rows (N, d) to predict, checked."""
+        if not hasattr(self, "_fitted"):
+            raise DemixError("this surrogate has no data yet; call fit(X, Y) before predicting")
+        rows = self._rows(X)
+        if rows.shape[1] != self._n_columns:
+            raise DemixError(
+                f"X has {rows.shape[1]} columns but the surrogate was fitted to {self._n_columns}"
+            )
+        return rows
+
+    def _rows(self, X: ArrayLike) -> FloatArray:
+        rows = np.asarray(X, dtype=float)
+        if rows.ndim != 2:
+            raise DemixError(f"X must be (rows, columns); got an array of shape {rows.shape}")
+        if self.n_mixture is not None and self.n_mixture > rows.shape[1]:
+            raise DemixError(
+                f"X has {rows.shape[1]} columns, fewer than n_mixture = {self.n_mixture}"
+            )
+        bad = np.argwhere(~np.isfinite(rows))
+        if len(bad):
+            row, column = bad[0]
+            raise DemixError(
+                f"X holds {rows[row, column]} in row {row}, column {column}; every weight and "
+                "parameter must be a finite number"
+            )
+        return rows
+
+    def _fit_one(self, X: FloatArray, y: FloatArray) -> _Fitted:
+        known = np.flatnonzero(np.isfinite(y))
+        X, y = X[known], y[known]
+        unit = float(np.abs(y).max(initial=0.0)) or 1.0  # squares of huge scores would overflow
+        center = unit * float(np.mean(y / unit)) if len(y) else 0.0
+        scale = unit * float(np.std(y / unit)) if len(y) else 0.0
+        if len(y) < _MIN_ROWS or scale <= 1e-12 * unit:
+            return _constant(len(y), center, scale)
+        z = (y - center) / scale
+        folds = make_folds(len(y), self.n_members, self.seed)
+        n_mixture = X.shape[1] if self.n_mixture is None else self.n_mixture
+        kind, regressor = build(self.kind, Task(X, z, folds, n_mixture, self.seed, self.n_threads))
+        error = regressor.optimism * float(np.mean((z - regressor.held_out.mean) ** 2))
+        explained = float(np.mean(regressor.held_out.variance))
+        noise = max(error - explained, 0.1 * error)
+        return _Fitted(kind, regressor, center, scale, scale * float(np.sqrt(noise)))
+
+
+def _constant(n: int, center: float, scale: float) -> _Fitted:
+    """A benchmark predicted by its mean: the scale of one that never varied is its own size."""
+    scale = scale or abs(center) or 1.0
+    regressor = Constant(n, 1.0)
+    noise = scale if n < 2 else scale / n
+    return _Fitted("constant", regressor, center, scale, noise)
+
+
+def _scores(Y: ArrayLike, n: int) -> FloatArray:
+    """Scores (n, m) without infinities.
+
+    Raises:
+        DemixError: If the scores are not one row, or one number, for each of the n rows of X.
+    """
+    scores = np.asarray(Y, dtype=float)
+    if scores.ndim == 1:
+        scores = scores[:, None]
+    if scores.ndim != 2 or len(scores) != n:
+        raise DemixError(f"Y must hold {n} rows, as X does; got an array of shape {scores.shape}")
+    return finite_scores(scores) if scores.size else scores

@@ -1,0 +1,225 @@
+"""The text, tokenizer and tasks of the quickstart: reproducible, disjoint and well-formed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lm_eval")
+
+QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart"
+DOMAINS = ("general", "prose", "code", "math", "docs")
+CHOICE_DOMAINS = ("general", "code", "math")
+TASKS = sorted(path.stem for path in (QUICKSTART / "tasks").glob("*.yaml"))
+
+pytestmark = pytest.mark.xdist_group("quickstart_data")  # share the prepared directory
+
+
+def run_prepare(run_dir: Path, *, hash_seed: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, QUICKSTART / "prepare.py", "--run-dir", run_dir],
+        env=os.environ | {"PYTHONHASHSEED": str(hash_seed), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("quickstart") / "run"
+    done = run_prepare(path, hash_seed=0)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def quickstart_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
+    """The study's own modules, which a script finds beside itself."""
+    names = ("sources", "splits", "items")
+    monkeypatch.syspath_prepend(str(QUICKSTART))
+    import items
+    import sources
+    import splits
+
+    yield {"sources": sources, "splits": splits, "items": items}
+    for name in names:
+        sys.modules.pop(name)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def texts(run_dir: Path, domain: str, part: str) -> list[str]:
+    return [row["text"] for row in rows(run_dir / "data" / domain / f"{part}.jsonl")]
+
+
+def test_two_runs_write_the_same_bytes(run_dir: Path, tmp_path: Path) -> None:
+    run_prepare(tmp_path / "again", hash_seed=1)
+    first, second = contents(run_dir), contents(tmp_path / "again")
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_second_run_does_nothing_and_damage_is_mended(run_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    before = (copy / "prepared.json").stat().st_mtime_ns
+    assert "up to date" in run_prepare(copy, hash_seed=0).stdout
+    assert (copy / "prepared.json").stat().st_mtime_ns == before
+
+    damaged = copy / "data" / "math" / "train.jsonl"
+    damaged.write_text("{}\n")
+    assert "are ready" in run_prepare(copy, hash_seed=0).stdout
+    assert damaged.read_bytes() == (run_dir / "data/math/train.jsonl").read_bytes()
+    assert sorted(path.name for path in copy.iterdir()) == sorted(
+        ["data", "prepared.json", "tasks", "tokenizer"]
+    )
+
+
+def test_run_dir_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = run_prepare(tmp_path / "file", hash_seed=0)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error:") and done.stderr.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_train_text_is_of_the_promised_size_and_holds_no_document_twice(
+    run_dir: Path, domain: str
+) -> None:
+    train, heldout = texts(run_dir, domain, "train"), texts(run_dir, domain, "heldout")
+    assert 1_000_000 <= sum(map(len, train)) <= 1_100_000
+    assert sum(map(len, heldout)) >= 100_000
+    assert max(Counter(train + heldout).values()) == 1
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_passages_are_held_out(run_dir: Path, domain: str) -> None:
+    passages = rows(run_dir / "tasks" / "data" / f"quickstart_{domain}_bpb.jsonl")
+    train = texts(run_dir, domain, "train")
+    trained_lines = {line.strip() for text in train for line in text.split("\n")}
+    heldout = "\0".join(texts(run_dir, domain, "heldout"))
+    assert len({passage["text"] for passage in passages}) == 24
+    for passage in passages:
+        text = passage["text"]
+        assert 500 <= len(text) <= 900
+        assert text in heldout
+        assert text not in "\0".join(train)
+        long_lines = [line.strip() for line in text.split("\n") if len(line.strip()) >= 40]
+        assert trained_lines.isdisjoint(long_lines)
+
+
+@pytest.mark.parametrize("domain", CHOICE_DOMAINS)
+def test_choices(run_dir: Path, domain: str) -> None:
+    items = rows(run_dir / "tasks" / "data" / f"quickstart_{domain}_choice.jsonl")
+    train = "\0".join(texts(run_dir, domain, "train"))
+    # A definition's gloss, a line of code, a theorem: blanks were normalised when they were cut.
+    heldout = " ".join(" ".join(texts(run_dir, domain, "heldout")).split())
+    assert len(items) == 120
+    assert Counter(item["label"] for item in items) == dict.fromkeys(range(4), 30)
+    for item in items:
+        choices = item["choices"]
+        gold = choices[item["label"]]
+        assert len(set(choices)) == 4
+        # Distractors are reorderings of the true end, so neither length nor tokens betray it.
+        assert len({tuple(sorted(choice)) for choice in choices}) == 1
+        assert item["context"] + gold not in train
+        continued = [" ".join((item["context"].split(": ")[-1] + c).split()) for c in choices]
+        assert continued[item["label"]] in heldout
+        assert sum(text in heldout for text in continued) == 1
+
+
+def test_every_task_loads_with_its_data(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.tasks import TaskManager
+
+    # lm-eval reads relative data files from the working directory.
+    monkeypatch.chdir(run_dir / "tasks")
+    manager = TaskManager(include_path=str(run_dir / "tasks"), include_defaults=False)
+    assert sorted(manager.all_tasks) == TASKS
+    assert set(TASKS) == {f"quickstart_{domain}_bpb" for domain in DOMAINS} | {
+        f"quickstart_{domain}_choice" for domain in CHOICE_DOMAINS
+    }
+    tasks = manager.load(TASKS)["tasks"]
+    for name in TASKS:
+        docs = list(tasks[name].test_docs())
+        items = rows(run_dir / "tasks" / "data" / f"{name}.jsonl")
+        assert len(docs) == len(items)
+        directions = tasks[name].higher_is_better()
+        if name.endswith("_bpb"):
+            assert directions == {"bits_per_byte": False}
+            assert [tasks[name].doc_to_target(doc) for doc in docs] == [i["text"] for i in items]
+        else:
+            assert directions == {"acc": True, "acc_norm": True}
+            assert [tasks[name].doc_to_text(doc) for doc in docs] == [i["context"] for i in items]
+            assert [tasks[name].doc_to_choice(doc) for doc in docs] == [
+                i["choices"] for i in items
+            ]
+            assert [tasks[name].doc_to_target(doc) for doc in docs] == [i["label"] for i in items]
+
+
+def test_tokenizer_is_small_lossless_and_knows_the_end_of_text(run_dir: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(run_dir / "tokenizer")
+    assert len(tokenizer) == 1024
+    assert tokenizer.eos_token == tokenizer.bos_token == tokenizer.pad_token == "<|endoftext|>"
+    for domain in DOMAINS:
+        text = texts(run_dir, domain, "heldout")[0]
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+        assert tokenizer.eos_token_id not in ids
+        assert len(text) / len(ids) > 1.7  # merges were learnt from every domain
+
+
+def test_notice_names_every_committed_file() -> None:
+    notice = (QUICKSTART / "data" / "NOTICE").read_text(encoding="utf-8")
+    headings = {
+        line
+        for line, rule in zip(notice.split("\n"), notice.split("\n")[1:], strict=False)
+        if rule and set(rule) == {"-"}
+    }
+    committed = {path for path in (QUICKSTART / "data").iterdir() if path.name != "NOTICE"}
+    assert headings == {path.name for path in committed}
+    assert sum(path.stat().st_size for path in committed) < 2_000_000
+    assert "WordNet 3.0 Copyright 2006 by Princeton University" in notice
+
+
+def test_split_refuses_a_source_that_is_too_small(
+    quickstart_modules: dict[str, ModuleType],
+) -> None:
+    sources, splits = quickstart_modules["sources"], quickstart_modules["splits"]
+    with pytest.raises(sources.SourceError, match="'code'.*found only 5 of"):
+        splits.split("code", [sources.Document("a", "short")])
+
+
+def test_passages_leave_out_lines_seen_in_training(
+    quickstart_modules: dict[str, ModuleType],
+) -> None:
+    sources, splits = quickstart_modules["sources"], quickstart_modules["splits"]
+    seen = "a line that is long enough to be recognised when it is met again"
+    fresh = "\n".join(f"{number}: {'some other words ' * 4}" for number in range(12))
+    parts = splits.Split(
+        train=[sources.Document("train", f"one\n    {seen}\ntwo")],
+        heldout=[
+            sources.Document("clean", fresh),
+            sources.Document("leaking", f"{fresh[:-20]}\n{seen}"),
+        ],
+    )
+    assert [passage.id for passage in splits.passages(parts)] == ["clean#0"]
