@@ -61,9 +61,8 @@ class Fit:
     def predict(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Means and standard deviations (n, m) of the objectives at rows (n, d)."""
         mixing = self.targets.mixing
-        mean = self.surrogate.predict(X) @ mixing
-        variance = self.surrogate.predict_std(X) ** 2 @ mixing**2
-        return mean, np.sqrt(variance)
+        mean, std = self.surrogate.posterior(X)
+        return mean @ mixing, np.sqrt(std**2 @ mixing**2)
 
     def grow_pool(
         self, elite_merit: FloatArray, *, size: int = POOL, generations: int = 1

@@ -48,9 +48,7 @@ class Targets:
         """Read from a study: per benchmark where the objective wrote down how they mix."""
         from optuna.study import StudyDirection
 
-        signs = np.array(
-            [1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in study.directions]
-        )
+        signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in study.directions])
         plain = cls((), np.eye(len(signs)), signs)
         layout = study.user_attrs.get(OBJECTIVES_ATTR)
         if not isinstance(layout, list) or len(layout) != len(signs) or np.any(signs < 0):

@@ -172,11 +172,11 @@ class MergingConfig(_Strict):
 class SamplerConfig(_Strict):
     """Options of :class:`~optuna_demix.DemixSampler`."""
 
-    surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "law"] = "auto"
+    surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "law"] | None = None
     schedule: Literal["continuous", "paper"] = "continuous"
     schedule_sizes: tuple[PositiveInt, ...] | None = None
     n_startup_trials: PositiveInt | None = None
-    composite: Literal["rank", "mean"] | dict[str, float] = "rank"
+    composite: Literal["rank", "mean", "pareto"] | dict[str, float] = "rank"
     seed: int | None = None
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from optuna.samplers import BaseSampler, TPESampler, PartialFixedSampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
-from optuna_demix._fit import Fit, POOL
+from optuna_demix._fit import POOL, Fit
 from optuna_demix._history import History, Targets
 from optuna_demix._joint_space import JointSpace
 from optuna_demix.errors import ConstraintError
@@ -72,9 +72,7 @@ class DemixSampler(BaseSampler):
                 return -((w["web"] - 0.5) ** 2) - (w["code"] - 0.3) ** 2
 
 
-            study = optuna.create_study(
-                direction="maximize", sampler=DemixSampler(space, seed=0)
-            )
+            study = optuna.create_study(direction="maximize", sampler=DemixSampler(space, seed=0))
             study.optimize(objective, n_trials=40)
             print(recommend(study, space))
 

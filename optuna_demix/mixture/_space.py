@@ -124,7 +124,8 @@ class MixtureSpace:
         names = arguments.names_of(components, "components")
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise ConfigError(f"name must be a non-empty string or None, got {name!r}")
-        table, sets = arguments.composition_of(composition, names, datasets)
+        shares, sets = arguments.composition_of(composition, names, datasets)
+        table = _frozen(shares)
         low = arguments.bounds_of(lower, names, "lower bound", 0.0)
         high = arguments.bounds_of(upper, names, "upper bound", 1.0)
         counts = _tokens(tokens, sets)
@@ -160,7 +161,7 @@ class MixtureSpace:
             "datasets": sets,
             "lower": _frozen(low),
             "upper": _frozen(high),
-            "composition": _frozen(table),
+            "composition": table,
             "caps": _frozen(caps),
             "tokens": _frozen([counts.get(d, np.nan) for d in sets]) if counts else None,
             "budget": size,
@@ -617,7 +618,7 @@ def _group_constraints(
         else:
             row = composition[:, np.isin(datasets, group.members)].sum(axis=1)
         members = " + ".join(map(repr, group.members))
-        what = f"group {group.name!r}, {group.of} of {members}"
+        what = f"group {group.name!r} ({group.of} of {members})"
         if group.lower > 0:
             text = f"lower bound {group.lower:g} of {what}"
             constraints.append(Constraint(-row, -group.lower, text))

@@ -1,0 +1,299 @@
+"""The final mixture of a study: what to train on, what it should score, how sure that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optuna_demix.errors import StudyError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from optuna.study import Study
+
+    from optuna_demix.mixture import MixtureSpace
+
+    FloatArray = NDArray[np.float64]
+
+_POOL = 8192  # fresh candidates; as many again grow around the best trials
+_GENERATIONS = 4  # refinements of the best candidates
+_AVERAGE = 32  # candidates whose mean is recommended: their errors cancel (paper, appendix B)
+_MIN_TRIALS = 2
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One mixture and its scores.
+
+    Attributes:
+        merge_weights: By component; they sum to 1.
+        data_shares: By dataset: what a training run would use; they sum to 1.
+        capabilities: Score by objective, in the study's own orientation.
+        std: Standard deviation of a predicted score by objective; empty for measured ones.
+        composite: Merit among the study's trials, higher is better: for ``"rank"`` the mean
+            share of trials that it beats (1: all of them, in everything).
+        measured: Whether the scores were measured by a merge, and not predicted.
+    """
+
+    merge_weights: dict[str, float]
+    data_shares: dict[str, float]
+    capabilities: dict[str, float]
+    std: dict[str, float]
+    composite: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The recommended mixture of a study beside those it has to beat.
+
+    Attributes:
+        study_name: The study.
+        mixtures: ``prior``, ``uniform``, ``best_trial`` and ``recommended``.
+        best_trial: Number of the trial with the best composite.
+        n_trials: Number of trials it was learned from.
+        accuracy: Out-of-fold rank correlation of the surrogate by benchmark; NaN where there are
+            too few trials.
+        composite: How objectives make one merit.
+    """
+
+    study_name: str
+    mixtures: dict[str, Mixture]
+    best_trial: int
+    n_trials: int
+    accuracy: dict[str, float]
+    composite: str
+
+    @property
+    def merge_weights(self) -> dict[str, float]:
+        """Merge weights of the recommended mixture, by component."""
+        return self.mixtures["recommended"].merge_weights
+
+    @property
+    def data_shares(self) -> dict[str, float]:
+        """Data shares of the recommended mixture, by dataset: what to train on."""
+        return self.mixtures["recommended"].data_shares
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it (NaN becomes ``None``)."""
+        plain: dict[str, Any] = _without_nan(asdict(self))
+        return plain
+
+    def to_json(self) -> str:
+        """Everything, as JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def __str__(self) -> str:
+        """Two tables: what the recommended mixture is, and how it compares."""
+        return f"{self._shares_table()}\n\n{self._scores_table()}"
+
+    def _shares_table(self) -> str:
+        mixture = self.mixtures["recommended"]
+        names = [*mixture.merge_weights]
+        names += [name for name in mixture.data_shares if name not in mixture.merge_weights]
+        rows = [
+            [name, _share(mixture.merge_weights.get(name)), _share(mixture.data_shares.get(name))]
+            for name in names
+        ]
+        title = f"Recommended mixture of {self.study_name!r}, from {self.n_trials} trials"
+        return f"{title}\n{_table(['', 'merge weight', 'data share'], rows)}"
+
+    def _scores_table(self) -> str:
+        objectives = list(self.mixtures["recommended"].capabilities)
+        rows = []
+        for name, mixture in self.mixtures.items():
+            label = f"best trial ({self.best_trial})" if name == "best_trial" else name
+            scores = [
+                f"{mixture.capabilities[o]:.4f}"
+                + (f" ±{mixture.std[o]:.4f}" if o in mixture.std else "")
+                for o in objectives
+            ]
+            kind = "measured" if mixture.measured else "predicted"
+            rows.append([label, *scores, f"{mixture.composite:.3f}", kind])
+        ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
+        note = f"composite: {self.composite}, among the study's trials; higher is better"
+        if ranks:
+            note += f"\nsurrogate: out-of-fold rank correlation {np.mean(ranks):.3f} (mean)"
+        return f"{_table(['', *objectives, 'composite', ''], rows)}\n{note}"
+
+
+def recommend(
+    study: Study,
+    space: MixtureSpace,
+    *,
+    surrogate: str | None = None,
+    composite: str | Sequence[float] = "rank",
+    schedule: str = "continuous",
+    seed: int = 0,
+) -> Recommendation:
+    """Find the mixture with the best predicted merit.
+
+    The surrogate is fitted to all finished trials and ranks a large pool of candidates; the
+    recommendation is the mean of the best ones, which lies inside the constraints as they do.
+    With ``schedule="paper"`` the pool and the number averaged are those of the paper.
+
+    Args:
+        study: The study; trials of any sampler will do.
+        space: Its mixture.
+        surrogate: Kind of the surrogate; default ``"auto"``, for the paper ``"lightgbm"``.
+        composite: Merit of several objectives: ``"rank"``, ``"mean"`` or weights.
+        schedule: ``"continuous"`` or ``"paper"``.
+        seed: Seed of the pool and the surrogate.
+
+    Returns:
+        The recommendation, with predicted scores; see :func:`verify`.
+
+    Raises:
+        StudyError: If the study has fewer than two finished trials with this mixture.
+    """
+    from optuna_demix._fit import Fit
+    from optuna_demix._history import History, Targets
+    from optuna_demix._joint_space import JointSpace
+    from optuna_demix.sampler import PAPER_AVERAGE, PAPER_POOL, paper_best
+    from optuna_demix.surrogate._acquire import Composite, finite_scores
+
+    if composite == "pareto":
+        composite = "rank"  # a single mixture is asked for
+    joint = JointSpace([space], {})
+    targets = Targets.of(study)
+    history = History(joint, targets)
+    history.update(study.get_trials(deepcopy=False))
+    if len(history) < _MIN_TRIALS:
+        raise StudyError(
+            f"study {study.study_name!r} has {len(history)} finished trials of this mixture "
+            f"({', '.join(space.components)}); run at least {_MIN_TRIALS}"
+        )
+    X, Y, V = history.arrays()
+    V = finite_scores(V)
+    merit = Composite(composite, V)
+    observed = merit(V)
+    kind = surrogate or ("lightgbm" if schedule == "paper" else "auto")
+    fit = Fit(kind, joint, targets, X, Y, seed)
+    if schedule == "paper":
+        best = paper_best(fit, composite, PAPER_POOL, PAPER_AVERAGE)
+    else:
+        fit.grow_pool(observed, size=_POOL, generations=_GENERATIONS)
+        best = fit.best_mean(composite, _AVERAGE)
+    best_index = int(np.argmax(observed))
+    rows = {
+        "prior": np.asarray(space.prior),
+        "uniform": space.project(np.full(len(space.components), 1.0 / len(space.components))),
+        "best_trial": X[best_index],
+        "recommended": space.project(best.mean(axis=0)),
+    }
+    stacked = np.stack(list(rows.values()))
+    mean, std = fit.predict(stacked)
+    names = _objective_names(study)
+    mixtures = {
+        name: _mixture(
+            space, rows[name], names, mean[i] * targets.signs, std[i], float(merit(mean[[i]])[0])
+        )
+        for i, name in enumerate(rows)
+    }
+    validation = fit.surrogate.validate()
+    return Recommendation(
+        study_name=study.study_name,
+        mixtures=mixtures,
+        best_trial=history.numbers()[best_index],
+        n_trials=len(history),
+        accuracy=dict(zip(targets.benchmarks or names, validation.spearman.tolist(), strict=True)),
+        composite=composite if isinstance(composite, str) else "weighted mean",
+    )
+
+
+def verify(
+    recommendation: Recommendation,
+    study: Study,
+    score: Callable[[Mapping[str, float]], Sequence[float]],
+    *,
+    composite: str | Sequence[float] = "rank",
+    done: Callable[[str], None] | None = None,
+) -> Recommendation:
+    """Measure every mixture of a recommendation instead of predicting it.
+
+    Args:
+        recommendation: What to measure.
+        study: The study it came from.
+        score: Objective values (m,) of merge weights by component.
+        composite: As for :func:`recommend`.
+        done: Called with the name of each mixture when it is measured.
+
+    Returns:
+        The same recommendation with measured scores and composites.
+    """
+    from optuna_demix._history import Targets
+    from optuna_demix.surrogate._acquire import Composite, finite_scores
+
+    targets = Targets.of(study)
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
+    V = finite_scores(np.stack([targets.values(trial) for trial in complete]))
+    merit = Composite("rank" if composite == "pareto" else composite, V)
+    measured = {}
+    for name, mixture in recommendation.mixtures.items():
+        values = np.asarray(score(mixture.merge_weights), dtype=float)
+        measured[name] = replace(
+            mixture,
+            capabilities=dict(zip(mixture.capabilities, values.tolist(), strict=True)),
+            std={},
+            composite=float(merit(values[None] * targets.signs)[0]),
+            measured=True,
+        )
+        if done is not None:
+            done(name)
+    return replace(recommendation, mixtures=measured)
+
+
+def _mixture(
+    space: MixtureSpace,
+    weights: FloatArray,
+    names: Sequence[str],
+    mean: FloatArray,
+    std: FloatArray,
+    composite: float,
+) -> Mixture:
+    shares = space.data_shares(weights)
+    return Mixture(
+        merge_weights=dict(zip(space.components, weights.tolist(), strict=True)),
+        data_shares=dict(zip(space.datasets, shares.tolist(), strict=True)),
+        capabilities=dict(zip(names, mean.tolist(), strict=True)),
+        std=dict(zip(names, std.tolist(), strict=True)),
+        composite=composite,
+        measured=False,
+    )
+
+
+def _objective_names(study: Study) -> list[str]:
+    names = study.metric_names
+    if names is not None:
+        return list(names)
+    n = len(study.directions)
+    return ["value"] if n == 1 else [f"value {i}" for i in range(n)]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [header, *rows]
+    ]
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""Random spaces, and an account of what mixtures break that shares no code with the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from optuna_demix.mixture import Group, MixtureSpace
+
+# The published DeMix setting: token counts of its seven components, the cap in natural shares.
+PAPER_COMPONENTS = ["general", "math1", "math2", "math3", "code1", "code2", "code3"]
+PAPER_TOKENS = [1278.0, 284.0, 69.0, 100.0, 51.0, 141.0, 633.0]
+
+
+def paper_space(**changes: Any) -> MixtureSpace:
+    arguments: dict[str, Any] = {
+        "tokens": PAPER_TOKENS,
+        "budget": sum(PAPER_TOKENS),
+        "max_epochs": 4,
+    }
+    return MixtureSpace(PAPER_COMPONENTS, **{**arguments, **changes})
+
+
+@st.composite
+def spaces(draw: st.DrawFn, *, largest: int = 50) -> MixtureSpace:
+    """A space around a hidden mixture, so never empty; often with touching constraints."""
+    k = draw(st.integers(1, largest))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    hidden = rng.dirichlet(np.full(k, draw(st.sampled_from([0.3, 1.0, 5.0]))))
+    slack = st.sampled_from([0.0, 1e-3, 0.1, 1.0])
+    names = [f"c{i}" for i in range(k)]
+    arguments: dict[str, Any] = {}
+    if draw(st.booleans()):
+        low = np.maximum(0.0, hidden - draw(slack) * rng.random(k))
+        arguments["lower"] = low * (rng.random(k) < 0.5)
+    if draw(st.booleans()):
+        high = np.minimum(1.0, hidden + draw(slack) * rng.random(k))
+        arguments["upper"] = np.where(rng.random(k) < 0.5, high, 1.0)
+    shares, datasets = hidden, names
+    if draw(st.booleans()):
+        datasets = [f"d{i}" for i in range(draw(st.integers(1, k + 2)))]
+        table = rng.dirichlet(np.full(len(datasets), 0.5), size=k)
+        if draw(st.booleans()):  # half of everything is the first dataset, as in the paper
+            table = 0.5 * table
+            table[:, 0] += 0.5
+        arguments.update(composition=table, datasets=datasets)
+        shares = hidden @ (table / table.sum(axis=1, keepdims=True))
+    if draw(st.booleans()):
+        tokens = shares * (1.0 + draw(slack) * rng.random(len(shares)))
+        arguments.update(tokens=tokens, budget=1.0, max_epochs=1.0)
+    groups = []
+    for index in range(draw(st.integers(0, 3))):
+        of = draw(st.sampled_from(["weights", "shares"]))
+        pool, values = (names, hidden) if of == "weights" else (datasets, shares)
+        size = int(rng.integers(1, len(pool) + 1))
+        members = rng.choice(len(pool), size=size, replace=False)
+        total, width = float(values[members].sum()), draw(slack)
+        groups.append(
+            Group(
+                f"g{index}",
+                tuple(pool[i] for i in members),
+                lower=float(np.clip(total - width * rng.random(), 0.0, 1.0)),
+                upper=float(np.clip(total + width * rng.random(), 0.0, 1.0)),
+                of=of,
+            )
+        )
+    if draw(st.booleans()):
+        arguments["prior"] = rng.random(k) * (rng.random(k) < 0.7) + 1e-9
+    return MixtureSpace(names, groups=groups, **arguments)
+
+
+def sum_error(w: np.ndarray) -> float:
+    return float(np.abs(w.sum(axis=-1) - 1.0).max())
+
+
+def box_excess(space: MixtureSpace, w: np.ndarray) -> float:
+    return float(max((space.lower - w).max(), (w - space.upper).max()))
+
+
+def linear_excess(space: MixtureSpace, w: np.ndarray) -> float:
+    """By how much caps and groups are broken at most; negative if they are not."""
+    shares = w @ space.composition
+    excess = [float((shares - space.caps).max())]
+    for group in space.groups:
+        names, values = (
+            (space.components, w) if group.of == "weights" else (space.datasets, shares)
+        )
+        total = values[:, [names.index(member) for member in group.members]].sum(axis=1)
+        excess += [float((total - group.upper).max()), float((group.lower - total).max())]
+    return max(excess)
+
+
+def assert_allowed(space: MixtureSpace, w: np.ndarray) -> None:
+    assert w.shape[-1] == len(space)
+    assert np.isfinite(w).all()
+    assert sum_error(w) <= 1e-12
+    # Bounds which contradict each other by a rounding error cannot both hold to the last bit.
+    assert box_excess(space, w) <= (0.0 if (space.lower < space.upper).any() else 1e-15)
+    assert linear_excess(space, w) <= 1e-9
