@@ -1,7 +1,7 @@
 """The finished trials of a study as arrays: what the surrogate learns from.
 
-Trials are read once, in one pass, and only new ones afterwards; nothing is kept that cannot be read
-again from the storage.
+Trials are read once, in one pass, and only new ones afterwards; nothing is kept that cannot be
+read again from the storage.
 """
 
 from __future__ import annotations

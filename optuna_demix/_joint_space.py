@@ -109,6 +109,11 @@ class JointSpace:
             parts.append(self._harden(rng.random((n, self.n_columns - self.n_mixture))))
         return np.concatenate(parts, axis=1) if parts else np.empty((n, 0))
 
+    def sample_one(self, rng: np.random.Generator) -> FloatArray:
+        """A random row (d,)."""
+        row: FloatArray = self.sample(1, rng)[0]
+        return row
+
     def perturb(self, X: FloatArray, scale: float, rng: np.random.Generator) -> FloatArray:
         """Rows (n, d) moved a little; about ``scale`` is the share of data that moves."""
         moved = X.copy()

@@ -331,7 +331,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
                 study,
                 lambda weights: objective.values(objective.score(weights)),
                 composite=composite,
-                done=lambda name: bar.update() and None,
+                done=bar.update,
             )
     if arguments.json == "-":
         print(result.to_json())

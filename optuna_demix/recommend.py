@@ -211,7 +211,7 @@ def verify(
     score: Callable[[Mapping[str, float]], Sequence[float]],
     *,
     composite: str | Sequence[float] = "rank",
-    done: Callable[[str], None] | None = None,
+    done: Callable[[], object] | None = None,
 ) -> Recommendation:
     """Measure every mixture of a recommendation instead of predicting it.
 
@@ -220,7 +220,7 @@ def verify(
         study: The study it came from.
         score: Objective values (m,) of merge weights by component.
         composite: As for :func:`recommend`.
-        done: Called with the name of each mixture when it is measured.
+        done: Called after each mixture.
 
     Returns:
         The same recommendation with measured scores and composites.
@@ -243,7 +243,7 @@ def verify(
             measured=True,
         )
         if done is not None:
-            done(name)
+            done()
     return replace(recommendation, mixtures=measured)
 
 

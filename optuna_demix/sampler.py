@@ -121,7 +121,7 @@ class DemixSampler(BaseSampler):
         names = [name for each in spaces for name in each.param_names]
         if len(set(names)) < len(names):
             raise ValueError(
-                "two mixtures have a component in common; tell them apart with MixtureSpace(name=…)"
+                "two mixtures have a component in common; give each a MixtureSpace(name=…)"
             )
         if schedule not in ("continuous", "paper"):
             raise ValueError(f"schedule must be 'continuous' or 'paper', got {schedule!r}")
@@ -292,7 +292,8 @@ class DemixSampler(BaseSampler):
                 return joint.center()
             candidates = joint.sample(32, rng)
             taken = np.concatenate([state.history.arrays()[0], running])
-            return candidates[int(np.argmax(nearest_distance(candidates, taken)))]
+            farthest: FloatArray = candidates[int(np.argmax(nearest_distance(candidates, taken)))]
+            return farthest
         fit = self._fit(state)
         if is_conditional:
             # Candidates of the shared pool do not have the fixed weights: draw some that do.
@@ -317,7 +318,7 @@ class DemixSampler(BaseSampler):
         start, size = _paper_iteration(number, self._schedule_sizes)
         X, Y, _ = state.history.arrays(before=start)
         if start == 0 or len(X) < 1:
-            return joint.sample(1, rng)[0]
+            return joint.sample_one(rng)
         key = (start, len(X))
         if key not in state.paper_choices:
             seed = self._derived_seed(start, "paper")
@@ -328,7 +329,7 @@ class DemixSampler(BaseSampler):
         chosen = state.paper_choices[key]
         if number - start < len(chosen):
             return joint.project(chosen[number - start])
-        return joint.sample(1, rng)[0]
+        return joint.sample_one(rng)
 
     def _fit(self, state: _SpaceState) -> Fit:
         """The current fit; a new one only when enough trials have come since the last."""

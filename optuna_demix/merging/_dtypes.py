@@ -23,8 +23,8 @@ _EXPONENT = {
 def all_finite(values: torch.Tensor) -> bool:
     """Tell whether a contiguous CPU tensor of a mergeable dtype is free of NaN and infinity.
 
-    In numpy, for blocks in cache: starting torch's threads for each block costs more than it saves,
-    and hundredfold when other processes hold the cores.
+    In numpy, for blocks in cache: starting torch's threads for each block costs more than it
+    saves, and hundredfold when other processes hold the cores.
     """
     integer, mask = _EXPONENT[values.dtype]
     bits = values.view(integer).numpy()

@@ -56,9 +56,11 @@ class Composite:
         """Merit (n,) of scores (n, m)."""
         Y = np.atleast_2d(np.asarray(Y, dtype=float))
         if not self._rank:
-            return Y @ self._weights
+            merit: FloatArray = Y @ self._weights
+            return merit
         columns = [self._percentile(Y[:, j], self._sorted[:, j]) for j in range(Y.shape[1])]
-        return np.stack(columns, axis=1) @ self._weights
+        merit = np.stack(columns, axis=1) @ self._weights
+        return merit
 
     @staticmethod
     def _percentile(y: FloatArray, reference: FloatArray) -> FloatArray:
@@ -66,13 +68,16 @@ class Composite:
             return np.full(len(y), 0.5)
         levels, first, counts = np.unique(reference, return_index=True, return_counts=True)
         if len(levels) == 1:
-            return 0.5 + 0.5 * np.sign(y - levels[0])
+            side: FloatArray = np.sign(y - levels[0])
+            return 0.5 + 0.5 * side
         # Ties share their mean rank; the ends are pinned to 0 and 1.
         ranks = (first + (counts - 1) / 2.0) / (len(reference) - 1)
         ranks = (ranks - ranks[0]) / (ranks[-1] - ranks[0])
         span = levels[-1] - levels[0]
         beyond = np.maximum(y - levels[-1], 0.0) - np.maximum(levels[0] - y, 0.0)
-        return np.interp(y, levels, ranks) + beyond / span
+        inside: FloatArray = np.interp(y, levels, ranks)
+        inside += beyond / span
+        return inside
 
 
 def pareto_weights(n_objectives: int, rng: np.random.Generator) -> FloatArray:
@@ -86,7 +91,8 @@ def tchebycheff(ranks: FloatArray, weights: FloatArray) -> FloatArray:
     Unlike a weighted mean it also reaches the hollows of a Pareto front (Knowles 2006, eq. 2).
     """
     loss = (1.0 - ranks) * weights
-    return -(loss.max(axis=1) + 0.05 * loss.sum(axis=1))
+    total: FloatArray = loss.max(axis=1) + 0.05 * loss.sum(axis=1)
+    return -total
 
 
 def nearest_distance(X: FloatArray, taken: FloatArray) -> FloatArray:
@@ -131,11 +137,11 @@ def finite_scores(Y: Any) -> FloatArray:
     A search may report an infinite loss for a mixture that cannot be used: it must rank last,
     and must not make a regression meaningless. NaN (a missing benchmark) stays NaN.
     """
-    Y = np.array(Y, dtype=float, ndmin=2)
-    for column in Y.T:  # views: written in place
+    scores: FloatArray = np.array(Y, dtype=float, ndmin=2)
+    for column in scores.T:  # views: written in place
         finite = column[np.isfinite(column)]
         low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
         margin = 0.1 * (high - low)
         column[np.isposinf(column)] = high + margin
         column[np.isneginf(column)] = low - margin
-    return Y
+    return scores

@@ -1,0 +1,126 @@
+"""Optuna's own conformance suites, for every kind of surrogate and both schedules."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import optuna
+import pytest
+from optuna.samplers import BaseSampler
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
+    RelativeSamplerTestCase,
+)
+
+from optuna_demix import DemixSampler, MixtureSpace
+
+SPACE = MixtureSpace(["web", "code", "math"], upper={"code": 0.6})
+VARIANTS: dict[str, dict[str, Any]] = {
+    "auto": {"surrogate": "auto"},
+    "lightgbm": {"surrogate": "lightgbm"},
+    "lightgbm-linear": {"surrogate": "lightgbm-linear"},
+    "law": {"surrogate": "law"},
+    "pareto": {"composite": "pareto"},
+    "paper": {"schedule": "paper", "schedule_sizes": (3, 2), "pool_size": 500},
+}
+
+
+def make(variant: str, **kwargs: Any) -> DemixSampler:
+    return DemixSampler(SPACE, n_startup_trials=0, **VARIANTS[variant], **kwargs)
+
+
+class _Suites(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    pass
+
+
+@pytest.mark.parametrize("variant", ["auto"])
+class TestConformance(_Suites):
+    @pytest.fixture
+    def sampler(self, variant: str) -> Callable[[], BaseSampler]:
+        return functools.partial(make, variant)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "auto"])
+class TestConformanceOfVariants(_Suites):
+    @pytest.fixture
+    def sampler(self, variant: str) -> Callable[[], BaseSampler]:
+        return functools.partial(make, variant)
+
+
+def objective(trial: optuna.Trial, combine: Callable[..., float] = lambda *a: sum(a)) -> float:
+    weights = SPACE.suggest(trial)
+    others = [
+        trial.suggest_float("a", 1, 9),
+        trial.suggest_float("b", 1, 9, log=True),
+        trial.suggest_float("c", 1, 9, step=1),
+        trial.suggest_int("d", 1, 9, log=True),
+        trial.suggest_categorical("e", range(1, 10)),
+    ]
+    return combine(weights["web"], *others)
+
+
+def run(sampler: BaseSampler, combine: Callable[..., float] = lambda *a: sum(a)) -> list[Any]:
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(functools.partial(objective, combine=combine), n_trials=12)
+    return [trial.params for trial in study.trials]
+
+
+def test_reseed_reaches_the_independent_sampler_once() -> None:
+    sampler = DemixSampler(SPACE, seed=1)
+    state = sampler._rng.rng.get_state()
+    inner = sampler._independent_sampler
+    with patch.object(inner, "reseed_rng", wraps=inner.reseed_rng) as forwarded:
+        sampler.reseed_rng()
+    assert forwarded.call_count == 1
+    assert str(sampler._rng.rng.get_state()) != str(state)
+
+
+@pytest.mark.parametrize("variant", ["auto", "paper"])
+def test_reseed_changes_what_is_drawn(variant: str) -> None:
+    reseeded = make(variant, seed=1)
+    reseeded.reseed_rng()
+    assert run(make(variant, seed=1)) != run(reseeded)
+
+
+@pytest.mark.parametrize("variant", ["auto", "pareto", "paper"])
+@pytest.mark.parametrize("combine", [lambda *a: sum(a), lambda *a: 0.0], ids=["sum", "constant"])
+def test_equal_seeds_draw_the_same(variant: str, combine: Callable[..., float]) -> None:
+    first = run(make(variant, seed=1), combine)
+    assert run(make(variant, seed=1), combine) == first
+    assert run(make(variant, seed=2), combine) != first
+
+
+def _draw(queue: Any) -> None:
+    queue.put((hash("nondeterministic hash"), run(make("auto", seed=1))))
+
+
+def test_other_processes_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_draw, args=(queue,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    (hash_a, drawn_a), (hash_b, drawn_b) = queue.get(), queue.get()
+    for process in processes:
+        process.join()
+    assert hash_a != hash_b  # the processes do order sets and dicts of strings differently
+    assert drawn_a == drawn_b
+
+
+def test_a_pickled_sampler_goes_on_with_the_same_sequence() -> None:
+    sampler = make("auto", seed=3)
+    run(sampler)
+    restored = pickle.loads(pickle.dumps(sampler))
+    assert run(restored) == run(sampler)
+
+
+def test_an_unseeded_sampler_is_random() -> None:
+    assert run(DemixSampler(SPACE)) != run(DemixSampler(SPACE))
