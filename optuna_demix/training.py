@@ -285,7 +285,7 @@ def _plan(
     for name, component in config.components.items():
         path = config.component_path(name)
         if component.hub is not None or (
-            component.path is not None and path.exists() and not (path / RECORD_FILE).exists()
+            component.path is not None and path.exists() and _read_record(path) is None
         ):
             given.append(name)
             continue
@@ -823,6 +823,12 @@ def _read_json(file: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """How the model in a directory was trained; None if it was not made by this module."""
+    record = _read_json(path / RECORD_FILE)
+    return record if record is not None and record.get("format") == _FORMAT else None
+
+
 class _Ledger:
     """Which runs are done, and whether what is there is what the study asks for."""
 
@@ -844,7 +850,7 @@ class _Ledger:
         todo = []
         for run in runs:
             recipe = recipes[run.name]
-            record = _read_json(run.path / RECORD_FILE)
+            record = _read_record(run.path)
             begun = self._begun(run)
             if record is None and run.path.exists() and any(run.path.iterdir()):
                 raise ConfigError(
@@ -855,7 +861,7 @@ class _Ledger:
                 todo.append(run)
                 continue
             if record is not None:
-                changes = _changes(record.get("recipe", {}), recipe)
+                changes = _changes(record["recipe"], recipe)
                 if not changes:
                     changes = _damages(run.path, record)
             else:
@@ -908,7 +914,7 @@ def _base_digest(config: StudyConfig) -> str | None:
         ConfigError: If the base's directory holds no safetensors weights.
     """
     path = config.base_path
-    record = _read_json(path / RECORD_FILE)
+    record = _read_record(path)
     if record is not None:
         return _weights_digest(record["weights"])
     if not (path / "config.json").is_file():
@@ -976,7 +982,7 @@ def _train_all(
                 ledger.pending(runs, recipes(_base_digest(job.config)))
     for run in runs:
         if run.name not in results:
-            record_there = _read_json(run.path / RECORD_FILE)
+            record_there = _read_record(run.path)
             assert record_there is not None  # the ledger has read it
             results[run.name] = _trained_model(run, record_there, skipped=True)
     return [results[run.name] for run in runs]
@@ -1238,8 +1244,8 @@ def _arguments(job: _Job, run: _Run, partial: Path) -> TrainingArguments:
             f"{job.config.source}: training: this device cannot run it ({_last_line(error)})"
         ) from None
     if arguments.n_gpu > 1:
-        meter_hint = f"torchrun --nproc-per-node {arguments.n_gpu}"
-        job.report(f"{run.name}: one GPU of {arguments.n_gpu} is used; {meter_hint} uses all")
+        launch = f"torchrun --nproc-per-node {arguments.n_gpu}"
+        job.report(f"{run.name}: one GPU of {arguments.n_gpu} is used; {launch} uses all")
         arguments._n_gpu = 1  # else Trainer splits each batch among threads
     return arguments
 

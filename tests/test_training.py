@@ -794,9 +794,9 @@ def test_two_processes_train_the_same_model(make: Make) -> None:
     )
     script = config.source.parent / "train.py"
     script.write_text(code)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launch, "--master-port", "0", str(script), str(config.source)],
+        [*launch, str(script), str(config.source)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

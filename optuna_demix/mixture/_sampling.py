@@ -10,8 +10,10 @@ from optuna_demix.mixture._simplex import Array
 # DeMix (arXiv 2602.00747) and its code: alpha = strength * prior^0.7, normalised.
 TEMPER = 0.7
 STRENGTHS = np.logspace(np.log10(0.5), np.log10(5.0), 15)
-# Prior share given to a component which has none, so that its weight can be drawn at all.
+# Prior share given at most to a component which has none, so that its weight can be drawn at all;
+# shares below the second number are rounding errors of a projected prior, and count as none.
 _SMALLEST_PRIOR = 1e-3
+_NO_PRIOR = 1e-9
 # Draws outside are repeated this often at most, and only while repeating them is worth it.
 _ROUNDS = 8
 _WORTHWHILE = 0.1
@@ -47,9 +49,9 @@ def _concentration(frame: Frame, prior: Array) -> Array:
     free = frame.most > frame.least
     share = np.where(free, np.maximum(prior - frame.least, 0.0), 0.0)
     share /= max(share.sum(), np.finfo(float).tiny)
-    known = share[share > 0]
-    smallest = min(_SMALLEST_PRIOR, known.min()) if len(known) else 1.0
-    tempered = np.where(free, np.where(share > 0, share, smallest) ** TEMPER, 0.0)
+    known = share > _NO_PRIOR
+    smallest = min(_SMALLEST_PRIOR, share[known].min(initial=1.0))
+    tempered = np.where(free, np.where(known, share, smallest) ** TEMPER, 0.0)
     alpha: Array = tempered / max(tempered.sum(), np.finfo(float).tiny)
     return alpha
 

@@ -6,13 +6,14 @@ import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from optuna_demix.errors import ConfigError, ConstraintError, DemixError
 from optuna_demix.mixture import _arguments as arguments
+from optuna_demix.mixture import _limits as limits
 from optuna_demix.mixture import _moves, _projection, _sampling
 from optuna_demix.mixture._arguments import PerName
 from optuna_demix.mixture._constraints import Constraint, Group, polytope_of
@@ -128,30 +129,25 @@ class MixtureSpace:
         table = _frozen(shares)
         low = arguments.bounds_of(lower, names, "lower bound", 0.0)
         high = arguments.bounds_of(upper, names, "upper bound", 1.0)
-        counts = _tokens(tokens, sets)
-        size = None if budget is None else arguments.number(budget, "budget", least=0.0)
-        epochs = _epochs(max_epochs, counts, size, sets)
+        usage = limits.Usage.parse(sets, tokens, budget, max_epochs)
         parsed = tuple(Group.parse(group) for group in groups)
-        _check_groups(parsed, names, sets)
+        limits.check_groups(parsed, names, sets)
 
-        caps = np.full(len(sets), np.inf)
-        for dataset, repeats in epochs.items():
-            caps[sets.index(dataset)] = repeats * counts[dataset] / (size or 1.0)
         constraints = (
-            *_bound_constraints(names, low, high),
-            *_cap_constraints(sets, table, caps, epochs, counts, size),
-            *_group_constraints(parsed, names, sets, table),
+            *limits.bound_constraints(names, low, high),
+            *limits.cap_constraints(sets, table, usage),
+            *limits.group_constraints(parsed, names, sets, table),
         )
-        masses = _prior_masses(prior, counts, names)
+        masses = limits.prior_masses(prior, usage.tokens, names)
         spec = {
             "components": names,
             "prior": tuple(masses.tolist()),
             "lower": tuple(low.tolist()),
             "upper": tuple(high.tolist()),
             "composition": table,
-            "tokens": counts or None,
-            "budget": size,
-            "max_epochs": epochs or None,
+            "tokens": usage.tokens or None,
+            "budget": usage.budget,
+            "max_epochs": usage.max_epochs or None,
             "groups": parsed,
             "datasets": sets,
             "name": name,
@@ -162,9 +158,11 @@ class MixtureSpace:
             "lower": _frozen(low),
             "upper": _frozen(high),
             "composition": table,
-            "caps": _frozen(caps),
-            "tokens": _frozen([counts.get(d, np.nan) for d in sets]) if counts else None,
-            "budget": size,
+            "caps": _frozen(usage.caps),
+            "tokens": _frozen([usage.tokens.get(d, np.nan) for d in sets])
+            if usage.tokens
+            else None,
+            "budget": usage.budget,
             "groups": parsed,
             "name": name,
             "param_names": names if name is None else tuple(f"{name}/{c}" for c in names),
@@ -518,116 +516,3 @@ def _rounded(values: Any) -> Any:
     if np.ndim(values):
         return [_rounded(value) for value in values]
     return float(f"{float(values):.{_DIGITS}g}") + 0.0
-
-
-def _tokens(values: PerName | None, datasets: Sequence[str]) -> dict[str, float]:
-    if values is None:
-        return {}
-    given = arguments.entries(values, datasets, "tokens")
-    return {d: arguments.number(v, f"tokens of {d!r}", least=0.0) for d, v in given.items()}
-
-
-def _epochs(
-    values: float | Mapping[str, float] | None,
-    tokens: Mapping[str, float],
-    budget: float | None,
-    datasets: Sequence[str],
-) -> dict[str, float]:
-    """Read how often each capped dataset may be repeated."""
-    if values is None:
-        return {}
-    given = values if isinstance(values, Mapping) else dict.fromkeys(datasets, values)
-    read = arguments.entries(given, datasets, "max_epochs")
-    epochs = {d: arguments.number(v, f"max_epochs of {d!r}", least=0.0) for d, v in read.items()}
-    missing = [dataset for dataset in epochs if dataset not in tokens]
-    if missing:
-        _refuse_epochs(f"the tokens of {', '.join(map(repr, missing))}")
-    if epochs and not budget:
-        _refuse_epochs("a budget above 0, the tokens of the planned training run")
-    return epochs
-
-
-def _refuse_epochs(missing: str) -> NoReturn:
-    raise ConfigError(f"max_epochs caps a share at max_epochs * tokens / budget: give {missing}")
-
-
-def _prior_masses(
-    values: PerName | None, tokens: Mapping[str, float], components: Sequence[str]
-) -> Array:
-    """Masses of the prior, (K,), not normalised."""
-    if values is not None:
-        return arguments.shares_of(values, components, "prior")
-    masses = np.array([tokens.get(component, 0.0) for component in components])
-    known = all(component in tokens for component in components)
-    return masses if known and masses.sum() > 0 else np.ones(len(components))
-
-
-def _check_groups(
-    groups: Sequence[Group], components: Sequence[str], datasets: Sequence[str]
-) -> None:
-    names = [group.name for group in groups]
-    for group in groups:
-        if names.count(group.name) > 1:
-            raise ConfigError(f"groups: {group.name!r} is named twice")
-        known = components if group.of == "weights" else datasets
-        arguments.check_known(group.members, known, f"group {group.name!r} (of {group.of})")
-
-
-def _bound_constraints(components: Sequence[str], lower: Array, upper: Array) -> list[Constraint]:
-    constraints = []
-    for i, component in enumerate(components):
-        axis = np.eye(len(components))[i]
-        pinned = f"weight of {component!r} pinned to {lower[i]:g}" if lower[i] == upper[i] else ""
-        if lower[i] > 0:
-            text = pinned or f"lower bound {lower[i]:g} of {component!r}"
-            constraints.append(Constraint(-axis, -float(lower[i]), text))
-        if upper[i] < 1:
-            text = pinned or f"upper bound {upper[i]:g} of {component!r}"
-            constraints.append(Constraint(axis, float(upper[i]), text))
-    return constraints
-
-
-def _cap_constraints(
-    datasets: Sequence[str],
-    composition: Array,
-    caps: Array,
-    epochs: Mapping[str, float],
-    tokens: Mapping[str, float],
-    budget: float | None,
-) -> list[Constraint]:
-    constraints = []
-    for d, dataset in enumerate(datasets):
-        if dataset in epochs and caps[d] < 1:
-            used = f"{epochs[dataset]:g} epochs x {_short(tokens[dataset])} tokens"
-            source = f"{used} / {_short(budget or 0)}"
-            text = f"cap {caps[d]:.4g} on the share of {dataset!r} ({source})"
-            constraints.append(Constraint(composition[:, d].copy(), float(caps[d]), text))
-    return constraints
-
-
-def _group_constraints(
-    groups: Sequence[Group],
-    components: Sequence[str],
-    datasets: Sequence[str],
-    composition: Array,
-) -> list[Constraint]:
-    constraints = []
-    for group in groups:
-        if group.of == "weights":
-            row = np.isin(components, group.members).astype(np.float64)
-        else:
-            row = composition[:, np.isin(datasets, group.members)].sum(axis=1)
-        members = " + ".join(map(repr, group.members))
-        what = f"group {group.name!r} ({group.of} of {members})"
-        if group.lower > 0:
-            text = f"lower bound {group.lower:g} of {what}"
-            constraints.append(Constraint(-row, -group.lower, text))
-        if group.upper < 1:
-            text = f"upper bound {group.upper:g} of {what}"
-            constraints.append(Constraint(row, group.upper, text))
-    return constraints
-
-
-def _short(count: float) -> str:
-    """Write a large number shortly: 3e9, 1.5e10, 250."""
-    return f"{count:.4g}".replace("e+0", "e").replace("e+", "e") if count >= 1e5 else f"{count:g}"

@@ -52,11 +52,10 @@ class Constant:
 
     Args:
         n: Number of training rows.
-        variance: Variance of a row about the mean, in standard units.
     """
 
-    def __init__(self, n: int, variance: float) -> None:
-        self._variance = variance / max(n, 1)
+    def __init__(self, n: int) -> None:
+        self._variance = 1.0 / max(n, 1)
         self.held_out = self.estimate(np.empty((n, 0)))
         self.optimism = 1.0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_demix.errors import ConfigError, DemixError
-from optuna_demix.surrogate._acquire import finite_scores
+from optuna_demix.surrogate._data import center_scale, checked_rows, checked_scores
 from optuna_demix.surrogate._kinds import KINDS, Task, build
 from optuna_demix.surrogate._regressor import Constant, make_folds
 from optuna_demix.surrogate._threads import one_blas_thread
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _Z90 = 1.6449  # half width of a 90 % interval in standard deviations
 _MIN_ROWS = 4  # below, a benchmark is predicted by its mean
+_MIN_NOISE = 1e-12  # variance, relative to that of the scores
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ class Surrogate:
         Raises:
             DemixError: If the arrays do not fit each other or X is not finite.
         """
-        rows = self._rows(X)
-        scores = _scores(Y, len(rows))
+        rows = checked_rows(X, self.n_mixture)
+        scores = checked_scores(Y, len(rows))
         self._n_columns = rows.shape[1]
         self._X, self._Y = rows, scores
         with one_blas_thread():
@@ -204,37 +205,18 @@ class Surrogate:
         """Rows (N, d) to predict, checked."""
         if not hasattr(self, "_fitted"):
             raise DemixError("this surrogate has no data yet; call fit(X, Y) before predicting")
-        rows = self._rows(X)
+        rows = checked_rows(X, self.n_mixture)
         if rows.shape[1] != self._n_columns:
             raise DemixError(
                 f"X has {rows.shape[1]} columns but the surrogate was fitted to {self._n_columns}"
             )
         return rows
 
-    def _rows(self, X: ArrayLike) -> FloatArray:
-        rows = np.asarray(X, dtype=float)
-        if rows.ndim != 2:
-            raise DemixError(f"X must be (rows, columns); got an array of shape {rows.shape}")
-        if self.n_mixture is not None and self.n_mixture > rows.shape[1]:
-            raise DemixError(
-                f"X has {rows.shape[1]} columns, fewer than n_mixture = {self.n_mixture}"
-            )
-        bad = np.argwhere(~np.isfinite(rows))
-        if len(bad):
-            row, column = bad[0]
-            raise DemixError(
-                f"X holds {rows[row, column]} in row {row}, column {column}; every weight and "
-                "parameter must be a finite number"
-            )
-        return rows
-
     def _fit_one(self, X: FloatArray, y: FloatArray) -> _Fitted:
         known = np.flatnonzero(np.isfinite(y))
         X, y = X[known], y[known]
-        unit = float(np.abs(y).max(initial=0.0)) or 1.0  # squares of huge scores would overflow
-        center = unit * float(np.mean(y / unit)) if len(y) else 0.0
-        scale = unit * float(np.std(y / unit)) if len(y) else 0.0
-        if len(y) < _MIN_ROWS or scale <= 1e-12 * unit:
+        center, scale = center_scale(y)
+        if len(y) < _MIN_ROWS or scale == 0.0:
             return _constant(len(y), center, scale)
         z = (y - center) / scale
         folds = make_folds(len(y), self.n_members, self.seed)
@@ -242,27 +224,12 @@ class Surrogate:
         kind, regressor = build(self.kind, Task(X, z, folds, n_mixture, self.seed, self.n_threads))
         error = regressor.optimism * float(np.mean((z - regressor.held_out.mean) ** 2))
         explained = float(np.mean(regressor.held_out.variance))
-        noise = max(error - explained, 0.1 * error)
+        noise = max(error - explained, 0.1 * error, _MIN_NOISE)
         return _Fitted(kind, regressor, center, scale, scale * float(np.sqrt(noise)))
 
 
 def _constant(n: int, center: float, scale: float) -> _Fitted:
-    """A benchmark predicted by its mean: the scale of one that never varied is its own size."""
-    scale = scale or abs(center) or 1.0
-    regressor = Constant(n, 1.0)
-    noise = scale if n < 2 else scale / n
-    return _Fitted("constant", regressor, center, scale, noise)
-
-
-def _scores(Y: ArrayLike, n: int) -> FloatArray:
-    """Scores (n, m) without infinities.
-
-    Raises:
-        DemixError: If the scores are not one row, or one number, for each of the n rows of X.
-    """
-    scores = np.asarray(Y, dtype=float)
-    if scores.ndim == 1:
-        scores = scores[:, None]
-    if scores.ndim != 2 or len(scores) != n:
-        raise DemixError(f"Y must hold {n} rows, as X does; got an array of shape {scores.shape}")
-    return finite_scores(scores) if scores.size else scores
+    """A benchmark predicted by its mean; the doubt about one that never varied is its own size."""
+    size = scale or abs(center) or 1.0
+    noise = size if scale > 0.0 else size / max(n, 1)
+    return _Fitted("constant", Constant(n), center, size, noise)

@@ -1,0 +1,153 @@
+"""From a user's bounds, token counts and groups to named constraints and a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from optuna_demix.errors import ConfigError
+from optuna_demix.mixture import _arguments as arguments
+from optuna_demix.mixture._arguments import PerName
+from optuna_demix.mixture._constraints import Constraint, Group
+from optuna_demix.mixture._simplex import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Usage:
+    """How much of each dataset there is, and how much of it a run may use.
+
+    Attributes:
+        tokens: Dataset -> tokens, where known.
+        budget: Tokens of the planned training run, or None.
+        max_epochs: Dataset -> how often it may be repeated, where limited.
+        caps: Largest data shares, infinite where unlimited, (D,).
+    """
+
+    tokens: dict[str, float]
+    budget: float | None
+    max_epochs: dict[str, float]
+    caps: Array
+
+    @classmethod
+    def parse(
+        cls,
+        datasets: Sequence[str],
+        tokens: PerName | None,
+        budget: float | None,
+        max_epochs: float | Mapping[str, float] | None,
+    ) -> Usage:
+        """Read the arguments of these names.
+
+        Raises:
+            ConfigError: If one cannot be used, or ``max_epochs`` lacks a count it needs.
+        """
+        size = None if budget is None else arguments.number(budget, "budget", least=0.0)
+        counts = _counts(tokens, datasets, "tokens")
+        if max_epochs is not None and not isinstance(max_epochs, Mapping):
+            max_epochs = dict.fromkeys(datasets, max_epochs)
+        epochs = _counts(max_epochs, datasets, "max_epochs")
+        missing = [dataset for dataset in epochs if dataset not in counts]
+        if missing:
+            _refuse_epochs(f"the tokens of {', '.join(map(repr, missing))}")
+        if epochs and not size:
+            _refuse_epochs("a budget above 0, the tokens of the planned training run")
+        caps = np.full(len(datasets), np.inf)
+        for dataset, repeats in epochs.items():
+            caps[datasets.index(dataset)] = repeats * counts[dataset] / (size or np.inf)
+        return cls(counts, size, epochs, caps)
+
+
+def _counts(values: PerName | None, datasets: Sequence[str], what: str) -> dict[str, float]:
+    given = {} if values is None else arguments.entries(values, datasets, what)
+    return {d: arguments.number(v, f"{what} of {d!r}", least=0.0) for d, v in given.items()}
+
+
+def _refuse_epochs(missing: str) -> NoReturn:
+    raise ConfigError(f"max_epochs caps a share at max_epochs * tokens / budget: give {missing}")
+
+
+def prior_masses(
+    values: PerName | None, tokens: Mapping[str, float], components: Sequence[str]
+) -> Array:
+    """Masses of the prior, (K,), not normalised: as given, or tokens, or all the same."""
+    if values is not None:
+        return arguments.shares_of(values, components, "prior")
+    masses = np.array([tokens.get(component, 0.0) for component in components])
+    known = all(component in tokens for component in components)
+    return masses if known and masses.sum() > 0 else np.ones(len(components))
+
+
+def check_groups(
+    groups: Sequence[Group], components: Sequence[str], datasets: Sequence[str]
+) -> None:
+    """Refuse groups of one name, and members which are no component or dataset.
+
+    Raises:
+        ConfigError: For the first of them.
+    """
+    names = [group.name for group in groups]
+    for group in groups:
+        if names.count(group.name) > 1:
+            raise ConfigError(f"groups: {group.name!r} is named twice")
+        known = components if group.of == "weights" else datasets
+        arguments.check_known(group.members, known, f"group {group.name!r} (of {group.of})")
+
+
+def bound_constraints(components: Sequence[str], lower: Array, upper: Array) -> list[Constraint]:
+    """Bounds of single merge weights, where they are more than the simplex' own."""
+    constraints = []
+    for i, component in enumerate(components):
+        axis = np.eye(len(components))[i]
+        pinned = f"weight of {component!r} pinned to {lower[i]:g}" if lower[i] == upper[i] else ""
+        if lower[i] > 0:
+            text = pinned or f"lower bound {lower[i]:g} of {component!r}"
+            constraints.append(Constraint(-axis, -float(lower[i]), text))
+        if upper[i] < 1:
+            text = pinned or f"upper bound {upper[i]:g} of {component!r}"
+            constraints.append(Constraint(axis, float(upper[i]), text))
+    return constraints
+
+
+def cap_constraints(datasets: Sequence[str], composition: Array, usage: Usage) -> list[Constraint]:
+    """Caps on data shares, with the counts they come from."""
+    constraints = []
+    for d, dataset in enumerate(datasets):
+        cap = float(usage.caps[d])
+        if cap < 1:
+            used = f"{usage.max_epochs[dataset]:g} epochs x {_short(usage.tokens[dataset])} tokens"
+            source = f"{used} / {_short(usage.budget or 0.0)}"
+            text = f"cap {cap:.4g} on the share of {dataset!r} ({source})"
+            constraints.append(Constraint(composition[:, d], cap, text))
+    return constraints
+
+
+def group_constraints(
+    groups: Sequence[Group],
+    components: Sequence[str],
+    datasets: Sequence[str],
+    composition: Array,
+) -> list[Constraint]:
+    """Bounds on sums of merge weights or data shares."""
+    constraints = []
+    for group in groups:
+        if group.of == "weights":
+            row = np.isin(components, group.members).astype(np.float64)
+        else:
+            row = composition[:, np.isin(datasets, group.members)].sum(axis=1)
+        members = " + ".join(map(repr, group.members))
+        what = f"group {group.name!r} ({group.of} of {members})"
+        if group.lower > 0:
+            text = f"lower bound {group.lower:g} of {what}"
+            constraints.append(Constraint(-row, -group.lower, text))
+        if group.upper < 1:
+            text = f"upper bound {group.upper:g} of {what}"
+            constraints.append(Constraint(row, group.upper, text))
+    return constraints
+
+
+def _short(count: float) -> str:
+    """Write a large number shortly: 3e9, 1.5e10, 250."""
+    return f"{count:.4g}".replace("e+0", "e").replace("e+", "e") if count >= 1e5 else f"{count:g}"

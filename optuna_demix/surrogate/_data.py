@@ -1,0 +1,61 @@
+"""What enters a surrogate, checked: rows without gaps, scores without infinities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optuna_demix.errors import DemixError
+from optuna_demix.surrogate._acquire import finite_scores
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+
+_FLAT = 1e-12  # scores that differ by less, relative to their size, are equal
+
+
+def checked_rows(X: ArrayLike, n_mixture: int | None) -> FloatArray:
+    """Rows (n, d) as floats.
+
+    Raises:
+        DemixError: If X is not two-dimensional, lacks columns or holds a value that is not finite.
+    """
+    rows = np.asarray(X, dtype=float)
+    if rows.ndim != 2:
+        raise DemixError(f"X must be (rows, columns); got an array of shape {rows.shape}")
+    if n_mixture is not None and n_mixture > rows.shape[1]:
+        raise DemixError(f"X has {rows.shape[1]} columns, fewer than n_mixture = {n_mixture}")
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        row, column = bad[0]
+        raise DemixError(
+            f"X holds {rows[row, column]} in row {row}, column {column}; every weight and "
+            "parameter must be a finite number"
+        )
+    return rows
+
+
+def checked_scores(Y: ArrayLike, n: int) -> FloatArray:
+    """Scores (n, m) as floats, infinities drawn in, NaN kept.
+
+    Raises:
+        DemixError: If Y does not hold one row, or one number, for each of the n rows of X.
+    """
+    scores = np.asarray(Y, dtype=float)
+    if scores.ndim == 1:
+        scores = scores[:, None]
+    if scores.ndim != 2 or len(scores) != n:
+        raise DemixError(f"Y must hold {n} rows, as X does; got an array of shape {scores.shape}")
+    return finite_scores(scores) if scores.size else scores
+
+
+def center_scale(y: FloatArray) -> tuple[float, float]:
+    """Mean and standard deviation of finite scores (n,); the latter is 0 where all are equal."""
+    if len(y) == 0:
+        return 0.0, 0.0
+    unit = float(np.abs(y).max()) or 1.0  # the squares of huge scores would overflow
+    center, scale = float(np.mean(y / unit)), float(np.std(y / unit))
+    return unit * center, unit * scale if scale > _FLAT else 0.0

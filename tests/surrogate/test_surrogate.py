@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from surrogate_surfaces import SURFACES, mixtures, quadratic, scores
+
+from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.surrogate import KINDS, Surrogate
+from optuna_demix.surrogate._validation import spearman
+
+SMOOTH_KINDS = ("auto", "law")
+
+
+@pytest.mark.parametrize("kind", SMOOTH_KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_28_rows_rank_a_quadratic(kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    w, new = mixtures(28, 4, rng), mixtures(300, 4, rng)
+    surrogate = Surrogate(kind, seed=seed).fit(w, quadratic(w))
+    assert spearman(surrogate.predict(new)[:, 0], quadratic(new)) > 0.9
+
+
+@pytest.mark.parametrize("n", [28, 60, 120])
+def test_auto_ranks_at_least_as_well_as_the_paper_setting(n: int) -> None:
+    rng = np.random.default_rng(n)
+    w, new = mixtures(n, 4, rng), mixtures(300, 4, rng)
+    Y = scores(w) + 0.05 * scores(w).std(axis=0) * rng.standard_normal((n, 3))
+    auto, paper = (Surrogate(kind).fit(w, Y).predict(new) for kind in ("auto", "lightgbm"))
+    for j, surface in enumerate(SURFACES):
+        assert spearman(auto[:, j], surface(new)) > np.nan_to_num(
+            spearman(paper[:, j], surface(new))
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_parameters_are_learnt_beside_the_mixture(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    X = np.hstack([mixtures(420, 3, rng), rng.random((420, 2))])
+    y = X[:, 0] - 2.0 * (X[:, 3] - 0.3) ** 2
+    surrogate = Surrogate(kind, n_mixture=3).fit(X[:120], y[:120])
+    assert spearman(surrogate.predict(X[120:])[:, 0], y[120:]) > 0.9
+
+
+def test_without_mixture_columns_all_are_parameters() -> None:
+    rng = np.random.default_rng(1)
+    X = rng.random((240, 3))
+    surrogate = Surrogate(n_mixture=0).fit(X[:40], X[:40, 1])
+    assert spearman(surrogate.predict(X[40:])[:, 0], X[40:, 1]) > 0.95
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_score_takes_its_row_from_that_benchmark_alone(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    w, new = mixtures(60, 4, rng), mixtures(20, 4, rng)
+    whole = scores(w)
+    gaps = whole.copy()
+    missing = rng.permutation(60)[:15]
+    gaps[missing, 1] = np.nan
+    known = np.setdiff1d(np.arange(60), missing)
+    prediction = Surrogate(kind).fit(w, gaps).predict(new)
+    complete = Surrogate(kind).fit(w, whole).predict(new)
+    without = Surrogate(kind).fit(w[known], whole[known]).predict(new)
+    np.testing.assert_array_equal(prediction[:, [0, 2]], complete[:, [0, 2]])
+    np.testing.assert_array_equal(prediction[:, 1], without[:, 1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_units_of_a_score_do_not_matter(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    w, new = mixtures(50, 4, rng), mixtures(20, 4, rng)
+    mean, std = Surrogate(kind).fit(w, quadratic(w)).posterior(new)
+    other = Surrogate(kind).fit(w, 1024.0 * quadratic(w) + 4096.0)
+    np.testing.assert_allclose(other.predict(new), 1024.0 * mean + 4096.0, rtol=1e-4)
+    np.testing.assert_allclose(other.predict_std(new), 1024.0 * std, rtol=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_infinite_loss_ranks_last_and_harms_no_other_row(kind: str) -> None:
+    rng = np.random.default_rng(4)
+    w = mixtures(80, 4, rng)
+    y = quadratic(w)
+    broken = w[:, 3] > 0.5
+    y[broken] = -np.inf
+    prediction = Surrogate(kind).fit(w, y).predict(w)[:, 0]
+    assert np.isfinite(prediction).all()
+    assert prediction[broken].mean() < prediction[~broken].mean()
+    assert spearman(prediction[~broken], y[~broken]) > 0.8
+
+
+@pytest.mark.parametrize("kind", SMOOTH_KINDS)
+def test_uncertainty_grows_away_from_the_rows(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    w = mixtures(600, 4, rng)
+    near = w[w[:, 0] < 0.4]
+    far = w[w[:, 0] > 0.8]
+    surrogate = Surrogate(kind).fit(near[:60], scores(near[:60]))
+    inside, outside = surrogate.predict_std(near[60:]), surrogate.predict_std(far)
+    assert (np.median(outside, axis=0) > 1.5 * np.median(inside, axis=0)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_90_percent_intervals_cover_new_scores(kind: str) -> None:
+    hits = []
+    for seed, n in [(0, 40), (1, 40), (2, 100), (3, 100)]:
+        rng = np.random.default_rng(seed)
+        w, new = mixtures(n, 4, rng), mixtures(300, 4, rng)
+        noise = 0.15 * scores(w).std(axis=0)
+        Y = scores(w) + noise * rng.standard_normal((n, 3))
+        Y_new = scores(new) + noise * rng.standard_normal((300, 3))
+        surrogate = Surrogate(kind, seed=seed).fit(w, Y)
+        mean, std = surrogate.posterior(new)
+        hits.append(np.abs(Y_new - mean) <= 1.645 * np.sqrt(std**2 + surrogate.noise_**2))
+    assert 0.80 <= np.mean(hits) <= 0.97
+
+
+def test_noise_is_that_of_the_scores() -> None:
+    rng = np.random.default_rng(6)
+    w = mixtures(200, 4, rng)
+    noise = 0.3 * quadratic(w).std()
+    surrogate = Surrogate().fit(w, quadratic(w) + noise * rng.standard_normal(200))
+    assert 0.7 * noise < surrogate.noise_[0] < 1.4 * noise
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_predictions(kind: str) -> None:
+    rng = np.random.default_rng(7)
+    w, new = mixtures(40, 4, rng), mixtures(30, 4, rng)
+    first = Surrogate(kind, seed=1).fit(w, scores(w))
+    np.random.seed(99)  # a stranger to the surrogate
+    state = np.random.get_state()[1].copy()
+    again = Surrogate(kind, seed=1).fit(w, scores(w))
+    for a, b in zip(first.posterior(new), again.posterior(new), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+def test_seed_matters() -> None:
+    rng = np.random.default_rng(7)
+    w = mixtures(40, 4, rng)
+    one, two = (Surrogate(seed=seed).fit(w, scores(w)).predict(w) for seed in (1, 2))
+    assert np.abs(one - two).max() > 0.0
+
+
+_SCRIPT = """
+import hashlib, sys
+import numpy as np
+from surrogate_surfaces import mixtures, scores
+from optuna_demix.surrogate import Surrogate
+rng = np.random.default_rng(8)
+w = mixtures(50, 4, rng)
+surrogate = Surrogate(sys.argv[1], seed=3).fit(w, scores(w))
+print(hashlib.sha256(np.stack(surrogate.posterior(w)).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_agree_whatever_their_hash_seed_and_threads(kind: str) -> None:
+    digests = set()
+    for number in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": number, "OMP_NUM_THREADS": number}
+        command = [sys.executable, "-c", _SCRIPT, kind]
+        here = Path(__file__).parent
+        paths = [str(here), str(here.parents[1]), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        digests.add(done.stdout)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_predict_the_same(kind: str) -> None:
+    rng = np.random.default_rng(9)
+    w = mixtures(30, 4, rng)
+    surrogate = Surrogate(kind).fit(w, scores(w))
+    for twin in (pickle.loads(pickle.dumps(surrogate)), copy.deepcopy(surrogate)):
+        np.testing.assert_array_equal(twin.predict(w), surrogate.predict(w))
+
+
+def _same_rows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    w = np.repeat(mixtures(3, 3, rng), 10, axis=0)
+    return w, np.c_[w[:, 0] + 0.01 * rng.random(30), rng.random(30)]
+
+
+def _one_point(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return np.repeat(mixtures(1, 3, rng), 20, axis=0), rng.random((20, 2))
+
+
+def _constant(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return mixtures(30, 3, rng), np.c_[np.full(30, 0.25), np.zeros(30)]
+
+
+def _nothing_known(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    w = mixtures(30, 3, rng)
+    return w, np.c_[np.full(30, np.nan), w[:, 0]]
+
+
+def _all_infinite(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return mixtures(30, 3, rng), np.full((30, 2), -np.inf)
+
+
+def _huge(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return mixtures(30, 3, rng), np.c_[rng.random(30) * 1e200, 1e6 + 1e-9 * rng.random(30)]
+
+
+def _idle_component(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    w = np.c_[mixtures(30, 2, rng), np.zeros(30)]
+    return w, w[:, :2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "case",
+    [_same_rows, _one_point, _constant, _nothing_known, _all_infinite, _huge, _idle_component],
+)
+@pytest.mark.filterwarnings("error")
+def test_odd_rows_give_finite_predictions_in_silence(
+    kind: str, case: object, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(10)
+    assert callable(case)
+    X, Y = case(rng)
+    _assert_sane(Surrogate(kind).fit(X, Y), mixtures(50, 3, rng), capfd)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 6, 8, 11])
+@pytest.mark.filterwarnings("error")
+def test_few_rows_give_finite_predictions_in_silence(
+    kind: str, n: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(11)
+    w = rng.dirichlet(np.ones(3), size=n)
+    surrogate = Surrogate(kind).fit(w, rng.random((n, 2)))
+    _assert_sane(surrogate, mixtures(50, 3, rng), capfd)
+    surrogate.validate()
+    assert capfd.readouterr() == ("", "")
+
+
+def _assert_sane(surrogate: Surrogate, new: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
+    mean, std = surrogate.posterior(new)
+    assert mean.shape == std.shape == (len(new), 2)
+    assert np.isfinite(mean).all()
+    assert np.isfinite(std).all()
+    assert (std > 0.0).all()
+    assert np.isfinite(surrogate.noise_).all()
+    assert (surrogate.noise_ > 0.0).all()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_scores_that_say_nothing_are_predicted_by_their_mean() -> None:
+    w = mixtures(30, 3, np.random.default_rng(12))
+    Y = np.c_[np.full(30, 0.25), np.full(30, np.nan), w[:, 0]]
+    surrogate = Surrogate().fit(w, Y)
+    np.testing.assert_allclose(surrogate.predict(w)[:, 0], 0.25)
+    assert surrogate.kinds_[:2] == ("constant", "constant")
+    assert surrogate.kinds_[2] != "constant"
+
+
+def test_shapes() -> None:
+    w = mixtures(20, 3, np.random.default_rng(13))
+    surrogate = Surrogate().fit(w, w[:, 0])
+    assert surrogate.predict(w[:5]).shape == surrogate.predict_std(w[:5]).shape == (5, 1)
+    assert surrogate.predict(w[:0]).shape == surrogate.predict_std(w[:0]).shape == (0, 1)
+    assert surrogate.noise_.shape == (1,)
+    mean, std = surrogate.posterior(w)
+    np.testing.assert_allclose(mean, surrogate.predict(w))
+    np.testing.assert_allclose(std, surrogate.predict_std(w))
+    assert Surrogate().fit(w, np.empty((20, 0))).predict(w).shape == (20, 0)
+
+
+def test_fitting_again_forgets() -> None:
+    rng = np.random.default_rng(14)
+    w, new = mixtures(30, 3, rng), mixtures(40, 3, rng)
+    surrogate = Surrogate().fit(new, new[:, 1]).fit(w, w[:, 0])
+    np.testing.assert_array_equal(surrogate.predict(new), Surrogate().fit(w, w[:, 0]).predict(new))
+
+
+def test_the_callers_arrays_are_left_alone() -> None:
+    w = mixtures(30, 3, np.random.default_rng(15))
+    y = w[:, 0].copy()
+    y[3] = -np.inf
+    kept_w, kept_y = w.copy(), y.copy()
+    Surrogate().fit(w, y).predict(w)
+    np.testing.assert_array_equal(w, kept_w)
+    np.testing.assert_array_equal(y, kept_y)
+
+
+def test_unknown_kind_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'forest'.*auto, law, lightgbm-linear, lightgbm"):
+        Surrogate("forest")
+
+
+@pytest.mark.parametrize("option", [{"n_members": 1}, {"n_mixture": -1}])
+def test_options_out_of_range_are_refused(option: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        Surrogate(**option)  # type: ignore[arg-type]
+
+
+W = mixtures(20, 3, np.random.default_rng(16))
+GAP = W.copy()
+GAP[7, 2] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("X", "Y", "message"),
+    [
+        pytest.param(GAP, W[:, 0], "nan in row 7, column 2", id="a weight is missing"),
+        pytest.param(W[:, 0], W[:, 0], r"X must be \(rows, columns\)", id="X is a vector"),
+        pytest.param(W, W[:5, 0], "Y must hold 20 rows", id="Y is shorter"),
+        pytest.param(W, W[None], "Y must hold 20 rows", id="Y has three axes"),
+        pytest.param(W[:, :1], W[:, 0], "fewer than n_mixture = 2", id="a component is missing"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(X: np.ndarray, Y: np.ndarray, message: str) -> None:
+    with pytest.raises(DemixError, match=message):
+        Surrogate(n_mixture=2).fit(X, Y)
+
+
+def test_predictions_need_a_fit_and_its_columns() -> None:
+    with pytest.raises(DemixError, match="call fit"):
+        Surrogate().predict(W)
+    with pytest.raises(DemixError, match="call fit"):
+        Surrogate().validate()
+    surrogate = Surrogate().fit(W, W[:, 0])
+    with pytest.raises(DemixError, match="2 columns but the surrogate was fitted to 3"):
+        surrogate.predict_std(W[:, :2])
+
+
+def test_import_is_light() -> None:
+    code = "import sys, optuna_demix.surrogate; print('lightgbm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
