@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_demix.surrogate import Surrogate
-from optuna_demix.surrogate._acquire import Composite, finite_scores
+from optuna_demix.surrogate._acquire import Composite, finite_scores, nearest_distance
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from optuna_demix._history import Targets
@@ -93,18 +91,21 @@ class Fit:
             self.mean = np.concatenate([self.mean, mean])
             self.std = np.concatenate([self.std, std])
 
-    def best_mean(
-        self, composite: str | Sequence[float], n: int, *, caution: float = 0.0
-    ) -> FloatArray:
-        """Rows (n, d) of the pool with the best predicted merit, best first.
+    def best_mean(self, merit: Composite, n: int, *, radius: float) -> FloatArray:
+        """Mean (d,) of the n best candidates that lie around the very best one.
+
+        Their errors cancel in the mean. Only neighbours count: ranks can have several optima,
+        and what lies halfway between two of them may be worse than both.
 
         Args:
-            composite: See :class:`~optuna_demix.surrogate._acquire.Composite`.
-            n: Number of rows.
-            caution: Standard deviations to subtract.
+            merit: Merit of objective scores.
+            n: Number of candidates to average, at most.
+            radius: Largest total variation from the best one.
         """
-        merit = Composite(composite, self.reference)(self.mean - caution * self.std)
-        return self.X[np.argsort(-merit, kind="stable")[:n]]
+        order = np.argsort(-merit(self.mean), kind="stable")
+        near = nearest_distance(self.X[order], self.X[order[:1]]) <= radius
+        mean: FloatArray = self.X[order[near][:n]].mean(axis=0)
+        return mean
 
 
 def _around(

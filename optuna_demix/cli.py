@@ -242,11 +242,11 @@ def _train(arguments: argparse.Namespace) -> int:
 def _worker(arguments: argparse.Namespace) -> int:
     from optuna_demix.config import load_study_config
     from optuna_demix.study import storage_url
-    from optuna_demix.worker import run_worker, run_workers
+    from optuna_demix.worker import is_one_of_several, run_worker, run_workers
 
     config = load_study_config(arguments.study)
     storage = storage_url(arguments.storage)
-    _quiet_optuna(quiet=not arguments.no_progress or arguments.n_workers > 1)
+    _quiet_optuna(quiet=not arguments.no_progress or is_one_of_several())
     if arguments.n_workers > 1:
         passed = [arguments.study, "--study-name", arguments.study_name]
         passed += ["--device", arguments.device]

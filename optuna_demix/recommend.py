@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _POOL = 8192  # fresh candidates; as many again grow around the best trials
 _GENERATIONS = 4  # refinements of the best candidates
 _AVERAGE = 32  # candidates whose mean is recommended: their errors cancel (paper, appendix B)
+_RADIUS = 0.05  # total variation within which they lie
 _MIN_TRIALS = 2
 
 
@@ -133,7 +134,8 @@ def recommend(
     """Find the mixture with the best predicted merit.
 
     The surrogate is fitted to all finished trials and ranks a large pool of candidates; the
-    recommendation is the mean of the best ones, which lies inside the constraints as they do.
+    recommendation is the mean of the best ones around the very best, which lies inside the
+    constraints as they do.
     With ``schedule="paper"`` the pool and the number averaged are those of the paper.
 
     Args:
@@ -174,16 +176,16 @@ def recommend(
     kind = surrogate or ("lightgbm" if schedule == "paper" else "auto")
     fit = Fit(kind, joint, targets, X, Y, seed)
     if schedule == "paper":
-        best = paper_best(fit, composite, PAPER_POOL, PAPER_AVERAGE)
+        final = paper_best(fit, composite, PAPER_POOL, PAPER_AVERAGE).mean(axis=0)
     else:
         fit.grow_pool(observed, size=_POOL, generations=_GENERATIONS)
-        best = fit.best_mean(composite, _AVERAGE)
+        final = fit.best_mean(merit, _AVERAGE, radius=_RADIUS)
     best_index = int(np.argmax(observed))
     rows = {
         "prior": np.asarray(space.prior),
         "uniform": space.project(np.full(len(space.components), 1.0 / len(space.components))),
         "best_trial": X[best_index],
-        "recommended": space.project(best.mean(axis=0)),
+        "recommended": space.project(final),
     }
     stacked = np.stack(list(rows.values()))
     mean, std = fit.predict(stacked)

@@ -390,6 +390,11 @@ def run_workers(
     return next((code for code in codes if code != 0), 0)
 
 
+def is_one_of_several() -> bool:
+    """Whether this process was started by :func:`run_workers`, which shows the progress."""
+    return _PARENT_ENV in os.environ
+
+
 class _Printer:
     """Prints lines of several workers, the same complaint of all of them once."""
 

@@ -48,6 +48,7 @@ class PaperTrees:
         self._trees = TreeEnsemble(
             task.X, task.z, task.folds, settings=PAPER, whole=True, n_threads=task.n_threads
         )
+        self.shares = {"lightgbm": 1.0}
         self.held_out = self._trees.held_out
         self.optimism = 1.0
         self.mean = self._trees.mean
@@ -67,6 +68,7 @@ class LinearTrees:
             offset=offset,
             n_threads=task.n_threads,
         )
+        self.shares = {"lightgbm-linear": 1.0}
         self.held_out = self._trees.held_out
         self.optimism = 1.0
 
@@ -92,6 +94,7 @@ class LawWithTrees:
 
     def __init__(self, task: Task) -> None:
         self._law = _law(task)
+        self.shares = {"law": 1.0}
         self.optimism = 1.0 + _DOUBT_ROWS / len(task.z)
         margin = self._law.held_out
         trees = LinearTrees(task, offset=margin.mean)
@@ -122,6 +125,8 @@ class LawAndLinearTrees:
     def __init__(self, task: Task) -> None:
         first, second = _law(task), LinearTrees(task)
         self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
+        shares = {"law": self.weight, "lightgbm-linear": 1.0 - self.weight}
+        self.shares = {kind: share for kind, share in shares.items() if share > 0.0}
         self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
         self._first, self._second = first, second
         self.held_out = self._mix(first.held_out, second.held_out)
@@ -183,21 +188,15 @@ def _law(task: Task) -> SmoothLaw:
     return SmoothLaw(task.X, task.z, task.folds, n_mixture=task.n_mixture, seed=task.seed)
 
 
-def _auto(task: Task) -> tuple[str, Regressor]:
-    stack = LawAndLinearTrees(task)
-    names = {1.0: "law", 0.0: "lightgbm-linear"}
-    return names.get(stack.weight, "law+lightgbm-linear"), stack
-
-
-_BUILDERS: dict[str, Callable[[Task], tuple[str, Regressor]]] = {
-    "auto": _auto,
-    "law": lambda task: ("law", LawWithTrees(task)),
-    "lightgbm-linear": lambda task: ("lightgbm-linear", LinearTrees(task)),
-    "lightgbm": lambda task: ("lightgbm", PaperTrees(task)),
+_REGRESSORS: dict[str, Callable[[Task], Regressor]] = {
+    "auto": LawAndLinearTrees,
+    "law": LawWithTrees,
+    "lightgbm-linear": LinearTrees,
+    "lightgbm": PaperTrees,
 }
-KINDS = tuple(_BUILDERS)
+KINDS = tuple(_REGRESSORS)
 
 
-def build(kind: str, task: Task) -> tuple[str, Regressor]:
-    """The name and the regressor of a kind, fitted to one benchmark."""
-    return _BUILDERS[kind](task)
+def build(kind: str, task: Task) -> Regressor:
+    """A regressor of the kind, fitted to one benchmark."""
+    return _REGRESSORS[kind](task)

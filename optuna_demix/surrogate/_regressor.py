@@ -24,11 +24,13 @@ class Regressor(Protocol):
     """A fitted regressor of one benchmark whose scores have mean 0 and variance 1.
 
     Attributes:
+        shares: Weight of each kind in the mean; they sum to 1.
         held_out: Estimates (n,) of the training rows, each made without the fold it lies in.
         optimism: Factor by which the squared held-out errors are smaller than those of new rows,
             because something was chosen with the rows in sight.
     """
 
+    shares: dict[str, float]
     held_out: Estimate
     optimism: float
 
@@ -56,6 +58,7 @@ class Constant:
 
     def __init__(self, n: int) -> None:
         self._variance = 1.0 / max(n, 1)
+        self.shares = {"constant": 1.0}
         self.held_out = self.estimate(np.empty((n, 0)))
         self.optimism = 1.0
 

@@ -30,7 +30,6 @@ _MIN_NOISE = 1e-12  # variance, relative to that of the scores
 class _Fitted:
     """One benchmark: its regressor in standard units and the way back to the scores."""
 
-    kind: str
     regressor: Regressor
     center: float
     scale: float
@@ -76,8 +75,9 @@ class Surrogate:
         n_members: Members of each LightGBM ensemble, and folds of the held-out errors.
 
     Attributes:
-        kinds_: Per benchmark the kind that predicts it (m,): one of the kinds,
-            ``"law+lightgbm-linear"``, or ``"constant"`` where the scores say nothing.
+        shares_: Per benchmark (m,) the weight of each kind in its prediction.
+        kinds_: Per benchmark (m,) the kinds of ``shares_``, the heaviest first, such as
+            ``"law+lightgbm-linear"``; ``"constant"`` where the scores say nothing.
         noise_: Residual standard deviation (m,) of a score about its prediction, in scores: the
             part of held-out error that ``predict_std`` does not explain.
 
@@ -123,7 +123,8 @@ class Surrogate:
         self._X, self._Y = rows, scores
         with one_blas_thread():
             self._fitted = [self._fit_one(rows, y) for y in scores.T]
-        self.kinds_ = tuple(fitted.kind for fitted in self._fitted)
+        self.shares_ = tuple(fitted.regressor.shares for fitted in self._fitted)
+        self.kinds_ = tuple("+".join(_by_weight(shares)) for shares in self.shares_)
         self.noise_ = np.array([fitted.noise for fitted in self._fitted])
         return self
 
@@ -221,15 +222,19 @@ class Surrogate:
         z = (y - center) / scale
         folds = make_folds(len(y), self.n_members, self.seed)
         n_mixture = X.shape[1] if self.n_mixture is None else self.n_mixture
-        kind, regressor = build(self.kind, Task(X, z, folds, n_mixture, self.seed, self.n_threads))
+        regressor = build(self.kind, Task(X, z, folds, n_mixture, self.seed, self.n_threads))
         error = regressor.optimism * float(np.mean((z - regressor.held_out.mean) ** 2))
         explained = float(np.mean(regressor.held_out.variance))
         noise = max(error - explained, 0.1 * error, _MIN_NOISE)
-        return _Fitted(kind, regressor, center, scale, scale * float(np.sqrt(noise)))
+        return _Fitted(regressor, center, scale, scale * float(np.sqrt(noise)))
 
 
 def _constant(n: int, center: float, scale: float) -> _Fitted:
     """A benchmark predicted by its mean; the doubt about one that never varied is its own size."""
     size = scale or abs(center) or 1.0
     noise = size if scale > 0.0 else size / max(n, 1)
-    return _Fitted("constant", Constant(n), center, size, noise)
+    return _Fitted(Constant(n), center, size, noise)
+
+
+def _by_weight(shares: dict[str, float]) -> list[str]:
+    return sorted(shares, key=lambda kind: -shares[kind])

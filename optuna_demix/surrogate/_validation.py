@@ -24,7 +24,7 @@ class Validation:
             can the surrogate still tell good mixtures apart?
         coverage: Share (m,) of scores inside the 90 % interval of their held-out prediction.
         n: Number (m,) of scores that were compared.
-        kinds: Kind of regressor the surrogate chose for each benchmark on all rows.
+        kinds: ``Surrogate.kinds_`` of the fit to all rows.
     """
 
     spearman: FloatArray

@@ -31,7 +31,8 @@ class Ending(NamedTuple):
 
 def passage_items(parts: Split) -> list[dict[str, str]]:
     """Draw the passages of one domain: ``{"id", "text"}``."""
-    drawn = sorted(passages(parts), key=lambda passage: digest(passage.id))[:N_PASSAGES]
+    by_text = {passage.text: passage for passage in passages(parts)}  # some are met twice
+    drawn = sorted(by_text.values(), key=lambda passage: digest(passage.id))[:N_PASSAGES]
     if len(drawn) < N_PASSAGES:
         raise SourceError(f"only {len(drawn)} of {N_PASSAGES} held-out passages are new text")
     return [passage._asdict() for passage in drawn]

@@ -261,6 +261,7 @@ def test_scores_that_say_nothing_are_predicted_by_their_mean() -> None:
     np.testing.assert_allclose(surrogate.predict(w)[:, 0], 0.25)
     assert surrogate.kinds_[:2] == ("constant", "constant")
     assert surrogate.kinds_[2] != "constant"
+    assert surrogate.shares_[0] == {"constant": 1.0}
 
 
 def test_shapes() -> None:

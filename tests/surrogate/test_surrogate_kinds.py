@@ -108,9 +108,10 @@ def test_kinds_are_chosen_per_benchmark() -> None:
     steps = (X[:, 4:] > 0.5) @ np.array([1.0, 2.0, 4.0, 8.0])
     Y = np.c_[quadratic(X[:, :4]), steps]
     surrogate = Surrogate(n_mixture=4).fit(X, Y)
-    assert surrogate.kinds_[0].startswith("law")
-    assert surrogate.kinds_[1].endswith("lightgbm-linear")
-    assert surrogate.kinds_[0] != surrogate.kinds_[1]
+    assert surrogate.kinds_ == ("law+lightgbm-linear", "lightgbm-linear+law")
+    assert [sum(shares.values()) for shares in surrogate.shares_] == [1.0, 1.0]
+    assert surrogate.shares_[0]["law"] > 0.6
+    assert surrogate.shares_[1]["lightgbm-linear"] > 0.6
 
 
 def test_benchmarks_are_fitted_apart() -> None:
