@@ -203,7 +203,7 @@ class TrainingConfig(_Strict):
 
     Attributes:
         model: Keyword arguments of ``transformers.AutoConfig.for_model`` for a base trained from
-            scratch; ``model_type`` is required. Without it ``base.path`` must exist.
+            scratch; ``model_type`` is required. Without it the study's ``base`` must exist.
         tokenizer: Directory of the tokenizer.
         sequence_length: Tokens of one training sequence.
         batch_size: Sequences of one optimizer step.
@@ -264,9 +264,11 @@ class StudyConfig(_Strict):
     def _expand_lists(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("components"), list):
             names = data["components"]
-            twice = sorted({str(n) for n in names if names.count(n) > 1})
-            if twice:
-                raise ValueError(f"components: {', '.join(map(repr, twice))} named twice")
+            for name in names:
+                if not isinstance(name, str):
+                    raise ValueError(f"components: {_shorten(name)} is not a name")
+                if names.count(name) > 1:
+                    raise ValueError(f"components: {name!r} is named twice")
             data = {**data, "components": {name: {} for name in names}}
         if isinstance(data, dict) and isinstance(data.get("components"), dict):
             filled = {n: {} if c is None else c for n, c in data["components"].items()}

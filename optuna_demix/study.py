@@ -89,7 +89,7 @@ def create_command(config: StudyConfig, *, storage: str, study_name: str) -> str
 
 def mask_url(url: str) -> str:
     """A storage URL with its password replaced by ``***``."""
-    masked = re.sub(r"(://[^:/@\s]*:)[^@]*(@)", r"\1***\2", url)
+    masked = re.sub(r"(://[^:/@\s]*:)\S*(@)", r"\1***\2", url)
     return re.sub(r"(?i)([?&](?:password|passwd|pwd)=)[^&]*", r"\1***", masked)
 
 
@@ -139,8 +139,8 @@ def connect(storage: str) -> BaseStorage:
     except (NoSuchModuleError, ImportError) as error:
         raise StudyError(
             f"storage {shown!r}: the driver for {url.drivername!r} is not installed "
-            f"({_clean(error, url.password)}); for PostgreSQL: "
-            "pip install 'optuna-demix[postgresql]'"
+            f"({_clean(error, url.password)}); "
+            "pip install 'optuna-demix[postgresql]' or 'optuna-demix[mysql]'"
         ) from None
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise StudyError(
