@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-RUN    := runs/quickstart
 
 .PHONY: help install quickstart test test-slow lint format bench clean
 .DEFAULT_GOAL := help
@@ -36,8 +35,9 @@ format: install  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## Run every benchmark in its quick form (DATA=DIR holds the RegMix rows)
-	PYTHON=$(abspath $(BIN))/python sh benchmarks/run_all.sh --quick
+bench: install  ## Run the benchmarks in their quick form (DATA=folder of the RegMix rows)
+	@test -n "$(DATA)" || { echo "bench: give the folder of the RegMix rows: make bench DATA=DIR"; exit 2; }
+	$(BIN)/python benchmarks/surrogate_accuracy.py --data "$(DATA)" --quick
 
 clean:  ## Remove what runs have made
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
