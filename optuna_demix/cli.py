@@ -128,12 +128,19 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "train the base, the components and, on request, references",
         "optuna-demix train studies/quickstart/study.yaml --references 8",
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="models to train; default: all")
+    parser.add_argument(
+        "--only", nargs="+", action="extend", metavar="NAME", help="models to train; default: all"
+    )
     parser.add_argument(
         "--references", type=_count, default=0, metavar="N", help="references at sampled mixtures"
     )
     parser.add_argument(
-        "--retrain", nargs="+", default=[], metavar="NAME", help="models to train again"
+        "--retrain",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="models to train again",
     )
     _add_device(parser)
     parser.add_argument("--no-progress", action="store_true", help="print lines, not a bar")

