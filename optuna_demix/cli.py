@@ -192,8 +192,9 @@ def _add_recommend(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from optuna_demix._config_space import space_of
     from optuna_demix.config import load_study_config
-    from optuna_demix.study import create_command, objective_names, sampler_of, space_of
+    from optuna_demix.study import create_command, objective_names, sampler_of
 
     config = load_study_config(arguments.study)
     space = space_of(config)
@@ -290,6 +291,7 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
+    from optuna_demix._config_space import space_of
     from optuna_demix.config import load_study_config
     from optuna_demix.recommend import recommend, verify
     from optuna_demix.study import (
@@ -297,7 +299,6 @@ def _recommend(arguments: argparse.Namespace) -> int:
         connect,
         differences,
         load_study,
-        space_of,
         storage_url,
     )
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix.config import StudyConfig, mixture_arguments
-from optuna_demix.errors import ConfigError, ConstraintError, StudyError
+from optuna_demix.errors import StudyError
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.study import Study
 
+    from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.sampler import DemixSampler
 
@@ -25,23 +25,6 @@ FINGERPRINT_ATTR = "demix:fingerprint"
 HEARTBEAT_S = 60
 GRACE_S = 600  # loading a large model can hold the interpreter for minutes
 _SQLITE_WAIT_S = 60  # how long a worker waits while others write
-
-
-def space_of(config: StudyConfig) -> MixtureSpace:
-    """The mixture space of a study.
-
-    Raises:
-        ConfigError: If a name or number in it is wrong.
-        ConstraintError: If no mixture satisfies the constraints.
-    """
-    from optuna_demix.mixture import MixtureSpace
-
-    try:
-        return MixtureSpace(**mixture_arguments(config))
-    except ConstraintError as error:
-        raise ConstraintError(f"{config.source}: mixture: {error}") from None
-    except ValueError as error:
-        raise ConfigError(f"{config.source}: mixture: {error}") from None
 
 
 def sampler_of(

@@ -30,14 +30,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from optuna_demix.config import BudgetConfig, StudyConfig, TrainingConfig, mixture_arguments
-from optuna_demix.errors import ConfigError, ConstraintError, DemixError
+from optuna_demix._config_space import space_of
+from optuna_demix.config import BudgetConfig, StudyConfig, TrainingConfig
+from optuna_demix.errors import ConfigError, DemixError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
     from transformers import PreTrainedConfig, PreTrainedModel, Trainer, TrainingArguments
 
-    from optuna_demix.mixture import MixtureSpace
 
 RECORD_FILE = "training.json"
 """File beside the weights which says how they were trained."""
@@ -297,7 +297,7 @@ def _plan(
         field = "training.base.composition"
         shares = training.base.composition
         if shares is None:
-            space = _space(config)
+            space = space_of(config)
             prior = space.data_shares(space.prior)  # (D,)
             shares = dict(zip(space.datasets, prior.tolist(), strict=True))
         base = _run(config, "base", "training.base", config.base_path, shares, field)
@@ -324,7 +324,7 @@ def _reference_runs(
         ]
     if not count:
         return []
-    space = _space(config)
+    space = space_of(config)
     runs = []
     for i in range(count):
         # One generator each: more references later leave the first ones as they are.
@@ -378,16 +378,6 @@ def _checked_shares(
     ordered = {name: float(shares.get(name, 0.0)) / total for name in config.dataset_names}
     # Rounded, so that a recipe does not depend on the last bit of somebody's arithmetic.
     return {name: round(share, 12) for name, share in ordered.items() if share >= 1e-12}
-
-
-def _space(config: StudyConfig) -> MixtureSpace:
-    from optuna_demix.mixture import MixtureSpace
-
-    try:
-        return MixtureSpace(**mixture_arguments(config))
-    except DemixError as error:
-        kind = ConstraintError if isinstance(error, ConstraintError) else ConfigError
-        raise kind(f"{config.source}: mixture: {error}") from None
 
 
 def _check_paths(config: StudyConfig, runs: Sequence[_Run]) -> None:

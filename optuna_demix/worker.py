@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna_demix._config_space import space_of
 from optuna_demix.errors import ComponentError, DemixError, TaskError
 from optuna_demix.study import (
     check_directions,
@@ -25,7 +26,6 @@ from optuna_demix.study import (
     connect,
     load_study,
     sampler_of,
-    space_of,
 )
 
 if TYPE_CHECKING:

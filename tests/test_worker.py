@@ -18,9 +18,10 @@ import pytest
 from optuna.trial import TrialState
 from tiny import COMPONENTS, command, make_study, write_study
 
+from optuna_demix._config_space import space_of
 from optuna_demix.config import load_study_config
 from optuna_demix.objective import FAILURE_ATTR
-from optuna_demix.study import FINGERPRINT_ATTR, space_of
+from optuna_demix.study import FINGERPRINT_ATTR
 from optuna_demix.worker import WORKER_ATTR, build_objective, run_worker, take_back_lost_trials
 
 pytestmark = pytest.mark.xdist_group("worker")

@@ -49,26 +49,36 @@ def prepare(run_dir: Path) -> bool:
         Whether anything was made.
 
     Raises:
-        SourceError: if a source of text is missing, damaged or too small.
+        SourceError: if a source of text is missing, damaged or too small, or if ``run_dir`` holds
+            directories of the same names that were made by something else.
     """
     inputs = _inputs()
     if _is_done(run_dir, inputs):
         print(f"{run_dir}: text, tokenizer and tasks are up to date")
         return False
+    _refuse_foreign(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".preparing-", dir=run_dir) as aside:
         _make(Path(aside))
         outputs = _digests(Path(aside))
-        # Without its manifest a half-replaced directory is made again.
-        (run_dir / MANIFEST).unlink(missing_ok=True)
+        # Until all parts are in place the manifest matches nothing, so that they are made again.
+        _replace_manifest(run_dir, Path(aside), {})
         for part in PARTS:
             shutil.rmtree(run_dir / part, ignore_errors=True)
             os.replace(Path(aside) / part, run_dir / part)
-        manifest = Path(aside) / MANIFEST
-        _write_json(manifest, {"inputs": inputs, "outputs": outputs})
-        os.replace(manifest, run_dir / MANIFEST)
+        _replace_manifest(run_dir, Path(aside), {"inputs": inputs, "outputs": outputs})
     print(f"{run_dir}: text, tokenizer and tasks are ready")
     return True
+
+
+def _refuse_foreign(run_dir: Path) -> None:
+    """Never replace a directory that this script did not make."""
+    for part in PARTS:
+        if (run_dir / part).exists() and not (run_dir / MANIFEST).exists():
+            raise SourceError(
+                f"{run_dir / part}: exists, but was not made by this script; "
+                "move it away or choose another --run-dir"
+            )
 
 
 def _make(folder: Path) -> None:
@@ -161,8 +171,10 @@ def _file_digest(path: Path) -> str:
         raise SourceError(f"{path}: missing; restore it with `git checkout {path}`") from None
 
 
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def _replace_manifest(run_dir: Path, aside: Path, content: object) -> None:
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    (aside / MANIFEST).write_text(text, encoding="utf-8")
+    os.replace(aside / MANIFEST, run_dir / MANIFEST)
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

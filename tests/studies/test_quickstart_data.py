@@ -101,6 +101,22 @@ def test_run_dir_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_directory_made_by_others_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.txt").write_text("mine")
+    done = run_prepare(tmp_path, hash_seed=0)
+    assert done.returncode == 2
+    assert "data: exists, but was not made by this script" in done.stderr
+    assert list(contents(tmp_path)) == ["data/thesis.txt"]
+
+
+def test_interrupted_replacement_is_made_again(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "prepared.json").write_text("{}\n")
+    shutil.copytree(run_dir / "data", tmp_path / "data")
+    assert "are ready" in run_prepare(tmp_path, hash_seed=0).stdout
+    assert contents(tmp_path) == contents(run_dir)
+
+
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_train_text_is_of_the_promised_size_and_holds_no_document_twice(
     run_dir: Path, domain: str
