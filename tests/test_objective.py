@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+from optuna_demix import DemixSampler, MixtureObjective, MixtureSpace
+from optuna_demix._history import OBJECTIVES_ATTR, SCORE_PREFIX, Targets
+from optuna_demix.errors import ConfigError
+from optuna_demix.objective import FAILURE_ATTR
+
+SPACE = MixtureSpace(["web", "code", "math"])
+CAPABILITIES = {"code": ["humaneval"], "reasoning": ["gsm8k", "arc"]}
+
+
+class Arithmetic:
+    """A model that is its merge weights, and a scorer that reads them."""
+
+    names = ("math", "web", "code")  # not the order of the space
+
+    def __init__(self, *, broken: str | None = None) -> None:
+        self.broken = broken
+
+    def merge(self, w: np.ndarray) -> None:
+        self.merged = dict(zip(self.names, w, strict=True))
+
+    def score(self) -> dict[str, float]:
+        scores = {
+            "humaneval": float(self.merged["code"]),
+            "gsm8k": float(self.merged["math"]),
+            "arc": float(self.merged["web"]),
+        }
+        return {n: math.nan if n == self.broken else s for n, s in scores.items()}
+
+
+def make(model: Arithmetic, **kwargs: object) -> MixtureObjective:
+    return MixtureObjective(SPACE, model, model, CAPABILITIES, **kwargs)  # type: ignore[arg-type]
+
+
+def test_weights_reach_the_components_they_are_named_after() -> None:
+    scores = make(Arithmetic()).score({"web": 0.5, "code": 0.3, "math": 0.2})
+    assert scores.benchmarks == {"humaneval": 0.3, "gsm8k": 0.2, "arc": 0.5}
+    assert scores.capabilities == pytest.approx({"code": 0.3, "reasoning": 0.35})
+
+
+@pytest.mark.parametrize("weights", [None, {"code": 0.75, "reasoning": 0.25}])
+def test_any_study_can_use_it_and_learns_each_benchmark(weights: dict[str, float] | None) -> None:
+    directions = ["maximize"] * (2 if weights is None else 1)
+    study = optuna.create_study(directions=directions, sampler=DemixSampler(SPACE, seed=0))
+    study.optimize(make(Arithmetic(), weights=weights), n_trials=10)
+    targets = Targets.of(study)
+    assert targets.benchmarks == ("arc", "gsm8k", "humaneval")
+    for trial in study.trials:
+        benchmarks = targets.read(trial)
+        assert benchmarks is not None
+        # The objectives follow from the benchmarks by the weights written to the study.
+        assert benchmarks @ targets.mixing == pytest.approx(trial.values)
+        assert trial.user_attrs[SCORE_PREFIX + "gsm8k"] == trial.params["math"]
+
+
+def test_a_nan_benchmark_fails_the_trial_and_names_itself() -> None:
+    study = optuna.create_study(directions=["maximize"] * 2)
+    study.optimize(make(Arithmetic(broken="gsm8k")), n_trials=2)
+    for trial in study.trials:
+        assert trial.state.name == "FAIL"
+        assert trial.user_attrs[FAILURE_ATTR] == "no finite score for gsm8k"
+        assert SCORE_PREFIX + "arc" in trial.user_attrs
+
+
+def test_other_components_than_the_space_are_refused() -> None:
+    model = Arithmetic()
+    model.names = ("math", "web", "prose")
+    with pytest.raises(ConfigError, match="math, web, prose.*web, code, math"):
+        make(model)
+
+
+@pytest.mark.parametrize("layout", ["text", [1], [{"a": "x"}, {}], [{}, {}], [{"a": 1.0}]])
+def test_a_foreign_objectives_attribute_is_not_trusted(layout: object) -> None:
+    study = optuna.create_study(directions=["maximize"] * 2)
+    study.set_user_attr(OBJECTIVES_ATTR, layout)
+    assert Targets.of(study).benchmarks == ()
