@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-quickstart: install  ## Search a mixture of five real domains on this machine (about 8 minutes)
+quickstart: install  ## Search a mixture of five real domains on this machine (about 4 minutes)
 	PATH="$(abspath $(BIN)):$$PATH" sh studies/quickstart/run.sh
 
 test: install  ## Run the tests
