@@ -338,7 +338,6 @@ def _recommend(arguments: argparse.Namespace) -> int:
                 result,
                 study,
                 lambda weights: objective.values(objective.score(weights)),
-                composite=composite,
                 done=bar.update,
             )
     if arguments.json == "-":

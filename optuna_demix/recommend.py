@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-_POOL = 8192  # fresh candidates; as many again grow around the best trials
+_POOL = 4096  # fresh candidates; as many again grow around the best trials
 _GENERATIONS = 4  # refinements of the best candidates
 _AVERAGE = 32  # candidates whose mean is recommended: their errors cancel (paper, appendix B)
 _RADIUS = 0.05  # total variation within which they lie
@@ -35,8 +35,8 @@ class Mixture:
         data_shares: By dataset: what a training run would use; they sum to 1.
         capabilities: Score by objective, in the study's own orientation.
         std: Standard deviation of a predicted score by objective; empty for measured ones.
-        composite: Merit among the study's trials, higher is better: for ``"rank"`` the mean
-            share of trials that it beats (1: all of them, in everything).
+        composite: Merit, higher is better: for ``"rank"`` the mean over objectives of the share
+            of random mixtures that it beats (1: all of them, in everything).
         measured: Whether the scores were measured by a merge, and not predicted.
     """
 
@@ -60,6 +60,7 @@ class Recommendation:
         accuracy: Out-of-fold rank correlation of the surrogate by benchmark; NaN where there are
             too few trials.
         composite: How objectives make one merit.
+        merit: Merit (n,) of oriented objective scores (n, m), as it ranked the candidates.
     """
 
     study_name: str
@@ -68,6 +69,7 @@ class Recommendation:
     n_trials: int
     accuracy: dict[str, float]
     composite: str
+    merit: Callable[[FloatArray], FloatArray] = field(repr=False, compare=False)
 
     @property
     def merge_weights(self) -> dict[str, float]:
@@ -81,8 +83,10 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it (NaN becomes ``None``)."""
-        plain: dict[str, Any] = _without_nan(asdict(self))
-        return plain
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "merit"}
+        plain["mixtures"] = {name: asdict(mixture) for name, mixture in self.mixtures.items()}
+        result: dict[str, Any] = _without_nan(plain)
+        return result
 
     def to_json(self) -> str:
         """Everything, as JSON."""
@@ -116,7 +120,9 @@ class Recommendation:
             kind = "measured" if mixture.measured else "predicted"
             rows.append([label, *scores, f"{mixture.composite:.3f}", kind])
         ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
-        note = f"composite: {self.composite}, among the study's trials; higher is better"
+        note = f"composite: {self.composite}"
+        note += ", among random mixtures" if self.composite == "rank" else ""
+        note += "; higher is better"
         if ranks:
             note += f"\nsurrogate: out-of-fold rank correlation {np.mean(ranks):.3f} (mean)"
         return f"{_table(['', *objectives, 'composite', ''], rows)}\n{note}"
@@ -171,14 +177,16 @@ def recommend(
         )
     X, Y, V = history.arrays()
     V = finite_scores(V)
-    merit = Composite(composite, V)
-    observed = merit(V)
     kind = surrogate or ("lightgbm" if schedule == "paper" else "auto")
     fit = Fit(kind, joint, targets, X, Y, seed)
+    fit.grow_pool(Composite(composite, V)(V), size=_POOL, generations=_GENERATIONS)
+    # Ranks among random mixtures, as in the paper: those among the trials would depend on where
+    # the search has crowded.
+    merit = Composite(composite, fit.reference)
+    observed = merit(V)
     if schedule == "paper":
         final = paper_best(fit, composite, PAPER_POOL, PAPER_AVERAGE).mean(axis=0)
     else:
-        fit.grow_pool(observed, size=_POOL, generations=_GENERATIONS)
         final = fit.best_mean(merit, _AVERAGE, radius=_RADIUS)
     best_index = int(np.argmax(observed))
     rows = {
@@ -204,6 +212,7 @@ def recommend(
         n_trials=len(history),
         accuracy=dict(zip(targets.benchmarks or names, validation.spearman.tolist(), strict=True)),
         composite=composite if isinstance(composite, str) else "weighted mean",
+        merit=merit,
     )
 
 
@@ -212,7 +221,6 @@ def verify(
     study: Study,
     score: Callable[[Mapping[str, float]], Sequence[float]],
     *,
-    composite: str | Sequence[float] = "rank",
     done: Callable[[], object] | None = None,
 ) -> Recommendation:
     """Measure every mixture of a recommendation instead of predicting it.
@@ -221,19 +229,14 @@ def verify(
         recommendation: What to measure.
         study: The study it came from.
         score: Objective values (m,) of merge weights by component.
-        composite: As for :func:`recommend`.
         done: Called after each mixture.
 
     Returns:
         The same recommendation with measured scores and composites.
     """
     from optuna_demix._history import Targets
-    from optuna_demix.surrogate._acquire import Composite, finite_scores
 
-    targets = Targets.of(study)
-    complete = [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
-    V = finite_scores(np.stack([targets.values(trial) for trial in complete]))
-    merit = Composite("rank" if composite == "pareto" else composite, V)
+    signs = Targets.of(study).signs
     measured = {}
     for name, mixture in recommendation.mixtures.items():
         values = np.asarray(score(mixture.merge_weights), dtype=float)
@@ -241,7 +244,7 @@ def verify(
             mixture,
             capabilities=dict(zip(mixture.capabilities, values.tolist(), strict=True)),
             std={},
-            composite=float(merit(values[None] * targets.signs)[0]),
+            composite=float(recommendation.merit(values[None] * signs)[0]),
             measured=True,
         )
         if done is not None:

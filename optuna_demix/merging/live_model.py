@@ -194,7 +194,7 @@ def _build_model(
             )
         if (directory / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(directory)
-    config.name_or_path = str(arena.path)
+    model.name_or_path = model.config.name_or_path = str(arena.path)
     if device.type != "cpu":
         flat = torch.empty(arena.layout.n_padded, dtype=dtype, device=device)
     _bind(model, skeleton, _views(flat, arena), arena)
@@ -242,8 +242,8 @@ def _place_blocks(
     if device.type == "cpu":
         return arena.blocks, None
     if resident is None:
-        free: int = torch.get_device_module(device).mem_get_info(device)[0]
-        resident = arena.nbytes <= _RESIDENT_SHARE * free
+        probe = getattr(torch.get_device_module(device), "mem_get_info", None)
+        resident = probe is None or arena.nbytes <= _RESIDENT_SHARE * probe(device)[0]
     if resident:
         return arena.blocks.to(device), None
     return arena.blocks, BlockStream(arena.blocks, device, chunk_bytes=_CHUNK_BYTES)
