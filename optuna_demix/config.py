@@ -423,7 +423,8 @@ def load_study_config(path: str | os.PathLike[str]) -> StudyConfig:
     try:
         config = StudyConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}") from None
+        # A key of the file may hold line breaks; a message must not.
+        raise ConfigError(f"{source}: {' '.join(_explain(error).split())}") from None
     config._source = source.resolve()
     return config
 

@@ -257,10 +257,6 @@ def _check_settings(config: StudyConfig, training: TrainingConfig) -> None:
                 f"{source}: training.{section}.composition: only the base takes one here; "
                 "give components.<name>.composition"
             )
-    if not 0 <= training.seed < 2**32:
-        raise ConfigError(
-            f"{source}: training.seed: must lie between 0 and {2**32 - 1}, got {training.seed}"
-        )
 
 
 def _check_device(device: str, *, cuda: bool) -> None:

@@ -74,6 +74,11 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ({"mixture": {"upper": {"web": 2}}}, ["mixture.upper"]),
         ({"sampler": {"composite": {"alll": 1}}}, ["sampler.composite", "'all'"]),
         ({"objective": "both"}, ["objective"]),
+        ({"components": ["base"]}, ["'base'", "change it"]),
+        (
+            {"training": {"tokenizer": "t", "seed": -1, "component": {"tokens": 1}}},
+            ["training.seed", "greater than or equal to 0"],
+        ),
     ],
 )
 def test_a_bad_field_is_named_with_its_remedy(

@@ -684,7 +684,6 @@ class TestBadInput:
                 {"components": {"web": {"composition": {"web": 0.4}}}},
                 "components.web.composition: .*not to 0.4",
             ),
-            ({"training.seed": -1}, "training.seed: must lie between 0 and"),
             ({"base": "run/models/web"}, "components.web: the name or path is taken"),
         ],
     )
