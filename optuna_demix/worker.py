@@ -5,6 +5,7 @@ A worker keeps nothing that is not in the storage: kill it, start another, and t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from optuna_demix.objective import MixtureObjective
 
 WORKER_ATTR = "demix:worker"
-"""User attribute of a trial: host and process that evaluate it."""
+"""User attribute of a trial: host, process namespace and process that evaluate it."""
 
 _MAX_FAILURES = 3  # in a row: then something is wrong here, not with the mixture
 _PARENT_ENV = "OPTUNA_DEMIX_PARENT"
@@ -297,9 +298,8 @@ def take_back_lost_trials(study: Study) -> int:
     retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=False)
     lost = 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        name = str(trial.user_attrs.get(WORKER_ATTR, ""))
-        host, _, process = name.partition(" ")
-        if host != socket.gethostname() or process in _live_processes(process):
+        place, _, process = str(trial.user_attrs.get(WORKER_ATTR, "")).rpartition(" ")
+        if place != _own_place() or process in _live_processes(process):
             continue
         storage = study._storage
         try:
@@ -549,7 +549,18 @@ def _last_failure(study: Study) -> str:
 
 
 def _own_name() -> str:
-    return f"{socket.gethostname()} {os.getpid()}"
+    return f"{_own_place()} {os.getpid()}"
+
+
+def _own_place() -> str:
+    """Where a process id means what it means here: containers may share a host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        marks = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        marks = ""  # not Linux: the host name has to do
+    scope = hashlib.sha256(marks.encode()).hexdigest()[:8]
+    return f"{socket.gethostname()} {scope}"
 
 
 def _live_processes(process: str) -> set[str]:

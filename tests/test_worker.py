@@ -22,7 +22,13 @@ from optuna_demix._config_space import space_of
 from optuna_demix.config import load_study_config
 from optuna_demix.objective import FAILURE_ATTR
 from optuna_demix.study import FINGERPRINT_ATTR
-from optuna_demix.worker import WORKER_ATTR, build_objective, run_worker, take_back_lost_trials
+from optuna_demix.worker import (
+    WORKER_ATTR,
+    _own_name,
+    build_objective,
+    run_worker,
+    take_back_lost_trials,
+)
 
 pytestmark = pytest.mark.xdist_group("worker")
 
@@ -164,14 +170,16 @@ def test_a_lost_trial_is_queued_again_with_its_mixture(tmp_path: Path) -> None:
     study = optuna.create_study(storage=storage)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    lost, alive = study.ask(), study.ask()
+    lost, alive, elsewhere = study.ask(), study.ask(), study.ask()
     lost.suggest_float("x", 0, 1)
-    host = os.uname().nodename
-    lost.set_user_attr(WORKER_ATTR, f"{host} {dead.pid}")
-    alive.set_user_attr(WORKER_ATTR, f"{host} {os.getpid()}")
+    own, here = _own_name(), _own_name().rpartition(" ")[0]
+    lost.set_user_attr(WORKER_ATTR, f"{here} {dead.pid}")
+    alive.set_user_attr(WORKER_ATTR, own)
+    # A container of the same name elsewhere has process ids of its own: nothing is known of it.
+    elsewhere.set_user_attr(WORKER_ATTR, f"{os.uname().nodename} 0a1b2c3d {dead.pid}")
     assert take_back_lost_trials(study) == 1
-    states = [trial.state for trial in study.trials]
-    assert states == [TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING]
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", "RUNNING", "RUNNING", "WAITING"]
     assert study.ask().params == lost.params
 
 

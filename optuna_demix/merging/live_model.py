@@ -161,7 +161,7 @@ class LiveModel:
     def _separate_state_dict(self) -> dict[str, torch.Tensor]:
         """Copy the state dict to the CPU, tied tensors once.
 
-        As views of one storage, the parameters would all be taken for shared and put in one shard.
+        transformers would copy views of one storage where they are, on a device that is full.
         """
         copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
         state: dict[str, torch.Tensor] = {}
