@@ -35,20 +35,10 @@ def make(variant: str, **kwargs: Any) -> DemixSampler:
     return DemixSampler(SPACE, n_startup_trials=0, **VARIANTS[variant], **kwargs)
 
 
-class _Suites(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
-    pass
-
-
-@pytest.mark.parametrize("variant", ["auto"])
-class TestConformance(_Suites):
-    @pytest.fixture
-    def sampler(self, variant: str) -> Callable[[], BaseSampler]:
-        return functools.partial(make, variant)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "auto"])
-class TestConformanceOfVariants(_Suites):
+@pytest.mark.parametrize("variant", VARIANTS)
+class TestConformance(
+    BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase
+):
     @pytest.fixture
     def sampler(self, variant: str) -> Callable[[], BaseSampler]:
         return functools.partial(make, variant)
