@@ -296,6 +296,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
     from optuna_demix.recommend import recommend, verify
     from optuna_demix.study import (
         check_directions,
+        composite_of,
         connect,
         differences,
         load_study,
@@ -309,12 +310,11 @@ def _recommend(arguments: argparse.Namespace) -> int:
         connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
     )
     check_directions(study, config)
-    composite = _composite(config)
     result = recommend(
         study,
         space,
         surrogate=config.sampler.surrogate,
-        composite=composite,
+        composite=composite_of(config),
         schedule=config.sampler.schedule,
         seed=config.sampler.seed or 0,
     )
@@ -347,13 +347,6 @@ def _recommend(arguments: argparse.Namespace) -> int:
         _write(Path(arguments.json), result.to_json() + "\n")
     print(result)
     return 0
-
-
-def _composite(config: StudyConfig) -> str | list[float]:
-    if config.objective == "composite":
-        return "rank"
-    given = config.sampler.composite
-    return list(config.capability_weights.values()) if isinstance(given, dict) else given
 
 
 def _write(path: Path, text: str) -> None:

@@ -40,20 +40,23 @@ def sampler_of(
     from optuna_demix.sampler import PAPER_SIZES, DemixSampler
 
     options = config.sampler
-    composite: Any = options.composite
-    if isinstance(composite, dict):
-        composite = list(config.capability_weights.values())
-    if config.objective == "composite":
-        composite = "rank"  # one objective: every composite ranks it alike
     return DemixSampler(
         space,
         seed=options.seed if seed is None else seed,
         n_startup_trials=options.n_startup_trials,
         surrogate=options.surrogate,
         schedule=options.schedule,
-        composite=composite,
+        composite=composite_of(config),
         schedule_sizes=options.schedule_sizes or PAPER_SIZES,
     )
+
+
+def composite_of(config: StudyConfig) -> str | list[float]:
+    """How the objectives of a study make one merit, as sampler and recommendation take it."""
+    if config.objective == "composite":
+        return "rank"  # one objective: every composite ranks it alike
+    given = config.sampler.composite
+    return list(config.capability_weights.values()) if isinstance(given, dict) else given
 
 
 def objective_names(config: StudyConfig) -> list[str]:

@@ -299,7 +299,7 @@ def take_back_lost_trials(study: Study) -> int:
     lost = 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         place, _, process = str(trial.user_attrs.get(WORKER_ATTR, "")).rpartition(" ")
-        if place != _own_place() or process in _live_processes(process):
+        if place != _own_place() or _may_live(process):
             continue
         storage = study._storage
         try:
@@ -563,17 +563,17 @@ def _own_place() -> str:
     return f"{socket.gethostname()} {scope}"
 
 
-def _live_processes(process: str) -> set[str]:
-    """The process id itself if such a process lives on this host."""
+def _may_live(process: str) -> bool:
+    """Whether a process of this place may still live; only a plain no counts as dead."""
     if not process.isdigit():
-        return {process}
+        return True
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
-        return set()
+        return False
     except PermissionError:
-        return {process}
-    return {process}
+        return True
+    return True
 
 
 def _n_cores() -> int:

@@ -62,6 +62,14 @@ def work(root: Path, *extra: str, url: str = "sqlite:///mix.db") -> subprocess.C
     )  # fmt: skip
 
 
+def start_worker(root: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "optuna_demix", "worker", "study.yaml", "--storage", create(root),
+         "--study-name", "mix", "--no-progress"],
+        cwd=root, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
 def load(root: Path, url: str | None = None) -> optuna.Study:
     url = url or f"sqlite:///{root / 'mix.db'}"
     return optuna.load_study(study_name="mix", storage=url)
@@ -124,12 +132,7 @@ def test_workers_share_postgresql(root: Path, postgresql: str) -> None:
 
 
 def test_sigterm_finishes_the_trial_and_stops(root: Path) -> None:
-    url = create(root)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "optuna_demix", "worker", "study.yaml", "--storage", url,
-         "--study-name", "mix", "--no-progress"],
-        cwd=root, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start_worker(root)
     assert process.stderr is not None
     lines = iter(process.stderr.readline, "")
     assert any("Trial 1 finished" in line for line in lines)
@@ -141,12 +144,7 @@ def test_sigterm_finishes_the_trial_and_stops(root: Path) -> None:
 
 
 def test_a_killed_worker_loses_nothing(root: Path) -> None:
-    url = create(root)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "optuna_demix", "worker", "study.yaml", "--storage", url,
-         "--study-name", "mix", "--no-progress"],
-        cwd=root, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start_worker(root)
     assert process.stderr is not None
     assert any("Trial 2 finished" in line for line in iter(process.stderr.readline, ""))
     process.kill()
