@@ -166,6 +166,11 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--timeout", type=_seconds, metavar="S", help="start no trial after S seconds"
     )
     parser.add_argument(
+        "--until-converged",
+        action="store_true",
+        help="stop when further trials are expected to gain less than their noise",
+    )
+    parser.add_argument(
         "--n-workers", type=_positive, default=1, metavar="W", help="processes on this host"
     )
     parser.add_argument("--seed", type=int, help="instead of the study's own seed")
@@ -262,6 +267,7 @@ def _worker(arguments: argparse.Namespace) -> int:
             value = getattr(arguments, flag)
             if value is not None:
                 passed += [f"--{flag.replace('_', '-')}", str(value)]
+        passed += ["--until-converged"] if arguments.until_converged else []
         return run_workers(
             passed,
             config=config,
@@ -277,6 +283,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         study_name=arguments.study_name,
         n_trials=arguments.n_trials,
         timeout=arguments.timeout,
+        until_converged=arguments.until_converged,
         device=arguments.device,
         seed=arguments.seed,
         progress=not arguments.no_progress,
@@ -301,6 +308,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
         differences,
         load_study,
         storage_url,
+        warm_start_of,
     )
 
     config = load_study_config(arguments.study)
@@ -316,6 +324,8 @@ def _recommend(arguments: argparse.Namespace) -> int:
         surrogate=config.sampler.surrogate,
         composite=composite_of(config),
         schedule=config.sampler.schedule,
+        kl=config.sampler.kl,
+        warm_start=warm_start_of(config, study._storage),
         seed=config.sampler.seed or 0,
     )
     if arguments.verify:

@@ -118,6 +118,7 @@ class MixtureConfig(_Strict):
     prior: dict[str, Annotated[float, Field(ge=0.0)]] | None = None
     lower: Share | dict[str, Share] = 0.0
     upper: Share | dict[str, Share] = 1.0
+    min_weight: Share = 0.0
     max_epochs: PositiveFloat | dict[str, PositiveFloat] | None = None
     budget: TokenCount | None = None
     groups: list[GroupConfig] = Field(default_factory=list)
@@ -170,13 +171,21 @@ class MergingConfig(_Strict):
 
 
 class SamplerConfig(_Strict):
-    """Options of :class:`~optuna_demix.DemixSampler`."""
+    """Options of :class:`~optuna_demix.DemixSampler`.
+
+    Attributes:
+        warm_start: Names of earlier studies in the same database to learn from as well.
+    """
 
     surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "law"] | None = None
     schedule: Literal["continuous", "paper"] = "continuous"
     schedule_sizes: tuple[PositiveInt, ...] | None = None
     n_startup_trials: PositiveInt | None = None
     composite: Literal["rank", "mean", "pareto"] | dict[str, float] = "rank"
+    exploration: Annotated[float, Field(ge=0.0)] = 1.0
+    kl: Annotated[float, Field(ge=0.0)] = 0.0
+    reevaluate: bool = False
+    warm_start: list[str] = Field(default_factory=list)
     seed: int | None = None
 
 
@@ -515,6 +524,7 @@ def mixture_arguments(config: StudyConfig) -> Mapping[str, Any]:
         "prior": mixture.prior,
         "lower": mixture.lower,
         "upper": mixture.upper,
+        "min_weight": mixture.min_weight,
         "composition": {name: config.composition_of(name) for name in config.components},
         "tokens": {name: data.tokens for name, data in config.datasets.items() if data.tokens},
         "budget": mixture.budget,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.sampler import DemixSampler
+    from optuna_demix.terminator import DemixTerminator
 
 FINGERPRINT_ATTR = "demix:fingerprint"
 """User attribute of a study: what it searches and scores, written by its first worker."""
@@ -28,7 +29,11 @@ _SQLITE_WAIT_S = 60  # how long a worker waits while others write
 
 
 def sampler_of(
-    config: StudyConfig, space: MixtureSpace, *, seed: int | None = None
+    config: StudyConfig,
+    space: MixtureSpace,
+    *,
+    seed: int | None = None,
+    warm_start: Sequence[Study] = (),
 ) -> DemixSampler:
     """The sampler that a study asks for.
 
@@ -36,6 +41,7 @@ def sampler_of(
         config: The study.
         space: Its mixture.
         seed: Instead of the study's own seed.
+        warm_start: Earlier studies, see :func:`warm_start_of`.
     """
     from optuna_demix.sampler import PAPER_SIZES, DemixSampler
 
@@ -47,7 +53,34 @@ def sampler_of(
         surrogate=options.surrogate,
         schedule=options.schedule,
         composite=composite_of(config),
+        exploration=options.exploration,
+        kl=options.kl,
+        reevaluate=options.reevaluate,
+        warm_start=warm_start,
         schedule_sizes=options.schedule_sizes or PAPER_SIZES,
+    )
+
+
+def warm_start_of(config: StudyConfig, storage: BaseStorage) -> list[Study]:
+    """The earlier studies that the search learns from.
+
+    Raises:
+        StudyError: If the database does not hold one of them.
+    """
+    names = config.sampler.warm_start
+    return [load_study(storage, study_name=name, sampler=None) for name in names]
+
+
+def terminator_of(config: StudyConfig, space: MixtureSpace) -> DemixTerminator:
+    """What stops a study that has converged."""
+    from optuna_demix.terminator import DemixTerminator
+
+    return DemixTerminator(
+        space,
+        surrogate=config.sampler.surrogate or "auto",
+        composite=composite_of(config),
+        kl=config.sampler.kl,
+        seed=config.sampler.seed or 0,
     )
 
 

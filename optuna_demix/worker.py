@@ -27,6 +27,8 @@ from optuna_demix.study import (
     connect,
     load_study,
     sampler_of,
+    terminator_of,
+    warm_start_of,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.objective import MixtureObjective
+    from optuna_demix.terminator import DemixTerminator
 
 WORKER_ATTR = "demix:worker"
 """User attribute of a trial: host, process namespace and process that evaluate it."""
@@ -184,6 +187,7 @@ def run_worker(
     study_name: str,
     n_trials: int | None = None,
     timeout: float | None = None,
+    until_converged: bool = False,
     device: str = "auto",
     seed: int | None = None,
     progress: bool = True,
@@ -198,6 +202,7 @@ def run_worker(
         n_trials: Trials the *study* is to have, those of other workers included; ``None`` for no
             end.
         timeout: Seconds after which no trial is started.
+        until_converged: Stop when further trials are expected to gain less than their noise.
         device: Where the model lives.
         seed: Instead of the study's own seed; workers may share it.
         progress: Show a bar on stderr.
@@ -209,14 +214,17 @@ def run_worker(
     deadline = None if timeout is None else time.monotonic() + timeout
     with StopRequest().installed() as stop:
         space = space_of(config)
-        sampler = sampler_of(config, space, seed=seed)
-        study = load_study(connect(storage), study_name=study_name, sampler=sampler)
+        database = connect(storage)
+        earlier = warm_start_of(config, database)
+        sampler = sampler_of(config, space, seed=seed, warm_start=earlier)
+        study = load_study(database, study_name=study_name, sampler=sampler)
         check_directions(study, config)
         objective, fingerprint = build_objective(config, space, device=device, report=report)
         claim(study, config, fingerprint, objective.layout())
         take_back_lost_trials(study)
         with progress_bar(study, n_trials, shown=progress) as refresh:
-            return _work(study, objective, n_trials, deadline, stop, refresh)
+            terminator = terminator_of(config, space) if until_converged else None
+            return _work(study, objective, n_trials, deadline, terminator, stop, refresh)
 
 
 def _work(
@@ -224,6 +232,7 @@ def _work(
     objective: MixtureObjective,
     n_trials: int | None,
     deadline: float | None,
+    terminator: DemixTerminator | None,
     stop: StopRequest,
     refresh: Callable[[], None],
 ) -> WorkerReport:
@@ -267,6 +276,8 @@ def _work(
             return summary(f"the study has its {n_trials} trials")
         if deadline is not None and time.monotonic() >= deadline:
             return summary("the time is over")
+        if terminator is not None and terminator.should_terminate(study):
+            return summary("further trials are expected to gain less than their noise")
         if parent is not None and os.getppid() != int(parent):
             return summary("the process that started it is gone")
         study.optimize(evaluate, n_trials=1, catch=(Exception,), callbacks=[after])
