@@ -12,20 +12,21 @@ method can be fitted to one of them.
 from __future__ import annotations
 
 import functools
+import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from _common import write
 from _laws import PILE_DOMAINS, Accuracy, FittedLaw, FloatArray, SkillLaw, read_pile_runs
 
 from optuna_demix import MixtureSpace
 
 Law = Callable[[FloatArray], FloatArray]
 
-_REFERENCE = 4096  # random mixtures whose scores' spread is a benchmark's unit
-_ROUNDS, _FAMILY = 24, 1024  # of the search for the optimum
+_ROUNDS = 24  # of the search for the optimum
 _PILE_LOSSES = ("pile_cc", "wikipedia_en", "github", "stackexchange", "arxiv", "dm_mathematics")
 _DEMIX_PRIOR = (1278.0, 284.0, 69.0, 100.0, 51.0, 141.0, 633.0)  # tokens in its released code
 
@@ -42,6 +43,9 @@ class Surface:
         noise: Standard deviation of an observed score, in units of its spread.
         items: Questions of each benchmark; 0: scores are no accuracies, noise is normal.
         version: Changes when the surface does.
+        reference: Random mixtures whose scores' spread is a benchmark's unit.
+        family: Mixtures in each round of the search for the optimum.
+        step: Step of its finite differences; larger where scores are in single precision.
     """
 
     name: str
@@ -51,12 +55,14 @@ class Surface:
     noise: float = 0.03
     items: int = 0
     version: str = "1"
-    rounds: int = field(default=_ROUNDS)
+    reference: int = 4096
+    family: int = 1024
+    step: float = 1e-6
 
     @functools.cached_property
     def spread(self) -> FloatArray:
         """Standard deviation of each benchmark over random mixtures (b,)."""
-        random = self.space.sample(_REFERENCE, np.random.default_rng(0))
+        random = self.space.sample(self.reference, np.random.default_rng(0))
         return np.asarray(self.law(random).std(axis=0))
 
     @property
@@ -93,11 +99,11 @@ class Surface:
     def optimum(self) -> FloatArray:
         """The best mixture (K,): a wide random search, refined by ever smaller moves."""
         rng = np.random.default_rng(1)
-        family = self.space.sample(4 * _FAMILY, rng)
+        family = self.space.sample(4 * self.family, rng)
         value = self.composite(family)
-        for scale in np.logspace(-0.7, -4.5, self.rounds):
+        for scale in np.logspace(-0.7, -4.5, _ROUNDS):
             kept = np.argsort(-value)[:64]
-            parents = family[kept][rng.integers(len(kept), size=_FAMILY)]
+            parents = family[kept][rng.integers(len(kept), size=self.family)]
             moved = self.space.perturb(parents, scale, rng)
             family = np.concatenate([family[kept], moved])
             value = np.concatenate([value[kept], self.composite(moved)])
@@ -117,7 +123,7 @@ class Surface:
                 LinearConstraint(np.ones(len(w)), 1.0, 1.0),
                 *([LinearConstraint(rows, -np.inf, bounds)] if len(rows) else []),
             ],
-            options={"maxiter": 300, "ftol": 1e-12},
+            options={"maxiter": 300, "ftol": 1e-12, "eps": self.step},
         )
         polished = self.space.project(found.x) if np.isfinite(found.x).all() else w
         pair = np.stack([w, polished])
@@ -130,6 +136,44 @@ def regmix_law(folder: Path) -> Surface:
     law = FittedLaw.fit(X, losses)
     space = MixtureSpace(list(PILE_DOMAINS), prior=PILE_DOMAINS)
     return Surface("regmix_law", space, _scores_of(law), np.zeros(len(_PILE_LOSSES)))
+
+
+def quickstart(run_dir: Path) -> Surface:
+    """Held-out losses of the quickstart's five real components, merged anew for each mixture.
+
+    Its optimum takes some thousand merges to find, and is kept in the cache of the run.
+    """
+    from _merges import MergedLosses
+
+    losses = MergedLosses(run_dir)
+    names = list(losses.names)
+    rest = 0.5 / (len(names) - 1)
+    space = MixtureSpace(names, prior={name: rest for name in names} | {names[0]: 0.5})
+    surface = Surface(
+        "quickstart",
+        space,
+        _scores_of(losses),
+        np.zeros(len(names)),
+        noise=0.0,
+        version=losses.digest,
+        reference=512,
+        family=96,
+        step=3e-3,
+    )
+    _recall(surface, run_dir / "cache" / "search_quality.json")
+    return surface
+
+
+def _recall(surface: Surface, path: Path) -> None:
+    """Read what is dear to find from a file of the same version, or find and write it."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if known.get("version") == surface.version:
+        vars(surface).update(  # where cached properties are kept
+            spread=np.array(known["spread"]), optimum=np.array(known["optimum"])
+        )
+        return
+    found = {"spread": surface.spread.tolist(), "optimum": surface.optimum.tolist()}
+    write(path, {"version": surface.version, **found})
 
 
 def interior(seed: int) -> Surface:
@@ -275,7 +319,7 @@ def _accuracies(
     rng: np.random.Generator, law: SkillLaw, space: MixtureSpace, *, steepness: float
 ) -> Accuracy:
     """Accuracies whose rise lies among the losses of random mixtures."""
-    losses = law(space.sample(_REFERENCE, np.random.default_rng(0)))
+    losses = law(space.sample(4096, np.random.default_rng(0)))
     b = losses.shape[1]
     quantiles = rng.uniform(0.2, 0.6, b)
     return Accuracy(

@@ -32,14 +32,14 @@ from typing import Any
 import numpy as np
 from _common import parser, print_table, provenance, write
 from _peers import METHODS, VERSIONS, Run
-from _surfaces import ANALYTIC, Surface, regmix_law
+from _surfaces import ANALYTIC, Surface, quickstart, regmix_law
 
 import optuna_demix
 
 OURS, DEMIX = "ours", "demix_published"
 BUDGETS, SEEDS = (28, 56, 112, 224), 10
 QUICK_BUDGETS, QUICK_SEEDS = (28, 56), 1
-SURFACES = ("regmix_law", *ANALYTIC)
+SURFACES = ("regmix_law", "quickstart", *ANALYTIC)
 _PACKAGE = Path(optuna_demix.__file__).parent
 _OURS_SOURCES = ("sampler.py", "recommend.py", "_*.py", "mixture/*.py", "surrogate/*.py")
 
@@ -53,19 +53,31 @@ class Cell:
     seed: int
 
 
-@functools.lru_cache(maxsize=4)
-def surface_of(name: str, seed: int, data: Path | None) -> Surface:
+@dataclass(frozen=True)
+class Sources:
+    """Where real data lie: the RegMix files, and a finished quickstart."""
+
+    data: Path | None
+    quickstart: Path
+
+
+def surface_of(name: str, seed: int, sources: Sources) -> Surface:
     """A surface by name; those that are drawn at random are another one for each seed."""
-    if name in ANALYTIC:
-        return ANALYTIC[name](seed)
-    if data is None:
-        raise ValueError(f"{name} needs --data")
-    return _fitted_surface(data)
+    return _drawn(name, seed) if name in ANALYTIC else _real(name, sources)
 
 
-@functools.lru_cache(maxsize=1)
-def _fitted_surface(data: Path) -> Surface:
-    return regmix_law(data)
+@functools.lru_cache(maxsize=4)
+def _drawn(name: str, seed: int) -> Surface:
+    return ANALYTIC[name](seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _real(name: str, sources: Sources) -> Surface:
+    if name == "quickstart":
+        return quickstart(sources.quickstart)
+    if sources.data is None:
+        raise ValueError(f"{name} needs the RegMix files")
+    return regmix_law(sources.data)
 
 
 @functools.lru_cache(maxsize=1)
@@ -81,14 +93,14 @@ def version_of(method: str) -> str:
     return VERSIONS[method] + ("+" + _ours_version() if method == OURS else "")
 
 
-def search(cell: Cell, budgets: Sequence[int], data: Path | None) -> dict[str, Any]:
+def search(cell: Cell, budgets: Sequence[int], sources: Sources) -> dict[str, Any]:
     """Run one search and judge what it recommends.
 
     Returns:
         Its record: for each budget the regret of each way to recommend, and that of the best
         mixture it had tried by then.
     """
-    surface = surface_of(cell.surface, cell.seed, data)
+    surface = surface_of(cell.surface, cell.seed, sources)
     run = Run(surface, cell.seed)
     start = time.perf_counter()
     picked = METHODS[cell.method](run, budgets)
@@ -156,7 +168,7 @@ def run_all(
         for cell in cells
         if cell in cached
         and cell.method not in options.redo
-        and is_current(cached[cell], budgets, surface_version(cell, options.data))
+        and is_current(cached[cell], budgets, surface_version(cell, options.sources))
     }
     open_cells = [cell for cell in cells if cell not in done]
     for cell, record in tqdm(
@@ -169,9 +181,9 @@ def run_all(
     return done
 
 
-def surface_version(cell: Cell, data: Path | None) -> str:
+def surface_version(cell: Cell, sources: Sources) -> str:
     """Version of a cell's surface."""
-    return surface_of(cell.surface, cell.seed, data).version
+    return surface_of(cell.surface, cell.seed, sources).version
 
 
 def _searched(
@@ -180,11 +192,11 @@ def _searched(
     if options.jobs == 1:
         _prepare_worker()
         for cell in cells:
-            yield cell, search(cell, budgets, options.data)
+            yield cell, search(cell, budgets, options.sources)
         return
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
     with ProcessPoolExecutor(options.jobs, context, initializer=_prepare_worker) as pool:
-        futures = {pool.submit(search, cell, budgets, options.data): cell for cell in cells}
+        futures = {pool.submit(search, cell, budgets, options.sources): cell for cell in cells}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
@@ -317,6 +329,13 @@ def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     arguments = parser(__doc__.splitlines()[0])
     methods, surfaces = list(METHODS), list(SURFACES)
     arguments.add_argument("--data", type=Path, metavar="DIR", help="folder of the RegMix files")
+    arguments.add_argument(
+        "--quickstart",
+        type=Path,
+        metavar="RUN_DIR",
+        default=Path("runs/quickstart"),
+        help="folder of a finished quickstart (default: runs/quickstart)",
+    )
     arguments.add_argument("--surfaces", type=_list_of(surfaces), help=", ".join(surfaces))
     arguments.add_argument(
         "--methods", type=_list_of(methods), default=methods, help=", ".join(methods)
@@ -339,6 +358,10 @@ def _arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         options.surfaces = list(ANALYTIC) if options.quick else surfaces
     if "regmix_law" in options.surfaces and options.data is None:
         arguments.error("regmix_law needs --data DIR, the folder of the RegMix files")
+    if "quickstart" in options.surfaces:
+        if not (options.quickstart / "summary.json").exists():
+            arguments.error(f"no finished quickstart in {options.quickstart}: make quickstart")
+    options.sources = Sources(options.data, options.quickstart)
     if "cma_es" in options.methods and importlib.util.find_spec("cmaes") is None:
         arguments.error("cma_es needs the package cmaes: pip install cmaes, or leave it out")
     return arguments, options
