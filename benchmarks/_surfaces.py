@@ -181,7 +181,9 @@ def interior(seed: int) -> Surface:
     rng = np.random.default_rng([1, seed])
     k = 7
     law = _scores_of(
-        _skills(rng, k, k, n_benchmarks=6, own=np.eye(k), leak=0.1, harm=0.1, bonus=0.2, even=0.4)
+        _skills(
+            rng, k, k, n_benchmarks=6, own=np.eye(k), leak=0.05, harm=0.05, bonus=0.1, even=0.5
+        )
     )
     return Surface("interior", _with_prior(rng, k, law), law, np.zeros(6))
 

@@ -375,8 +375,8 @@ def main() -> None:
     seeds = list(range(options.seed, options.seed + count))
     cells = [
         Cell(surface, method, seed)
-        for surface in options.surfaces
         for seed in seeds
+        for surface in options.surfaces
         for method in options.methods
     ]
     try:
