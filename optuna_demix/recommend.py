@@ -275,7 +275,7 @@ def analyse(
     stacked = np.stack(list(rows.values()))
     predicted = fit.predict(stacked)
     mean, std = predicted.mean, predicted.std
-    names = _objective_names(study)
+    names = objective_names_of(study)
     mixtures = {
         name: _mixture(
             space, rows[name], names, mean[i] * targets.signs, std[i], float(merit(mean[[i]])[0])
@@ -352,7 +352,8 @@ def _mixture(
     )
 
 
-def _objective_names(study: Study) -> list[str]:
+def objective_names_of(study: Study) -> list[str]:
+    """Names of a study's objectives: its metric names, else ``value`` or ``value 0`` and so on."""
     names = study.metric_names
     if names is not None:
         return list(names)

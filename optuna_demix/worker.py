@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna_demix._config_space import space_of
 from optuna_demix.errors import ComponentError, DemixError, TaskError
+from optuna_demix.report.write import reporter_of
 from optuna_demix.study import (
     check_directions,
     claim,
@@ -190,6 +191,7 @@ def run_worker(
     until_converged: bool = False,
     device: str = "auto",
     seed: int | None = None,
+    dashboard: bool = True,
     progress: bool = True,
     report: Callable[[str], None] | None = None,
 ) -> WorkerReport:
@@ -205,6 +207,8 @@ def run_worker(
         until_converged: Stop when further trials are expected to gain less than their noise.
         device: Where the model lives.
         seed: Instead of the study's own seed; workers may share it.
+        dashboard: Show plots and a note in ``optuna-dashboard``, where that is installed and
+            the study's file does not say otherwise.
         progress: Show a bar on stderr.
         report: Called with each line for the user.
 
@@ -222,14 +226,20 @@ def run_worker(
         objective, fingerprint = build_objective(config, space, device=device, report=report)
         claim(study, config, fingerprint, objective.layout())
         take_back_lost_trials(study)
+        reporter = reporter_of(study, config, space, to_dashboard=dashboard, say=report)
+        watched = reporter.watching(objective)
         with progress_bar(study, n_trials, shown=progress) as refresh:
             terminator = terminator_of(config, space) if until_converged else None
-            return _work(study, objective, n_trials, deadline, terminator, stop, refresh)
+            after = reporter.then(refresh)
+            done = _work(study, watched, n_trials, deadline, terminator, stop, after)
+        if done.healthy and not stop.event.is_set():
+            reporter.finish()
+        return done
 
 
 def _work(
     study: Study,
-    objective: MixtureObjective,
+    objective: Callable[[Trial], Any],
     n_trials: int | None,
     deadline: float | None,
     terminator: DemixTerminator | None,

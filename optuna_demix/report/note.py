@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 BEGIN = "[optuna-demix]: # (begin: workers replace everything down to the end mark)"
 END = "[optuna-demix]: # (end)"
 
+_GAP = "\u2003"
+
 
 def write_note(data: ReportData, *, at: datetime | None = None) -> str:
     """The note of a study.
@@ -51,8 +53,9 @@ def merge_note(existing: str, note: str) -> str:
         note: The new note.
     """
     ours = f"{BEGIN}\n\n{note.strip()}\n\n{END}"
-    start, end = existing.find(BEGIN), existing.find(END)
-    if 0 <= start < end:
+    end = existing.find(END)
+    start = existing.rfind(BEGIN, 0, max(end, 0))
+    if start >= 0:
         return existing[:start] + ours + existing[end + len(END) :]
     return f"{existing.rstrip()}\n\n{ours}\n" if existing.strip() else f"{ours}\n"
 
@@ -150,7 +153,9 @@ def _is_plain(data: ReportData) -> bool:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    # The dashboard leaves no room between columns: each cell but the first brings its own.
+    lines = [[line[0], *(_GAP + cell for cell in line[1:])] for line in [header, *rows]]
+    lines.insert(1, ["---", *["---:"] * (len(header) - 1)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

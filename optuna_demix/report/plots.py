@@ -38,6 +38,7 @@ _BEST_ROWS = 12  # trials in the plot of the best mixtures
 _MOST_PARTS = 12  # colours that can still be told apart; the smallest parts are added up
 _MOST_PANELS = 9
 _MOST_CELLS = 120  # cells of a heat map that still have room for a number
+_CROWD = 150  # points of one panel from which on they are drawn smaller
 _HEIGHT = 450  # pixels: what a card of the dashboard has
 
 
@@ -86,7 +87,7 @@ def convergence(data: ReportData) -> go.Figure:
             _level(go, "prior (predicted)", prior, data.numbers, TEXT, "dot"),
         ]
     )
-    _layout(figure, "Convergence" + _of(shown, data))
+    _layout(figure, "Convergence", _of(shown, data))
     figure.update_xaxes(title="trial", rangemode="tozero")
     figure.update_yaxes(title=_composite_title(data))
     return figure
@@ -133,9 +134,16 @@ def best_mixtures(data: ReportData) -> go.Figure:
                 col=column,
             )
             named.add(name)
-    _layout(figure, f"The recommended mixture and the {len(best)} best trials")
+    _layout(
+        figure,
+        f"The recommended mixture and the {len(best)} best trials",
+        "by composite, the best one first",
+        top=95,
+    )
     figure.update_layout(barmode="stack", bargap=0.2)
-    figure.update_xaxes(range=[0, 100], ticksuffix=" %", tickvals=[0, 50, 100], showgrid=False)
+    figure.update_xaxes(
+        range=[0, 100], tickvals=[0, 50, 100], ticktext=["0 %", "50 %", "100 %"], showgrid=False
+    )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure
 
@@ -211,8 +219,11 @@ def mixture_map(data: ReportData) -> go.Figure:
             for axis, name in zip(("aaxis", "baxis", "caxis"), names, strict=True)
         }
         figure.update_layout(ternary={"sum": 1, "bgcolor": "#f6f7f9", **axes})
-    subject = "The mixtures tried" if len(data.space) <= 3 else "The three largest components"
-    _layout(figure, subject + _of(shown, data))
+    size = "; size: what share of the mixture these three are" if len(data.space) > 3 else ""
+    remark = _joined(f"colour: composite{size}", _of(shown, data))
+    _layout(
+        figure, "The mixtures tried" + " (three largest components)" * bool(size), remark, top=95
+    )
     return figure
 
 
@@ -223,7 +234,10 @@ def effects(data: ReportData) -> go.Figure:
     spread = np.where(data.effects.spread > 0, data.effects.spread, 1.0)
     relative = data.effects.change / spread[:, None]  # (b, K)
     most = float(np.abs(relative).max(initial=0.0)) or 1.0
-    text = {"texttemplate": "%{z:+.2f}"} if relative.size <= _MOST_CELLS else {}
+    text: dict[str, Any] = {}
+    if relative.size <= _MOST_CELLS:
+        text["text"] = [[f"{cell:+.2f}" for cell in row] for row in relative]
+        text["texttemplate"] = "%{text}"
     figure = go.Figure(
         go.Heatmap(
             z=_small(relative),
@@ -241,10 +255,12 @@ def effects(data: ReportData) -> go.Figure:
             **text,
         )
     )
-    _layout(figure, "Which component moves which benchmark")
-    figure.update_xaxes(
-        title="10 points more of this component, the others less; blue is better", showgrid=False
+    _layout(
+        figure,
+        "Which component moves which benchmark",
+        "predicted change for 10 points more of a component and less of all others; blue: better",
     )
+    figure.update_xaxes(automargin=True, showgrid=False)
     figure.update_yaxes(autorange="reversed", automargin=True, showgrid=False)
     return figure
 
@@ -264,6 +280,8 @@ def predictions(data: ReportData) -> go.Figure:
         vertical_spacing=0.14,
     )
     shown = _thinned(data, scale=1 / len(names) ** 0.5)
+    crowded = len(shown) > _CROWD
+    dot = {"size": 4 if crowded else 5, "opacity": 0.5 if crowded else 0.8}
     kinds = [
         ("held-out prediction", data.held_out, data.held_out_std, GREY, "circle-open"),
         ("predicted when proposed", data.proposed, data.proposed_std, GOOD, "circle"),
@@ -296,7 +314,7 @@ def predictions(data: ReportData) -> go.Figure:
                     x=_small(mean[rows, j]),
                     y=_small(data.values[rows, j]),
                     mode="markers",
-                    marker={"color": color, "size": 5, "symbol": symbol, "opacity": 0.7},
+                    marker={"color": color, "symbol": symbol, **dot},
                     customdata=_small(np.column_stack([data.numbers[rows], std[rows, j]])),
                     hovertemplate="trial %{customdata[0]:d}<br>predicted %{x:.4g} "
                     "±%{customdata[1]:.2g}<br>actual %{y:.4g}<extra></extra>",
@@ -307,27 +325,43 @@ def predictions(data: ReportData) -> go.Figure:
     figure.update_yaxes(title="actual", col=1)
     figure.update_xaxes(nticks=4)
     figure.update_yaxes(nticks=6)
-    _layout(figure, "Predicted against actual" + _of(shown, data))
+    _layout(
+        figure,
+        "Predicted against actual",
+        _joined("dotted: as predicted", _of(shown, data)),
+        top=95,
+    )
     return figure
 
 
 # What the plots share ------------------------------------------------------------------------
 
 
-def _layout(figure: go.Figure, title: str) -> None:
+def _layout(figure: go.Figure, title: str, remark: str = "", *, top: int = 70) -> None:
+    """Give a figure its title, a grey line under it, and ``top`` pixels for both."""
     figure.update_layout(
         template="none",
-        title={"text": title, "x": 0.02, "xanchor": "left", "y": 0.97, "font": {"size": 16}},
+        title={
+            "text": title,
+            "subtitle": {"text": remark, "font": {"size": 12, "color": GREY}},
+            "x": 0.02,
+            "xanchor": "left",
+            "y": 0.96,
+            "yanchor": "top",
+            "font": {"size": 16},
+        },
         font={"size": 12, "color": TEXT},
         height=_HEIGHT,
-        margin={"l": 70, "r": 20, "t": 60, "b": 50},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0.5, "xanchor": "center"},
+        margin={"l": 70, "r": 20, "t": top, "b": 80},
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.01}
+        | {"xref": "container", "xanchor": "center", "x": 0.5},
         hoverlabel={"align": "left"},
         paper_bgcolor="white",
         plot_bgcolor="white",
     )
-    figure.update_xaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False)
+    figure.update_xaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False, title_standoff=6)
     figure.update_yaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False, automargin=True)
+    figure.update_annotations(font={"size": 13})
 
 
 def _level(
@@ -393,9 +427,15 @@ def _thinned(data: ReportData, *, scale: float = 1.0) -> NDArray[np.intp]:
 
 
 def _of(shown: NDArray[np.intp], data: ReportData) -> str:
-    """A remark for the title where not all trials are shown."""
+    """A remark where not all trials are shown."""
     total = int(np.isfinite(data.merit).sum())
-    return "" if len(shown) == total else f" ({len(shown):,} of {total:,} trials shown)"
+    if len(shown) == total:
+        return ""
+    return f"{len(shown):,} of {total:,} trials shown, the best ones among them"
+
+
+def _joined(*remarks: str) -> str:
+    return "; ".join(remark for remark in remarks if remark)
 
 
 def _steps(numbers: NDArray[np.int64], merit: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
