@@ -129,7 +129,8 @@ class Turn:
         last = attrs.get(LAST_ATTR)
         if last is None:
             return True
-        if n_trials < _number(last, "n_trials", 0) * (1.0 + self._growth):
+        grown = n_trials - _number(last, "n_trials", 0)
+        if grown < self._growth * _number(last, "n_trials", 0) - 1e-9:
             return False
         by_clock = self._wall() - _number(last, "at", self._wall())
         waited = max(self._stood(LAST_ATTR, last), by_clock)
