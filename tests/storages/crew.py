@@ -39,9 +39,7 @@ def new_study(url: str, *, journal: bool = False) -> None:
     if journal:
         backend = optuna.storages.journal.JournalFileBackend(url)
         storage = optuna.storages.JournalStorage(backend)
-    optuna.create_study(
-        storage=storage, study_name="mix", directions=["maximize", "maximize"]
-    )
+    optuna.create_study(storage=storage, study_name="mix", directions=["maximize", "maximize"])
 
 
 def start(url: str, *options: str, environment: dict[str, str] | None = None) -> Any:
