@@ -94,7 +94,7 @@ def run_workers(
             reader.start()
         try:
             with progress_bar(study, n_trials, shown=progress) as refresh:
-                while any(process.poll() is None for process in processes):
+                while None in [process.poll() for process in processes]:
                     if stop.event.wait(0.5):
                         stop.event.clear()  # so that a second request is passed on as well
                         printer.say("stopping after the running trials (again: at once)")

@@ -51,7 +51,7 @@ def _is_passing(error: BaseException) -> bool:
         code = getattr(getattr(error, "code", lambda: None)(), "name", "")
         details = str(getattr(error, "details", lambda: "")())
         # UNKNOWN is the proxy's own database in trouble, or a defect.
-        return code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") or (
+        return code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED") or (
             code == "UNKNOWN" and any(words in details for words in _PROXY_WORDS)
         )
     return isinstance(error, OSError)  # a journal file: full disk, stale network mount

@@ -11,10 +11,10 @@ from optuna_demix._storage import serve
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    server = PostgreSQL(tmp_path_factory.mktemp("postgresql"))
+def postgresql() -> Iterator[PostgreSQL]:
+    server = PostgreSQL()
     yield server
-    server.stop()
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,16 @@
 """Workers for the storage tests: real processes with the real loop and a cheap objective.
 
-Run as a program it is one worker. It loads neither torch nor lm-eval.
+They load neither torch nor lm-eval.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,12 @@ import optuna
 
 from optuna_demix import DemixSampler, MixtureSpace
 from optuna_demix._lease import WORKER_ATTR
+from optuna_demix._loop import StopRequest, work
+from optuna_demix._storage import Timing, connect, storage_url
 from optuna_demix.objective import FAILURE_ATTR
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["crew"])
 
 COMPONENTS = ("web", "code", "math", "books")
 TARGET = (0.5, 0.2, 0.2, 0.1)
@@ -42,31 +48,55 @@ def new_study(url: str, *, journal: bool = False) -> None:
     optuna.create_study(storage=storage, study_name="mix", directions=["maximize", "maximize"])
 
 
-def start(url: str, *options: str, environment: dict[str, str] | None = None) -> Any:
+class Worker:
+    """A worker in a process of its own, forked from a server that has imported everything."""
+
+    def __init__(self, url: str, options: Sequence[str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="crew")
+        self._report = Path(self._folder.name, "report.json")
+        self._log = Path(self._folder.name, "log")
+        arguments = (url, list(options), str(self._report), str(self._log))
+        self._process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """Its exit status, or ``None`` while it lives."""
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """SIGKILL it, and wait until it is gone."""
+        self._process.kill()
+        self._process.join()
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self._process.terminate()
+
+    def log(self) -> str:
+        """What it has written."""
+        return self._log.read_text() if self._log.exists() else ""
+
+    def finish(self) -> dict[str, Any]:
+        """Wait until it is done; returns its report."""
+        self._process.join()
+        assert self._process.exitcode == 0, self.log()
+        report: dict[str, Any] = json.loads(self._report.read_text())
+        return report
+
+
+def start(url: str, *options: str) -> Worker:
     """Start one worker."""
-    root = str(Path(__file__).parents[2])
-    paths = [root, os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, __file__, *options],
-        env={
-            **os.environ,
-            "OPTUNA_STORAGE": url,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-            **(environment or {}),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Worker(url, options)
 
 
-def finish(process: Any) -> dict[str, Any]:
-    """Wait for a worker; returns its report."""
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    report: dict[str, Any] = json.loads(out)
-    return report
+def _serve(url: str, options: list[str], report: str, log: str) -> None:
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    os.environ["OPTUNA_STORAGE"] = url
+    os.environ["OMP_NUM_THREADS"] = "1"
+    result = run(options)
+    Path(report).write_text(json.dumps(result))
 
 
 def load(storage: Any) -> optuna.Study:
@@ -93,12 +123,8 @@ def assert_whole(study: optuna.Study, n_trials: int) -> None:
             assert FAILURE_ATTR in trial.user_attrs or trial.number in retried, trial
 
 
-def main() -> None:
-    import logging
-
-    from optuna_demix._loop import PARENT_ENV, StopRequest, work
-    from optuna_demix._storage import Timing, connect, storage_url
-
+def run(arguments: list[str]) -> dict[str, Any]:
+    """Be a worker."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--n-trials", type=int)
     parser.add_argument("--sleep", type=float, default=0.0)
@@ -108,9 +134,7 @@ def main() -> None:
     parser.add_argument("--stop-grace", type=float, default=20.0)
     parser.add_argument("--clock-ahead", type=float, default=0.0)
     parser.add_argument("--search", action="store_true", help="with a surrogate")
-    options = parser.parse_args()
-    os.environ.pop(PARENT_ENV, None)
-    logging.basicConfig(level=logging.WARNING)
+    options = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if options.clock_ahead:
         set_clock(options.clock_ahead)
@@ -128,10 +152,9 @@ def main() -> None:
     with stop.installed():
         storage = connect(storage_url(None), timing=timing, give_up=stop.urgent)
         study = optuna.load_study(study_name="mix", storage=storage, sampler=sampler)
-        print("ready", file=sys.stderr, flush=True)
         report = work(study, objective, n_trials=options.n_trials, stop=stop, timing=timing)
     heavy = [name for name in ("torch", "transformers", "lm_eval") if name in sys.modules]
-    print(json.dumps({**vars(report), "heavy": heavy}))
+    return {**vars(report), "heavy": heavy}
 
 
 def set_clock(seconds: float) -> None:
@@ -153,7 +176,3 @@ def set_clock(seconds: float) -> None:
     rdb.datetime = Ahead  # type: ignore[attr-defined]
     if isinstance(getattr(journal, "datetime", None), type(datetime)):
         journal.datetime.datetime = Ahead  # type: ignore[misc]
-
-
-if __name__ == "__main__":
-    main()

