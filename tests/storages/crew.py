@@ -24,7 +24,11 @@ from optuna_demix._lease import WORKER_ATTR
 from optuna_demix._loop import StopRequest, work
 from optuna_demix._storage import Timing, connect, storage_url
 from optuna_demix.objective import FAILURE_ATTR
+from optuna_demix.surrogate import Surrogate
 
+# Loads what a first connection loads, once for all workers.
+optuna.storages.RDBStorage("sqlite:///:memory:")
+Surrogate()
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["crew"])
 
