@@ -74,7 +74,8 @@ def mariadb(folder: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [
             program, "--no-defaults", f"--datadir={data}", f"--socket={address}",
-            "--skip-networking", "--skip-grant-tables", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0",
+            "--skip-networking", "--skip-grant-tables", "--innodb-buffer-pool-size=32M",
+            "--innodb-flush-log-at-trx-commit=0",
             "--innodb-flush-method=nosync",
             *(["--user=root"] if os.getuid() == 0 else []),
         ],
