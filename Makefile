@@ -41,6 +41,7 @@ format: install  ## Mend style
 bench: install  ## Run the benchmarks in their quick form (DATA=folder of the RegMix rows)
 	@test -n "$(DATA)" || { echo "bench: give the folder of the RegMix rows: make bench DATA=DIR"; exit 2; }
 	$(BIN)/python benchmarks/surrogate_accuracy.py --data "$(DATA)" --quick
+	$(BIN)/python benchmarks/search_quality.py --quick
 
 clean:  ## Remove what runs have made
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

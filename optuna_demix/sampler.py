@@ -44,6 +44,8 @@ PROPOSAL_ATTR = "demix:proposal"
 while it runs, and a retried trial gets the same ones."""
 
 _TRIED = 4  # trials in which a component must have taken part before it can be judged
+_MOVES = 4  # proposals of one trial, where other workers keep choosing the same
+_NUDGES = 8  # tries to tell a proposal apart without coming close to another
 _ALL_FAILED = 4  # finished trials without a score after which it is worth a warning
 _EVALUATIONS = 3  # of one mixture, with reevaluate
 _SAME = 1e-9  # total variation below which two mixtures are the same
@@ -224,10 +226,13 @@ class DemixSampler(BaseSampler):
         wants_mixture = any(name in mixture_names for name in search_space)
         spaces = self._spaces if wants_mixture else ()
         with self._lock:
-            state = self._state_of(study)
-            params = self._propose(study, trial, state.joint(spaces, others))
-        params.update({n: _native(params[n], d) for n, d in search_space.items()})
-        study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL_ATTR, params)
+            state = self._state_of(study).joint(spaces, others)
+            for _ in range(_MOVES):
+                params = self._propose(study, trial, state)
+                params.update({n: _native(params[n], d) for n, d in search_space.items()})
+                study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL_ATTR, params)
+                if not self._is_crowded(study, trial, state.history.joint, params):
+                    break
         return {name: params[name] for name in search_space}
 
     def sample_independent(
@@ -269,6 +274,22 @@ class DemixSampler(BaseSampler):
     ) -> None:
         """Forward to the independent sampler."""
         self._independent_sampler.after_trial(study, trial, state, values)
+
+    def _is_crowded(
+        self, study: Study, trial: FrozenTrial, joint: JointSpace, params: Mapping[str, Any]
+    ) -> bool:
+        """Whether another worker has, at the same moment, chosen almost the same.
+
+        Both have written before they look, so that at least one of them sees the other.
+        """
+        if self._schedule == "paper" or self._reevaluate or self._min_distance == 0:
+            return False
+        row = joint.encode_params(params)
+        if row is None or trial.params or "fixed_params" in trial.system_attrs:
+            return False
+        trials = study._get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        running = _rows_of_running(trials, trial.number, joint)
+        return bool(nearest_distance(row[None], running)[0] < self._min_distance)
 
     # Proposals -------------------------------------------------------------------------------
 
@@ -338,7 +359,17 @@ class DemixSampler(BaseSampler):
         merit = feasible_first(merit, pool.limits - optimism * pool.limits_std)
         taken = np.concatenate([seen, running])
         best = pool.X[best_untaken(merit, pool.X, taken, min_distance=self._min_distance)]
-        return best if is_conditional else joint.nudge(best, rng)
+        return best if is_conditional else self._nudged(best, joint, taken, rng)
+
+    def _nudged(
+        self, row: FloatArray, joint: JointSpace, taken: FloatArray, rng: np.random.Generator
+    ) -> FloatArray:
+        """The row (d,), moved by less than it matters and not next to what is taken."""
+        for _ in range(_NUDGES):
+            moved = joint.nudge(row, rng)
+            if nearest_distance(moved[None], taken)[0] >= self._min_distance:
+                return moved
+        return row
 
     def _is_startup(self, history: History, joint: JointSpace) -> bool:
         """Whether too little is known for the surrogate to choose."""
