@@ -29,6 +29,7 @@ PARENT_ENV = "OPTUNA_DEMIX_PARENT"
 
 _MAX_FAILURES = 3  # in a row: then something is wrong here, not with the mixture
 _LONGEST_WAIT_S = 10.0  # between two looks at the last running trials of others
+_NEAR = 64  # trials before the end from which on it is looked for before each trial
 _LOOKS = 4  # at the other workers' signs of life, for each of them
 
 _log = logging.getLogger(__name__)
@@ -222,7 +223,7 @@ class _Worker:
     # One trial -------------------------------------------------------------------------------
 
     def _one_trial(self, refresh: Callable[[], None]) -> None:
-        self.current = None
+        before = self.current
         told: list[FrozenTrial] = []
 
         def after(study: Study, trial: FrozenTrial) -> None:
@@ -233,7 +234,7 @@ class _Worker:
         except StorageLostError:
             raise
         except Exception:
-            if told or not self._was_taken_over():
+            if told or self.current is before or not self._was_taken_over():
                 raise
             assert self.current is not None
             _log.warning(
@@ -253,7 +254,7 @@ class _Worker:
 
     def _evaluate(self, trial: Trial) -> Any:
         self.current = trial
-        if self._is_full(before=trial.number):
+        if self._is_surplus(trial.number):
             # Two workers asked for the last trial at the same moment.
             trial.set_user_attr(FAILURE_ATTR, "surplus: the study has its trials")
             raise _Surplus
@@ -290,25 +291,37 @@ class _Worker:
             return "the process that started it is gone"
         return None
 
-    def _is_full(self, *, before: int | None = None) -> bool:
-        """Whether all trials are done or being worked on, those with a lower number alone."""
-        from optuna.trial import TrialState
+    def _is_full(self) -> bool:
+        """Whether all trials are done or being worked on; not asked while that is far off.
 
+        Each look at the trials reads all running ones.
+        """
         if self.n_trials is None:
             return False
+        last = -1 if self.current is None else self.current.number
+        margin = max(_NEAR, self.n_trials // 8)
+        if self.current is not None and last + margin < self.n_trials:
+            return False
+        return len(self._taken()) >= self.n_trials
+
+    def _is_surplus(self, number: int) -> bool:
+        """Whether the study has its trials without this one: so many lower ones are taken."""
+        if self.n_trials is None or number < self.n_trials:
+            return False
+        return sum(trial.number < number for trial in self._taken()) >= self.n_trials
+
+    def _taken(self) -> list[FrozenTrial]:
+        """Trials that are done or being worked on."""
+        from optuna.trial import TrialState
+
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        trials = self.study.get_trials(deepcopy=False, states=states)
-        taken = sum(before is None or trial.number < before for trial in trials)
-        return taken >= self.n_trials
+        return self.study.get_trials(deepcopy=False, states=states)
 
     def _has_to_wait(self) -> bool:
         """Whether a trial that is still running may have to be repeated by this worker."""
-        from optuna.trial import TrialState
-
         assert self.n_trials is not None
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        trials = self.study.get_trials(deepcopy=False, states=states)
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        trials = self._taken()
+        running = [trial for trial in trials if trial.state.name == "RUNNING"]
         if len(trials) - len(running) >= self.n_trials:
             # Nothing to repeat; only what nobody works on is seen to its end.
             return any(is_unclaimed(trial) for trial in running)
