@@ -161,19 +161,19 @@ def connect(
     Raises:
         StudyError: If the storage does not exist, cannot be reached or is not Optuna's.
     """
+    import warnings
+
+    from optuna.exceptions import ExperimentalWarning
+
     from optuna_demix._steady import SteadyStorage
 
     timing = timing or Timing()
     secrets = Secrets(storage)
     secrets.guard_logs()
-    if storage.startswith("grpc://"):
-        inner = _grpc(storage)
-    elif storage.startswith(("redis://", "rediss://")):
-        inner = _redis(storage, secrets)
-    elif "://" not in storage and (storage.endswith(_JOURNAL_SUFFIXES) or Path(storage).is_file()):
-        inner = _journal(storage)
-    else:
-        inner = _database(storage, timing, secrets)
+    with warnings.catch_warnings():
+        # Heartbeats and the proxy are experimental in Optuna; our tests watch over them.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        inner = _open(storage, timing, secrets)
     return SteadyStorage(
         inner,
         patience_s=timing.patience_s,
@@ -181,6 +181,16 @@ def connect(
         give_up=give_up,
         describe=secrets.line,
     )
+
+
+def _open(storage: str, timing: Timing, secrets: Secrets) -> BaseStorage:
+    if storage.startswith("grpc://"):
+        return _grpc(storage)
+    if storage.startswith(("redis://", "rediss://")):
+        return _redis(storage, secrets)
+    if "://" not in storage and (storage.endswith(_JOURNAL_SUFFIXES) or Path(storage).is_file()):
+        return _journal(storage)
+    return _database(storage, timing, secrets)
 
 
 def _database(storage: str, timing: Timing, secrets: Secrets) -> BaseStorage:
