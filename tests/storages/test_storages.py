@@ -26,13 +26,17 @@ def test_workers_share_a_study(new_url: str) -> None:
     assert all(report["heavy"] == [] for report in reports)
 
 
-@pytest.mark.parametrize("new_url", ["postgresql", "grpc", "journal"], indirect=True)
+@pytest.mark.parametrize(
+    "new_url",
+    ["postgresql", pytest.param("grpc", marks=pytest.mark.faults), "journal"],
+    indirect=True,
+)
 def test_a_killed_worker_s_trial_is_repeated_with_its_weights(new_url: str) -> None:
     study = crew.load(connect(new_url))
     doomed = crew.start(new_url, "--sleep", "600", "--heartbeat", "1", "--grace", "3")
     wait_for_trial(study, doomed)
     # A second one that lives as long and says so must keep its trial.
-    alive = crew.start(new_url, "--sleep", "8", "--n-trials", "3", "--heartbeat", "1",
+    alive = crew.start(new_url, "--sleep", "6", "--n-trials", "3", "--heartbeat", "1",
                        "--grace", "3")  # fmt: skip
     wait_for_trial(study, alive, n=2)
     pretend_elsewhere(study)
