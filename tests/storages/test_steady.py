@@ -152,3 +152,13 @@ def test_heartbeats_are_not_judged_right_after_an_outage(
     assert steady.get_all_studies() == []
     steady.inner = database
     assert steady._get_stale_trial_ids(1) == []
+
+
+def test_a_call_that_hangs_is_a_disturbance(
+    flaky: Flaky, steady: SteadyStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([100.0, 130.0, 130.0])
+    monkeypatch.setattr("optuna_demix._steady.time.monotonic", lambda: next(now))
+    steady.get_all_studies()
+    monkeypatch.undo()
+    assert steady.back_at == 130.0
