@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0  # far below any grace period: heartbeats are back before they are missed
-_HANG_S = 2.0  # a call that takes longer has met a disturbance
 _QUIET_S = 2.0  # a shorter disturbance is not worth a line
 
 
@@ -149,7 +148,7 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
                 self.back_at = time.monotonic()
                 continue
             self._lost = False
-            if time.monotonic() - start > _HANG_S:
+            if time.monotonic() - start > self.grace_s / 4:
                 self.back_at = time.monotonic()  # nothing broke, but nothing got through either
             if told:
                 _log.warning("the storage is back after %.0f s", time.monotonic() - start)

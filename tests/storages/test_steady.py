@@ -157,8 +157,8 @@ def test_heartbeats_are_not_judged_right_after_an_outage(
 def test_a_call_that_hangs_is_a_disturbance(
     flaky: Flaky, steady: SteadyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = iter([100.0, 130.0, 130.0])
+    now = iter([100.0, 300.0, 300.0])
     monkeypatch.setattr("optuna_demix._steady.time.monotonic", lambda: next(now))
     steady.get_all_studies()
     monkeypatch.undo()
-    assert steady.back_at == 130.0
+    assert steady.back_at == 300.0
