@@ -101,12 +101,14 @@ class Watch:
         """Lost trials, each with the reason to write down."""
         from optuna.trial import TrialState
 
+        from optuna_demix._steady import SteadyStorage
+
         storage: Any = study._storage
         now = self._clock()
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         stale: set[int] = set()
-        if running and keeps_heartbeats(study):
-            stale = set(storage._get_stale_trial_ids(study._study_id))
+        if running and isinstance(storage, SteadyStorage) and keeps_heartbeats(study):
+            stale = set(storage.stale_trial_ids(study._study_id))
         # Signs could not be written while the storage was away, so that time does not count.
         back_at = getattr(storage, "back_at", -float("inf"))
         found = []

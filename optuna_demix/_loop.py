@@ -174,6 +174,10 @@ class _Worker:
         timing: Timing,
         redact: Callable[[str], str],
     ) -> None:
+        from optuna_demix._steady import SteadyStorage
+
+        if isinstance(study._storage, SteadyStorage):
+            study._storage.is_watched = True
         self.study = study
         self.objective = objective
         self.n_trials = n_trials

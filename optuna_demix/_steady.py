@@ -112,6 +112,8 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
         self.grace_s = grace_s
         self.back_at = -float("inf")
         """Monotonic time at which the last disturbance was over."""
+        self.is_watched = False
+        """Whether a :class:`~optuna_demix._lease.Watch` takes lost trials back."""
         self._patience_s = patience_s
         self._give_up = give_up or threading.Event()
         self._describe = describe
@@ -219,6 +221,11 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
             _log.debug("no heartbeat: %s", error)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        # Optuna asks before each trial and would fail them without a reason.
+        return [] if self.is_watched else self.stale_trial_ids(study_id)
+
+    def stale_trial_ids(self, study_id: int) -> list[int]:
+        """Running trials whose heartbeat has stopped; none within the grace of an outage."""
         assert isinstance(self.inner, BaseHeartbeat)
         stale = self.inner._get_stale_trial_ids
         found = self._keep_trying(lambda: stale(study_id))
