@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    if argv is None:
+        hide_password()
     parser = _parser()
     arguments = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] | None = getattr(arguments, "run", None)
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_worker(commands)
     _add_recommend(commands)
+    _add_proxy(commands)
     return parser
 
 
@@ -99,7 +102,12 @@ def _command(
 
 
 def _add_storage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--storage", metavar="URL", help="database; default: OPTUNA_STORAGE")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database, grpc://host:port, journal.log, or @FILE that holds it; default: "
+        "OPTUNA_STORAGE",
+    )
     parser.add_argument("--study-name", metavar="NAME", required=True, help="study in it")
 
 
@@ -174,6 +182,12 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--n-workers", type=_positive, default=1, metavar="W", help="processes on this host"
     )
     parser.add_argument("--seed", type=int, help="instead of the study's own seed")
+    parser.add_argument(
+        "--stop-grace",
+        type=_seconds,
+        metavar="S",
+        help="after SIGTERM hand the trial back if it is not done in S seconds (default: 20)",
+    )
     _add_device(parser)
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
 
@@ -194,6 +208,24 @@ def _add_recommend(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
     _add_device(parser)
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _add_proxy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    help_line = "serve a database to many workers through Optuna's gRPC proxy"
+    parser = commands.add_parser(
+        "proxy",
+        help=help_line,
+        description=f"{help_line[0].upper()}{help_line[1:]}.",
+        epilog="example:\n  optuna-demix proxy --storage postgresql://user@host/db --port 13000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--storage", metavar="URL", help="database; default: OPTUNA_STORAGE")
+    parser.add_argument("--host", default="localhost", help="address to listen on")
+    parser.add_argument("--port", type=_count, default=13000, help="port to listen on")
+    parser.add_argument(
+        "--threads", type=_positive, default=10, metavar="N", help="calls served at once"
+    )
+    parser.set_defaults(run=_proxy)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -255,7 +287,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _worker(arguments: argparse.Namespace) -> int:
     from optuna_demix.config import load_study_config
     from optuna_demix.study import storage_url
-    from optuna_demix.worker import is_one_of_several, run_worker, run_workers
+    from optuna_demix.worker import STOP_GRACE_S, is_one_of_several, run_worker, run_workers
 
     config = load_study_config(arguments.study)
     storage = storage_url(arguments.storage)
@@ -263,7 +295,7 @@ def _worker(arguments: argparse.Namespace) -> int:
     if arguments.n_workers > 1:
         passed = [arguments.study, "--study-name", arguments.study_name]
         passed += ["--device", arguments.device]
-        for flag in ("n_trials", "timeout", "seed"):
+        for flag in ("n_trials", "timeout", "seed", "stop_grace"):
             value = getattr(arguments, flag)
             if value is not None:
                 passed += [f"--{flag.replace('_', '-')}", str(value)]
@@ -286,6 +318,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         until_converged=arguments.until_converged,
         device=arguments.device,
         seed=arguments.seed,
+        stop_grace=STOP_GRACE_S if arguments.stop_grace is None else arguments.stop_grace,
         progress=not arguments.no_progress,
         report=_say,
     )
@@ -359,6 +392,28 @@ def _recommend(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _proxy(arguments: argparse.Namespace) -> int:
+    import signal
+    import threading
+
+    from optuna_demix._storage import serve
+    from optuna_demix.study import storage_url
+
+    _quiet_optuna(quiet=True)
+    ended = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda number, frame: ended.set())
+    with serve(
+        storage_url(arguments.storage),
+        host=arguments.host,
+        port=arguments.port,
+        n_threads=arguments.threads,
+    ) as port:
+        _say(f"proxy at grpc://{arguments.host}:{port}")
+        ended.wait()
+    return 0
+
+
 def _write(path: Path, text: str) -> None:
     """Write a file as a whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -385,6 +440,30 @@ def _quiet_optuna(*, quiet: bool) -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if quiet:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def hide_password() -> None:
+    """Start this process anew without the storage URL in its arguments, which ``ps`` shows.
+
+    The URL goes into the environment, which other users cannot read. Nothing happens where it
+    has no password.
+    """
+    from optuna_demix._storage import STORAGE_ENV, mask_url
+
+    arguments, url = list(sys.argv[1:]), None
+    for i, argument in enumerate(arguments):
+        if argument == "--storage" and i + 1 < len(arguments):
+            url, removed = arguments[i + 1], slice(i, i + 2)
+        elif argument.startswith("--storage="):
+            url, removed = argument.partition("=")[2], slice(i, i + 1)
+        else:
+            continue
+        break
+    if url is None or mask_url(url) == url:
+        return
+    del arguments[removed]
+    command = [sys.executable, "-m", "optuna_demix", *arguments]
+    os.execve(sys.executable, command, {**os.environ, STORAGE_ENV: url})
 
 
 def _say(line: str) -> None:
