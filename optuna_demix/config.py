@@ -180,7 +180,7 @@ class SamplerConfig(_Strict):
     surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "law"] | None = None
     schedule: Literal["continuous", "paper"] = "continuous"
     schedule_sizes: tuple[PositiveInt, ...] | None = None
-    n_startup_trials: PositiveInt | None = None
+    n_startup_trials: Annotated[int, Field(ge=0)] = 8
     composite: Literal["rank", "mean", "pareto"] | dict[str, float] = "rank"
     exploration: Annotated[float, Field(ge=0.0)] = 1.0
     kl: Annotated[float, Field(ge=0.0)] = 0.0
