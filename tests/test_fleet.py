@@ -83,7 +83,7 @@ def test_a_stop_is_passed_on(tmp_path: Path, url: str, monkeypatch: pytest.Monke
     watcher = threading.Thread(target=stop_when_up)
     watcher.start()
     try:
-        assert run(tmp_path, url, script, monkeypatch) == 0
+        assert run(tmp_path, url, script, monkeypatch) == 128 + signal.SIGTERM
     finally:
         ready.set()
         watcher.join()
