@@ -22,13 +22,14 @@ max(1, n / 16 W) trials.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ from _bulk import new_study
 from _common import parser, print_table, provenance, write
 from _crowd import COMPONENTS, CONTEXT, STUDY, Account, Job, memory_mb, timed
 
-WORKERS = (1, 4, 16, 64)
+WORKERS = (1, 16, 64)
+PARTS = ("postgresql", "grpc", "long")
 SIZES = (1_000, 10_000, 50_000)
 ASKS = 40
 EVALUATION_S = 10.0  # of the computed shares
@@ -112,7 +114,7 @@ def crowd(
 ) -> dict[str, Any]:
     """Let workers work; returns one row."""
     results = CONTEXT.Queue()
-    go = time.time() + 3.0 + 0.6 * n_workers
+    go = time.time() + 3.0 + 0.4 * n_workers
     start = go + settle_s
     job = Job(url, seed, go, start, start + window_s, scale, surrogate=False)
     processes = [
@@ -249,46 +251,77 @@ def check(rows: list[dict[str, Any]], long_rows: list[dict[str, Any]]) -> list[d
     return targets
 
 
+def measure_crowds(
+    server: Server, storage: str, workers: Sequence[int], *, seed: int, quick: bool
+) -> list[dict[str, Any]]:
+    """Part one for one kind of storage."""
+    settle, window, scale = (3.0, 12.0, 0.2) if quick else (20.0, 45.0, 1.0)
+    rows = []
+    for n in workers:
+        url = server.database(0, seed=seed)
+        with behind_proxy(url) if storage == "grpc" else nullcontext(url) as address:
+            row = crowd(address, n, seed=seed, settle_s=settle, window_s=window, scale=scale)
+        rows.append({"storage": storage, "finished_trials": 0, "sampler": "startup", **row})
+        print_table(rows[-1:], _COLUMNS)
+    return rows
+
+
+def measure_long_study(server: Server, size: int, *, seed: int, n_asks: int) -> dict[str, Any]:
+    """Part two for one number of finished trials."""
+    url = server.database(size, seed=seed)
+    results = CONTEXT.Queue()
+    arguments = (url, size, seed, n_asks, results)
+    process = CONTEXT.Process(target=long_study, args=arguments, daemon=True)
+    process.start()
+    while process.is_alive() and results.empty():
+        process.join(1.0)
+    if results.empty():
+        raise SystemExit("worker_scaling: the worker of the long study failed")
+    row: dict[str, Any] = results.get()
+    process.join()
+    return row
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
-    options = parser(__doc__.splitlines()[0]).parse_args()
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument(
+        "--part", nargs="+", choices=PARTS, default=PARTS, help="measure these; default: all"
+    )
+    arguments.add_argument(
+        "--workers", nargs="+", type=int, metavar="W", help="numbers of workers of part one"
+    )
+    arguments.add_argument(
+        "--trials", nargs="+", type=int, metavar="N", help="finished trials of part two"
+    )
+    arguments.add_argument(
+        "--add", action="store_true", help="keep what --out holds beside this, of the same commit"
+    )
+    options = arguments.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    workers, sizes, n_asks = ((1, 8), (300,), 10) if options.quick else (WORKERS, SIZES, ASKS)
-    settle, window, scale = (3.0, 12.0, 0.2) if options.quick else (20.0, 60.0, 1.0)
+    quick = options.quick
+    workers = options.workers or ((1, 8) if quick else WORKERS)
+    sizes = options.trials or ((300,) if quick else SIZES)
+    origin = {**provenance(), "quick": quick, "seeds": [options.seed]}
     rows: list[dict[str, Any]] = []
-    long_rows = []
+    long_rows: list[dict[str, Any]] = []
+    if options.add and options.out is not None and options.out.exists():
+        before = json.loads(options.out.read_text(encoding="utf-8"))
+        if {name: before[name] for name in origin} != origin:
+            raise SystemExit(f"worker_scaling: {options.out} is of another commit or machine")
+        rows, long_rows = before["rows"], before["long_rows"]
     server = Server()
     try:
-        for storage in ("postgresql", "grpc"):
-            for n in workers:
-                url = server.database(0, seed=options.seed)
-                with behind_proxy(url) if storage == "grpc" else _as_it_is(url) as address:
-                    row = crowd(
-                        address,
-                        n,
-                        seed=options.seed,
-                        settle_s=settle,
-                        window_s=window,
-                        scale=scale,
-                    )
-                rows.append(
-                    {"storage": storage, "finished_trials": 0, "sampler": "startup", **row}
-                )
-                print_table(rows[-1:], _COLUMNS)
-        for size in sizes:
-            url = server.database(size, seed=options.seed)
-            results = CONTEXT.Queue()
-            arguments = (url, size, options.seed, n_asks, results)
-            process = CONTEXT.Process(target=long_study, args=arguments, daemon=True)
-            process.start()
-            while process.is_alive() and results.empty():
-                process.join(1.0)
-            if results.empty():
-                raise SystemExit("worker_scaling: the worker of the long study failed")
-            long_rows.append(results.get())
-            process.join()
-            rows += [computed(long_rows[-1], n) for n in (1, 8, 64)]
+        for storage in options.part:
+            if storage != "long":
+                rows += measure_crowds(server, storage, workers, seed=options.seed, quick=quick)
+                continue
+            for size in sizes:
+                n_asks = 10 if quick else ASKS
+                row = measure_long_study(server, size, seed=options.seed, n_asks=n_asks)
+                long_rows.append(row)
+                rows += [computed(row, n) for n in (1, 8, 64)]
     finally:
         server.close()
     print()
@@ -299,13 +332,7 @@ def main() -> None:
     for target in targets:
         verdict = "met   " if target["met"] else "MISSED"
         print(f"{verdict} {target['target']} {target['bound']}: {target['value']}")
-    result = {**provenance(), "quick": options.quick, "seeds": [options.seed]}
-    write(options.out, {**result, "rows": rows, "long_rows": long_rows, "targets": targets})
-
-
-@contextmanager
-def _as_it_is(url: str) -> Iterator[str]:
-    yield url
+    write(options.out, {**origin, "rows": rows, "long_rows": long_rows, "targets": targets})
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def run_workers(
         progress: Show one bar for all.
 
     Returns:
-        Exit status: that of the first worker which did not end well, or 0.
+        Exit status: that of the first worker which did not end well, or 0; after a signal 128
+        and its number.
     """
     # The bar can do without an answer: only workers wait for a storage.
     database = connect(storage, timing=Timing(patience_s=0.0))
@@ -64,7 +65,7 @@ def run_workers(
     command = [sys.executable, "-m", "optuna_demix", "worker", *arguments, "--no-progress"]
     printer = _Printer()
     processes: list[subprocess.Popen[str]] = []
-    stop = StopRequest()
+    stop, signum = StopRequest(), 0
     with stop.installed(), stop.serving():
         for index in range(n_workers):
             environment = {
@@ -96,6 +97,7 @@ def run_workers(
             with progress_bar(study, n_trials, shown=progress) as refresh:
                 while None in [process.poll() for process in processes]:
                     if stop.event.wait(0.5):
+                        signum = stop.signum
                         stop.event.clear()  # so that a second request is passed on as well
                         printer.say("stopping after the running trials (again: at once)")
                         _signal_all(processes)
@@ -106,6 +108,8 @@ def run_workers(
             for reader in readers:
                 reader.join()
     codes = [process.returncode for process in processes]
+    if signum:
+        return 128 + signum
     for index, code in enumerate(codes):
         if code < 0:
             name = signal.Signals(-code).name

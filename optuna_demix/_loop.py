@@ -44,12 +44,14 @@ class WorkerReport:
         failed: Trials that failed on it.
         stopped: Why it stopped, in words.
         healthy: Whether it stopped of its own accord and not for failures.
+        signum: The signal that asked it to stop, or 0.
     """
 
     complete: int
     failed: int
     stopped: str
     healthy: bool
+    signum: int = 0
 
 
 class StopRequest:
@@ -68,6 +70,8 @@ class StopRequest:
         """Set by the first signal."""
         self.urgent = threading.Event()
         """Set by the second one: nothing may be waited for any more."""
+        self.signum = 0
+        """The first signal."""
         self._grace_s = grace_s
         self._phase: Literal["setup", "between", "trial"] = "setup"
         self._timer: threading.Timer | None = None
@@ -107,6 +111,8 @@ class StopRequest:
 
     def _note(self, signum: int, frame: Any) -> None:
         is_first = not self.event.is_set()
+        if is_first:
+            self.signum = signum
         self.event.set()
         if is_first and signum == signal.SIGTERM and self._grace_s is not None:
             self._timer = threading.Timer(self._grace_s, os.kill, (os.getpid(), signal.SIGTERM))
@@ -339,7 +345,8 @@ class _Worker:
 
     def _report(self, stopped: str, *, healthy: bool = True) -> WorkerReport:
         complete = sum(state.name == "COMPLETE" for state in self.outcomes)
-        return WorkerReport(complete, len(self.outcomes) - complete, stopped, healthy)
+        failed = len(self.outcomes) - complete
+        return WorkerReport(complete, failed, stopped, healthy, self.stop.signum)
 
 
 def _free_memory() -> None:

@@ -108,16 +108,12 @@ class Secrets:
         return self.mask(text or type(error).__name__).rstrip(". ")
 
     def guard_logs(self) -> None:
-        """Mask the password in all that Optuna and this package log from now on."""
+        """Mask the password in all that Optuna logs from now on."""
         import optuna
 
-        optuna.logging.get_logger("optuna")  # makes the handler
-        for name in ("optuna", "optuna_demix"):
-            logger = logging.getLogger(name)
-            if not logger.handlers:
-                logger.addHandler(logging.StreamHandler())
-            for handler in logger.handlers:
-                handler.addFilter(_Masking(self))
+        optuna.logging.get_logger("optuna")  # makes its handler
+        for handler in logging.getLogger("optuna").handlers:
+            handler.addFilter(_Masking(self))
 
 
 class _Masking(logging.Filter):
@@ -137,7 +133,11 @@ class _Masking(logging.Filter):
 
 
 def connect(
-    storage: str, *, timing: Timing | None = None, give_up: threading.Event | None = None
+    storage: str,
+    *,
+    timing: Timing | None = None,
+    give_up: threading.Event | None = None,
+    connections: int = 1,
 ) -> BaseStorage:
     """Connect to a storage of studies, for days.
 
@@ -157,6 +157,8 @@ def connect(
         storage: The URL or path.
         timing: How long things may take.
         give_up: When set, nobody waits for a lost connection any more.
+        connections: Connections to a database that are kept open; a few more are made when
+            several threads call at once.
 
     Raises:
         StudyError: If the storage does not exist, cannot be reached or is not Optuna's.
@@ -173,7 +175,7 @@ def connect(
     with warnings.catch_warnings():
         # Heartbeats and the proxy are experimental in Optuna; our tests watch over them.
         warnings.simplefilter("ignore", ExperimentalWarning)
-        inner = _open(storage, timing, secrets)
+        inner = _open(storage, timing, secrets, connections)
     return SteadyStorage(
         inner,
         patience_s=timing.patience_s,
@@ -183,17 +185,17 @@ def connect(
     )
 
 
-def _open(storage: str, timing: Timing, secrets: Secrets) -> BaseStorage:
+def _open(storage: str, timing: Timing, secrets: Secrets, connections: int) -> BaseStorage:
     if storage.startswith("grpc://"):
         return _grpc(storage)
     if storage.startswith(("redis://", "rediss://")):
         return _redis(storage, secrets)
     if "://" not in storage and (storage.endswith(_JOURNAL_SUFFIXES) or Path(storage).is_file()):
         return _journal(storage)
-    return _database(storage, timing, secrets)
+    return _database(storage, timing, secrets, connections)
 
 
-def _database(storage: str, timing: Timing, secrets: Secrets) -> BaseStorage:
+def _database(storage: str, timing: Timing, secrets: Secrets, connections: int) -> BaseStorage:
     from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage, get_storage
     from sqlalchemy.engine import make_url
@@ -217,7 +219,7 @@ def _database(storage: str, timing: Timing, secrets: Secrets) -> BaseStorage:
     try:
         database = RDBStorage(
             url.render_as_string(hide_password=False),
-            engine_kwargs=engine_options(url),
+            engine_kwargs=engine_options(url, connections=connections),
             heartbeat_interval=timing.heartbeat_s,
             grace_period=timing.grace_s,
             heartbeat_stale_trial_callback=requeue,
@@ -238,7 +240,7 @@ def _database(storage: str, timing: Timing, secrets: Secrets) -> BaseStorage:
     return get_storage(database)  # with Optuna's cache of finished trials
 
 
-def engine_options(url: URL) -> dict[str, Any]:
+def engine_options(url: URL, *, connections: int = 1) -> dict[str, Any]:
     """Options of SQLAlchemy's engine for connections that idle through long evaluations.
 
     A connection is tested before it is used and replaced after half an hour. One is kept for
@@ -247,12 +249,13 @@ def engine_options(url: URL) -> dict[str, Any]:
 
     Args:
         url: The database.
+        connections: How many are kept.
     """
     backend, driver = url.get_backend_name(), url.get_driver_name()
     options: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": _RECYCLE_S}
     if backend == "sqlite":
         return {**options, "connect_args": {"timeout": _SQLITE_WAIT_S}}
-    options |= {"pool_size": 1, "max_overflow": 4}
+    options |= {"pool_size": connections, "max_overflow": 4}
     arguments: dict[str, Any] = {}
     if backend == "postgresql" and driver in ("psycopg", "psycopg2"):
         arguments = {
@@ -352,7 +355,8 @@ def serve(
             f"the proxy needs {error.name or 'grpc'}; pip install 'optuna-demix[grpc]'"
         ) from None
     # Workers wait longer than the proxy does, and say so.
-    database = connect(storage, timing=timing or Timing(patience_s=_CALL_S / 5))
+    timing = timing or Timing(patience_s=_CALL_S / 5)
+    database = connect(storage, timing=timing, connections=n_threads)
     try:
         with serve_proxy(database, host, port, n_threads=n_threads) as bound:
             yield bound

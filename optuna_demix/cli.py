@@ -1,7 +1,7 @@
 """The ``optuna-demix`` command: arguments, progress, exit codes.
 
 Exit status: 0 done, 1 a worker gave up after failures, 2 a mistake that the user can mend,
-130 interrupted.
+130 interrupted, 143 asked to stop by SIGTERM: schedulers then know that there is work left.
 """
 
 from __future__ import annotations
@@ -327,7 +327,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         print(f"optuna-demix: error: {done}", file=sys.stderr)
         return 1
     _say(done)
-    return 0
+    return 128 + report.signum if report.signum else 0
 
 
 def _recommend(arguments: argparse.Namespace) -> int:

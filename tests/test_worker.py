@@ -138,7 +138,7 @@ def test_sigterm_finishes_the_trial_and_stops(root: Path) -> None:
     assert any("Trial 1 finished" in line for line in lines)
     process.send_signal(signal.SIGTERM)
     rest = process.stderr.read()
-    assert process.wait() == 0 and "asked to stop" in rest
+    assert process.wait() == 128 + signal.SIGTERM and "asked to stop" in rest
     states = {trial.state for trial in load(root).trials}
     assert states == {TrialState.COMPLETE}
 
