@@ -50,7 +50,7 @@ def _damage(file: Path, position: int) -> None:
 )
 def test_pieces_of_all_blocks_are_all_elements_in_order(sizes: list[int], block_size: int) -> None:
     shapes = {f"t{number:02d}": (size,) for number, size in enumerate(sizes)}
-    layout = plan_layout(shapes, n_components=3, block_size=block_size)
+    layout = plan_layout(shapes, n_rows=3, block_size=block_size)
     seen: dict[str, list[int]] = {name: [] for name in shapes}
     for block in range(layout.n_blocks):
         for piece in layout.pieces(block):
@@ -65,7 +65,7 @@ def test_pieces_of_all_blocks_are_all_elements_in_order(sizes: list[int], block_
 
 @pytest.mark.parametrize("n_components", [1, 7, 50, 1000])
 def test_blocks_of_all_components_fit_the_cache(n_components: int) -> None:
-    layout = plan_layout({"a": (10**8,)}, n_components=n_components)
+    layout = plan_layout({"a": (10**8,)}, n_rows=n_components)
     assert 2**12 <= layout.block_size <= 2**18
     assert layout.block_size == 2**12 or layout.block_size * n_components * 4 <= 8 << 20
 
@@ -73,7 +73,7 @@ def test_blocks_of_all_components_fit_the_cache(n_components: int) -> None:
 @pytest.mark.parametrize("block_size", [0, -64, 100])
 def test_an_impossible_block_size_is_refused(block_size: int) -> None:
     with pytest.raises(ValueError, match="positive multiple of 64"):
-        plan_layout({"a": (10,)}, n_components=2, block_size=block_size)
+        plan_layout({"a": (10,)}, n_rows=2, block_size=block_size)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -328,7 +328,7 @@ class TestDamage:
         self, arena: Arena, paths: Paths
     ) -> None:
         _damage(arena.path, 8)
-        with pytest.raises(ComponentError, match="written in layout 17, not 1"):
+        with pytest.raises(ComponentError, match="written in layout 18, not 2"):
             Arena.open(arena.path)
         Arena.build(ComponentSet.open(paths), arena.path, block_size=256).verify()
 
