@@ -1,4 +1,4 @@
-"""The two computations over rows of an arena, eager and compiled, with equal bits on a CPU.
+"""The three computations over rows of an arena, eager and compiled, with equal bits on a CPU.
 
 Sums are float32 whatever the storage; each result is rounded once, to nearest even. Products and
 sums are kept apart (no fused multiply-add), in the order of the rows, so that the eager and the
@@ -34,6 +34,22 @@ def weighted_sum(rows: torch.Tensor, out: torch.Tensor, coefficients: torch.Tens
     for r in range(1, rows.shape[1]):
         total += rows[:, r].float() * coefficients[r]
     out.copy_(total)
+
+
+def moved_base(rows: torch.Tensor, out: torch.Tensor, coefficients: torch.Tensor) -> None:
+    """Write the base plus a weighted sum of task vectors, ``base + sum_k c_k (rows_k − base)``.
+
+    Args:
+        rows: Components, then the base, (m, K + 1, n), of any float type. Read-only.
+        out: Result, (m, n), on the same device, perhaps of another float type.
+        coefficients: (K,), float32, on the device of the rows.
+    """
+    n_components = rows.shape[1] - 1
+    base = rows[:, n_components].float()
+    moved = (rows[:, 0].float() - base) * coefficients[0]
+    for k in range(1, n_components):
+        moved += (rows[:, k].float() - base) * coefficients[k]
+    out.copy_(base + moved)
 
 
 def elected_sum(
@@ -94,7 +110,7 @@ class Kernels:
         return self._compiled is not None
 
     def run(self, kernel: Kernel, rows: torch.Tensor, out: torch.Tensor, *given: Any) -> None:
-        """Run ``kernel(rows, out, *given)``; see `weighted_sum` and `elected_sum`."""
+        """Run ``kernel(rows, out, *given)``; one of the functions above."""
         if self._compiled is not None:
             try:
                 self._run_compiled(kernel, rows, out, given)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from optuna_demix.merging._kernels import Kernels, elected_sum, weighted_sum
+from optuna_demix.merging._kernels import Kernels, elected_sum, moved_base, weighted_sum
 from optuna_demix.merging._layout import ALIGNMENT, Layout, align
 from optuna_demix.merging._plan import FloatArray, Plan
 
@@ -91,6 +91,9 @@ def _merge(
     if election is not None:
         numbers = (on_device(coefficients), on_device(election.weights), on_device(election.scale))
         kernels.run(elected_sum, rows, out, *numbers, election.normalize)
+        return
+    if plan.around_base:
+        kernels.run(moved_base, rows, out, on_device(coefficients))
         return
     only = _only_row(coefficients)
     if only is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +30,20 @@ class Plan:
     """How rows of the arena become one proxy.
 
     Attributes:
-        coefficients: Factor of each row, (R,) or, where tensors differ, (T, R). In an election,
-            factor of each task vector, (K,) or (T, K), with the base as the last row of R = K + 1.
-        election: None for a plain weighted sum.
+        coefficients: Factor of each row, (R,) or, where tensors differ, (T, R). With
+            ``around_base``, of each task vector, (K,) or (T, K).
+        around_base: Add task vectors, rows minus the last one, to the last one: the base. The
+            task vectors of components trained from one base are small, and so is their error.
+        election: With ``around_base``, how elements vote; None if all of them count.
     """
 
     coefficients: FloatArray
+    around_base: bool = False
     election: Election | None = None
 
     def simplified(self) -> Plan:
         """Return the plan with one set of coefficients if all tensors have the same."""
         table = self.coefficients
         if table.ndim == 2 and len(table) and bool((table == table[0]).all()):
-            return Plan(table[0], self.election)
+            return replace(self, coefficients=table[0])
         return self

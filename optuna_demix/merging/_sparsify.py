@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -53,15 +53,21 @@ class Sparsity:
         """
         if self.density >= 1.0:
             return torch.ones_like(delta, dtype=torch.bool)
-        return _RULES[self.rule](self, delta, f"{component}\n{tensor}")
+        if self.rule in _CHOICES:
+            return _CHOICES[self.rule](self, delta)
+        return _draw(self.chances(delta), self.seed, f"{component}\n{tensor}")
+
+    def chances(self, delta: torch.Tensor) -> torch.Tensor:
+        """Return the probability of each element to be kept by a random rule."""
+        return _CHANCES[self.rule](self, delta)
 
 
-def _magnitude(rule: Sparsity, delta: torch.Tensor, name: str) -> torch.Tensor:
+def _magnitude(rule: Sparsity, delta: torch.Tensor) -> torch.Tensor:
     count = max(1, int(rule.density * delta.numel()))
     return _smallest(-delta.abs(), count)
 
 
-def _outliers(rule: Sparsity, delta: torch.Tensor, name: str) -> torch.Tensor:
+def _outliers(rule: Sparsity, delta: torch.Tensor) -> torch.Tensor:
     size, kept = delta.numel(), int(rule.density * delta.numel())
     # Fewer outliers are dropped if the density asks for the elements.
     dropped = max(0, size - kept - int(rule.gamma * size))
@@ -69,24 +75,21 @@ def _outliers(rule: Sparsity, delta: torch.Tensor, name: str) -> torch.Tensor:
     return _smallest(magnitude, dropped + kept) & ~_smallest(magnitude, dropped)
 
 
-def _random(rule: Sparsity, delta: torch.Tensor, name: str) -> torch.Tensor:
-    return _draw(torch.full((), rule.density).expand(delta.shape), rule.seed, name)
+def _equal_chances(rule: Sparsity, delta: torch.Tensor) -> torch.Tensor:
+    return torch.full((), rule.density).expand(delta.shape)
 
 
-def _magprune(rule: Sparsity, delta: torch.Tensor, name: str) -> torch.Tensor:
+def _ranked_chances(rule: Sparsity, delta: torch.Tensor) -> torch.Tensor:
     rows = delta if delta.ndim >= 2 else delta.reshape(1, -1)
     ranks = rows.abs().argsort(dim=1, stable=True).argsort(dim=1).float()
     last = max(1, rows.shape[1] - 1)
     chances = rule.density - rule.epsilon + ranks / last * (2 * rule.epsilon)
-    return _draw(chances, rule.seed, name).reshape(delta.shape)
+    return chances.reshape(delta.shape)
 
 
-_RULES: dict[str, Callable[[Sparsity, torch.Tensor, str], torch.Tensor]] = {
-    "magnitude": _magnitude,
-    "outliers": _outliers,
-    "random": _random,
-    "magprune": _magprune,
-}
+_Rule: TypeAlias = "Callable[[Sparsity, torch.Tensor], torch.Tensor]"
+_CHOICES: dict[str, _Rule] = {"magnitude": _magnitude, "outliers": _outliers}
+_CHANCES: dict[str, _Rule] = {"random": _equal_chances, "magprune": _ranked_chances}
 
 
 def _smallest(values: torch.Tensor, count: int) -> torch.Tensor:

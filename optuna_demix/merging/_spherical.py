@@ -52,7 +52,7 @@ def multislerp(
         coefficients = (lengths @ w / mean)[:, None] * shares
     flat = (mean < _EPS)[:, None]
     coefficients = np.where(flat | _is_one_hot(w), w, coefficients)
-    return _around_base(coefficients, use_base=use_base)
+    return Plan(coefficients, around_base=use_base).simplified()
 
 
 def karcher(w: FloatArray, grams: FloatArray, *, max_iter: int, tol: float) -> Plan:
@@ -73,9 +73,8 @@ def karcher(w: FloatArray, grams: FloatArray, *, max_iter: int, tol: float) -> P
     if _is_one_hot(w):
         return Plan(w)
     _normalised(w)
-    return _around_base(
-        np.stack([_karcher(w, gram, max_iter, tol) for gram in grams]), use_base=False
-    )
+    table = np.stack([_karcher(w, gram, max_iter, tol) for gram in grams])
+    return Plan(table).simplified()
 
 
 def _karcher(w: FloatArray, gram: FloatArray, max_iter: int, tol: float) -> FloatArray:
@@ -122,10 +121,3 @@ def _normalised(w: FloatArray) -> FloatArray:
 
 def _is_one_hot(w: FloatArray) -> bool:
     return bool(np.count_nonzero(w) == 1 and w.max() == 1.0)
-
-
-def _around_base(coefficients: FloatArray, *, use_base: bool) -> Plan:
-    if use_base:
-        base = 1.0 - coefficients.sum(axis=1, keepdims=True)
-        coefficients = np.concatenate([coefficients, base], axis=1)
-    return Plan(coefficients).simplified()

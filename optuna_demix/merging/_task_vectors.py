@@ -1,7 +1,6 @@
 """Merging by task vectors ``T_k − B``: task arithmetic, TIES, DARE, Model Breadcrumbs, DELLA.
 
-``B + λ · Σ w_k s_k (T_k − B)``, where s_k restores what sparsification took. Without an election
-this is a weighted sum of the rows T_1 … T_K, B, so nothing is ever rounded to a task vector.
+``B + λ · Σ w_k s_k (T_k − B)``, where s_k restores what sparsification took.
 """
 
 from __future__ import annotations
@@ -27,11 +26,10 @@ def task_vectors(
     total = float(w.sum())
     divisor = total if normalize and abs(total) >= _NO_WEIGHT else 1.0
     parts = lambda_ / divisor * (w if scales is None else w * scales)  # (K,) or (T, K)
-    base = 1.0 - parts.sum(axis=-1, keepdims=True)
-    # Weights on the simplex sum to 1 only to rounding; what is left of the base is that rounding.
-    if scales is None and lambda_ == 1.0 and (normalize or _is_one(w)):
-        base = np.zeros_like(base)
-    return Plan(np.concatenate([parts, base], axis=-1)).simplified()
+    if scales is None and _is_one(parts):
+        # The base cancels out: the plain average, which returns a single component bit for bit.
+        return Plan(np.append(parts, 0.0))
+    return Plan(parts, around_base=True).simplified()
 
 
 def elected_task_vectors(
@@ -47,8 +45,8 @@ def elected_task_vectors(
     """
     parts = w if scales is None else w * scales
     election = Election(weights=w, normalize=normalize, scale=lambda_)
-    return Plan(parts, election).simplified()
+    return Plan(parts, around_base=True, election=election).simplified()
 
 
-def _is_one(w: FloatArray) -> bool:
-    return bool(abs(float(w.sum()) - 1.0) <= 4 * len(w) * np.finfo(np.float64).eps)
+def _is_one(parts: FloatArray) -> bool:
+    return bool(abs(float(parts.sum()) - 1.0) <= 4 * len(parts) * np.finfo(np.float64).eps)

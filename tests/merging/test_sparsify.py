@@ -104,7 +104,7 @@ class TestPreparation:
         assert torch.equal(rows[2], before[2])
         for k in range(2):
             changed = rows[k] != before[k]
-            assert int((~changed).sum()) == 240
+            assert int((rows[k] != before[2]).sum()) == 240
             assert torch.equal(rows[k][changed], before[2][changed])
             moved = (rows[k].double() - rows[2].double()).abs().sum()
             mass = (before[k].double() - before[2].double()).abs().sum()
