@@ -31,7 +31,7 @@ from optuna_demix.merging._arena_format import (
     read_preamble,
     row_bytes,
 )
-from optuna_demix.merging._dtypes import as_dtype
+from optuna_demix.merging._dtypes import as_dtype, dtype_name
 from optuna_demix.merging._layout import Layout, plan_layout
 from optuna_demix.merging._preparation import Preparation
 from optuna_demix.merging._problem import problem, read_problem, write_problem
@@ -163,6 +163,43 @@ class Arena:
                 write_arena(components, header, attachments, file, progress)
             partial_path(file).unlink(missing_ok=True)  # of components that are no more
             return cls.open(file)
+
+    def differences(
+        self,
+        components: ComponentSet,
+        *,
+        method: MergeMethod | str = "linear",
+        dtype: torch.dtype | str | None = None,
+    ) -> list[str]:
+        """Return in words what `build` would replace this arena for; empty if it is up to date.
+
+        Args:
+            components: As for `build`.
+            method: As for `build`.
+            dtype: As for `build`.
+
+        Raises:
+            ComponentError: If a component cannot be read.
+        """
+        chosen = find_method(method) if isinstance(method, str) else method
+        cache = _digest_cache(self.path)
+        digests = components.digests(cache=cache)
+        found = []
+        if self.names != components.names:
+            found.append(f"it holds {', '.join(self.names)}")
+        found += [
+            f"component {name!r} has changed"
+            for name, digest in self.digests.items()
+            if digests.get(name, digest) != digest
+        ]
+        if self.preparation != chosen.preparation:
+            found.append(f"it was built for another merge method than {chosen.name!r}")
+        elif self.preparation.base and self.base_digest != components.base_digest(cache=cache):
+            found.append("the base has changed")
+        storage = components.dtype if dtype is None else as_dtype(dtype)
+        if self.dtype != storage:
+            found.append(f"it is stored in {dtype_name(self.dtype)}, not {dtype_name(storage)}")
+        return found
 
     @staticmethod
     def clear(path: str | os.PathLike[str]) -> int:
