@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from optuna_demix.merging import Arena, ComponentSet, LiveModel
@@ -26,7 +25,7 @@ def main() -> None:
     """Time merges, or merge once and wait while the memory is looked at."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=("time", "wait"))
-    parser.add_argument("--components", nargs="+", type=Path, required=True)
+    parser.add_argument("--components", nargs="+", type=Path)
     parser.add_argument("--arena", type=Path, required=True)
     parser.add_argument("--mixtures", type=json.loads, required=True)
     parser.add_argument("--threads", type=int, required=True)
@@ -112,15 +111,10 @@ def _accuracy(arena: Arena, live: LiveModel, w: list[float]) -> dict[str, float]
 
 
 def wait(file: Path, w: list[float]) -> None:
-    """Merge once, say so, and stay until stdin is closed.
-
-    With an empty mixture nothing is opened: that is what a process costs by itself.
-    """
-    sizes = {}
-    if w:
-        live = LiveModel(Arena.open(file), compiled=False)
-        live.merge(np.asarray(w))
-        sizes = {"arena_bytes": live.arena.nbytes, "model_bytes": live._flat.nbytes}
+    """Merge once, say so, and stay until stdin is closed."""
+    live = LiveModel(Arena.open(file), compiled=True)
+    live.merge(w)
+    sizes = {"arena_bytes": live.arena.nbytes, "model_bytes": live._flat.nbytes}
     print(json.dumps(sizes), flush=True)
     sys.stdin.read()
 

@@ -34,14 +34,17 @@ import numpy as np
 import torch
 from _common import parser, print_table, provenance, write
 
+from optuna_demix.merging import Arena, ComponentSet
+
 K = 7
 SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden": 64, "inner": 64, "layers": 1, "vocabulary": 64},
     "10M": {"hidden": 288, "inner": 768, "layers": 8, "vocabulary": 8192},
     "100M": {"hidden": 768, "inner": 2048, "layers": 11, "vocabulary": 32000},
     "300M": {"hidden": 1024, "inner": 2816, "layers": 21, "vocabulary": 32000},
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# Merges of each way that are counted: those of seconds once or twice.
+# How many merges of each way are counted; in a quick run one.
 PEERS = {
     "state-dict loop": 3,
     "mergekit command": 2,
@@ -125,7 +128,8 @@ def measure(
         given = ["--components", *map(str, paths), "--mixtures"]
         peers: dict[str, Any] = {}
         for way, repeats in PEERS.items():
-            chosen = json.dumps([*mixtures[:repeats], mixtures[-1]])
+            counted = 1 if options.quick else repeats
+            chosen = json.dumps([*mixtures[:counted], mixtures[-1]])
             interpreter = python if "mergekit" in way else sys.executable
             if interpreter is None:
                 peers[way] = {"note": "skipped: no mergekit"}
@@ -144,7 +148,7 @@ def measure(
             threads=options.threads,
         )
         if (size, dtype) == options.memory_of:
-            ours["memory"] = memory(given, arena, mixtures[0])
+            ours["memory"] = memory(folder, folder / "components.arena", mixtures[0])
     finally:
         shutil.rmtree(folder)
     return _rows(size, dtype, ours, peers), ours
@@ -176,35 +180,42 @@ def _rows(
     return rows
 
 
-def memory(given: list[str], arena: list[str], w: list[float]) -> dict[str, Any]:
-    """Proportional set sizes of workers that have merged, less what a process costs by itself."""
-    empty = _proportional(given, arena, [], 1)["bytes"]
-    found = _proportional(given, arena, w, N_WORKERS)
-    one_arena = found["arena_bytes"] + N_WORKERS * found["model_bytes"]
+def memory(folder: Path, arena: Path, w: list[float]) -> dict[str, Any]:
+    """Proportional set sizes of workers that have merged, less what such processes always cost.
+
+    That is measured with as many workers on an arena of almost nothing.
+    """
+    nothing = folder / "nothing"
+    nothing.mkdir()
+    tiny = {path.name: path for path in make_components(nothing, "tiny", torch.bfloat16)}
+    Arena.build(ComponentSet.open(tiny), nothing / "components.arena")
+    empty = _proportional(nothing / "components.arena", w)
+    found = _proportional(arena, w)
+    expected = found["arena_bytes"] + N_WORKERS * found["model_bytes"]
+    used = found["bytes"] - empty["bytes"]
     return {
         "workers": N_WORKERS,
         "arena_bytes": found["arena_bytes"],
         "model_bytes": found["model_bytes"],
-        "process_bytes": empty,
-        "bytes": found["bytes"] - N_WORKERS * empty,
-        "one_arena_and_n_models": one_arena,
-        "ratio": (found["bytes"] - N_WORKERS * empty) / one_arena,
+        "process_bytes": empty["bytes"] // N_WORKERS,
+        "bytes": used,
+        "one_arena_and_n_models": expected,
+        "ratio": used / expected,
     }
 
 
-def _proportional(
-    given: list[str], arena: list[str], w: list[float], count: int
-) -> dict[str, int]:
-    command = [sys.executable, str(_HERE / "_merge_ours.py"), "wait", *given, json.dumps([w])]
+def _proportional(arena: Path, w: list[float]) -> dict[str, int]:
+    """Start workers that merge once; return the sum of their sizes once all have."""
+    command = [sys.executable, str(_HERE / "_merge_ours.py"), "wait", "--arena", str(arena)]
     processes = [
         subprocess.Popen(
-            [*command, *arena, "--threads", "1"],
+            [*command, "--mixtures", json.dumps([w]), "--threads", "1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=_environment(1),
         )
-        for _ in range(count)
+        for _ in range(N_WORKERS)
     ]
     try:
         sizes: dict[str, int] = {}
@@ -294,7 +305,7 @@ def main() -> None:
     python = _mergekit_python(options.mergekit_python)
     if options.mergekit_python and python is None:
         arguments.error(f"--mergekit-python {options.mergekit_python}: cannot import mergekit")
-    sizes = ["10M"] if options.quick else [*SIZES]
+    sizes = ["10M"] if options.quick else ["10M", "100M", "300M"]
     options.memory_of = ("10M" if options.quick else "100M", "bf16")
     rng = np.random.default_rng(options.seed)
     mixtures = rng.dirichlet(np.ones(K), 5 if options.quick else REPEATS).tolist()

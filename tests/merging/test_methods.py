@@ -16,6 +16,9 @@ from safetensors.torch import load_file, save_file
 from optuna_demix._merge_parameters import PARAMETERS
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging import METHODS, Arena, ComponentSet, LiveModel, find_method
+from optuna_demix.merging._kernels import Kernels
+from optuna_demix.merging._layout import plan_layout
+from optuna_demix.merging._merge import merge_blocks, segments
 
 Paths = dict[str, Path]
 CASES: dict[str, dict[str, Any]] = {
@@ -82,6 +85,31 @@ def live_of(
     return make
 
 
+@given(
+    sizes=st.lists(st.integers(1, 700), min_size=1, max_size=8),
+    block_size=st.sampled_from([64, 128, 512]),
+    data=st.data(),
+)
+def test_segments_cover_each_tensor_once(
+    sizes: list[int], block_size: int, data: st.DataObject
+) -> None:
+    shapes = {f"t{number}": (size,) for number, size in enumerate(sizes)}
+    layout = plan_layout(shapes, n_rows=2, block_size=block_size)
+    start = data.draw(st.integers(0, layout.n_blocks - 1))
+    stop = data.draw(st.integers(start + 1, layout.n_blocks))
+    owner = np.full((layout.n_blocks, block_size), -1)
+    found = [*segments(layout, slice(start, stop))]
+    for segment in found:
+        part = owner[segment.blocks, segment.columns]
+        assert part.size and (part == -1).all()
+        owner[segment.blocks, segment.columns] = segment.tensor
+    for number, slot in enumerate(layout.slots):
+        flat = owner.reshape(-1)[slot.offset : slot.offset + slot.n_elements]
+        inside = np.arange(slot.offset, slot.offset + slot.n_elements) // block_size
+        assert ((flat == number) == ((inside >= start) & (inside < stop))).all()
+        assert sum(segment.tensor == number for segment in found) <= 3
+
+
 def test_names_and_parameters_are_listed_alike() -> None:
     assert [*METHODS] == [*PARAMETERS] == [*CASES]
 
@@ -144,6 +172,31 @@ class TestEveryMethod:
         other.merge(W)
         for name, tensor in _state(other).items():
             assert torch.equal(tensor, live.model.state_dict()[name]), name
+
+    @pytest.mark.parametrize("step", [1, 3])
+    def test_merging_chunk_by_chunk_is_merging_at_once(
+        self, live_of: Callable[..., LiveModel], method: str, step: int
+    ) -> None:
+        live = live_of(method)
+        live.merge(W)
+        arena = live.arena
+        names = [slot.name for slot in arena.layout.slots]
+        plan = live.method.plan(np.array(W), arena.facts, names)
+        out = torch.zeros(arena.layout.n_blocks, arena.layout.block_size)
+        for start in range(0, arena.layout.n_blocks, step):
+            blocks = slice(start, min(start + step, arena.layout.n_blocks))
+            merge_blocks(
+                plan,
+                arena.blocks[blocks],
+                out[blocks],
+                layout=arena.layout,
+                blocks=blocks,
+                kernels=Kernels(compiled=False),
+            )
+        state = live.model.state_dict()
+        for slot in arena.layout.slots:
+            part = out.view(-1)[slot.offset : slot.offset + slot.n_elements]
+            assert torch.equal(part.view(slot.shape), state[slot.name]), slot.name
 
     def test_an_arena_of_another_method_is_refused(
         self, trained: tuple[Paths, Path], live_of: Callable[..., LiveModel], method: str
