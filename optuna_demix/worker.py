@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from optuna_demix.config import StudyConfig
+    from optuna_demix.merging import Arena, ComponentSet, MergeMethod
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.objective import MixtureObjective
 
@@ -76,23 +77,18 @@ def build_objective(
         DemixError: If a component, task or setting cannot be used.
     """
     say = report or (lambda line: None)
-    try:
-        import torch
+    components = open_components(config, report=say)
+    import torch
 
-        from optuna_demix.merging import Arena, ComponentSet, LiveModel
-    except ImportError as error:
-        raise ComponentError(
-            f"merging needs {error.name or 'torch'}; pip install 'optuna-demix[models]'"
-        ) from None
+    from optuna_demix.merging import LiveModel
     from optuna_demix.objective import MixtureObjective, capabilities_of
     from optuna_demix.scoring import HarnessScorer
 
     chosen = _device(device, torch.cuda.is_available(), torch.cuda.device_count())
     trust = config.scoring.trust_remote_code
-    components = ComponentSet.open(_component_paths(config, say), trust_remote_code=trust)
-    config.arena_path.parent.mkdir(parents=True, exist_ok=True)
-    arena = Arena.build(components, config.arena_path, dtype=config.merging.dtype)
-    model = LiveModel(arena, device=chosen, method=config.merging.method, trust_remote_code=trust)
+    arena = build_arena(config, components, progress=_announce(components, say))
+    method = merge_method(config)
+    model = LiveModel(arena, device=chosen, method=method, trust_remote_code=trust)
     say("loading tasks")
     scoring = config.scoring
     scorer = HarnessScorer(
@@ -107,6 +103,11 @@ def build_objective(
         seed=scoring.seed,
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
     )
+    merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
+    if method.parameters:
+        merging["parameters"] = dict(method.parameters)
+    if arena.base_digest is not None:
+        merging["base"] = arena.base_digest
     weights = config.capability_weights if config.objective == "composite" else None
     objective = MixtureObjective(space, model, scorer, capabilities_of(config), weights=weights)
     fingerprint = {
@@ -116,11 +117,101 @@ def build_objective(
         "components": components.digests(
             cache=arena.path.with_name(f"{arena.path.name}.digests.json")
         ),
-        "merging": {"method": config.merging.method, "dtype": str(arena.dtype)},
+        "merging": merging,
         "scoring": {"plan": scorer.plan_digest(), "device": chosen.split(":")[0]},
         "code": code_versions(),
     }
     return objective, fingerprint
+
+
+def require_merging() -> None:
+    """Check that what merges can be imported.
+
+    Raises:
+        ComponentError: If torch or another package it needs is missing.
+    """
+    try:
+        import optuna_demix.merging  # noqa: F401
+    except ImportError as error:
+        raise ComponentError(
+            f"merging needs {error.name or 'torch'}; pip install 'optuna-demix[models]'"
+        ) from None
+
+
+def merge_method(config: StudyConfig) -> MergeMethod:
+    """Return the study's merge method with its parameters."""
+    require_merging()
+    from optuna_demix.merging import find_method
+
+    return find_method(config.merging.method, config.merging.parameters)
+
+
+def open_components(
+    config: StudyConfig, *, report: Callable[[str], None] | None = None
+) -> ComponentSet:
+    """Open a study's components, and its base where the merge method needs it.
+
+    Args:
+        config: The study.
+        report: Called with a line before each download.
+
+    Raises:
+        ComponentError: If one is missing, damaged or unlike the others, or torch is missing.
+    """
+    require_merging()
+    from optuna_demix.merging import ComponentSet
+
+    base = None
+    if merge_method(config).preparation.base:
+        base = config.base_path
+        if not base.is_dir():
+            raise ComponentError(
+                f"{config.source}: base: no directory {base}; merge method "
+                f"{config.merging.method!r} needs the base model: train it with 'optuna-demix "
+                "train', or correct 'base'"
+            )
+    paths = _component_paths(config, report or (lambda line: None))
+    trust = config.scoring.trust_remote_code
+    return ComponentSet.open(paths, base=base, trust_remote_code=trust)
+
+
+def build_arena(
+    config: StudyConfig,
+    components: ComponentSet,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Arena:
+    """Return a study's arena, built first unless it is there and up to date.
+
+    Args:
+        config: The study.
+        components: Its components.
+        progress: Called with (blocks done, blocks in all) while it is being built.
+
+    Raises:
+        ComponentError: If a component cannot be merged, or the disk is full.
+    """
+    from optuna_demix.merging import Arena
+
+    return Arena.build(
+        components,
+        config.arena_path,
+        method=merge_method(config),
+        dtype=config.merging.dtype,
+        progress=progress,
+    )
+
+
+def _announce(components: ComponentSet, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Return a progress callback that says once that an arena is being built."""
+    said: list[str] = []
+
+    def progress(done: int, total: int) -> None:
+        if not said:
+            said.append(f"building the arena of {len(components.names)} components")
+            say(said[0])
+
+    return progress
 
 
 def check_benchmarks(config: StudyConfig) -> None:
