@@ -48,10 +48,11 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.batches import Batch, Pair, plan_batches, score_batches
+from optuna_demix.scoring.batches import Batch, Pair, plan_batches
 from optuna_demix.scoring.cards import Card, Leaf, configured_metrics
 from optuna_demix.scoring.data_files import with_absolute_data
 from optuna_demix.scoring.digest import digest
+from optuna_demix.scoring.passes import Passes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -356,6 +357,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         self._ids: dict[Any, Any] = {}
         self._captured: list[Pair] = []
         self._plans: dict[str, _Plan] = {}
+        self._passes = Passes(self._run, rows=batch_size)
         with quiet():
             super().__init__(
                 pretrained=model,
@@ -413,13 +415,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             texts: list[str] = self.generate_until(plan.instances, disable_tqdm=True)
             return texts
         rolling = kind == "loglikelihood_rolling"
-        sums, matches = score_batches(
-            self._logits_of,
-            plan.batches,
-            count=sum(plan.windows),
-            device=self.device,
-            greedy=not rolling,
-        )
+        sums, matches = self._passes.run(plan.batches, count=sum(plan.windows), greedy=not rolling)
         if not rolling:
             return list(zip(sums, matches, strict=True))
         ends = np.cumsum([0, *plan.windows]).tolist()
@@ -436,10 +432,8 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             kind: [
                 [
                     tuple(batch.inputs.shape),
-                    *(
-                        part.numpy().tobytes()
-                        for part in (batch.inputs, batch.picked, batch.tokens)
-                    ),
+                    batch.inputs.numpy().tobytes(),
+                    batch.readout.content(),
                 ]
                 for batch in plan.batches
             ]
@@ -513,6 +507,10 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 f"room for a prompt in max_length {self.max_length}; raise max_length or lower "
                 "max_gen_toks in the task's generation_kwargs"
             )
+
+    def _run(self, batch: Batch) -> Tensor:
+        """Logits (B, L, V) of a batch."""
+        return self._logits_of(batch.inputs.to(self.device))
 
     def _logits_of(self, ids: Tensor) -> Tensor:
         """Logits (B, L, V) of token ids (B, L), called exactly as lm-eval calls the model."""
