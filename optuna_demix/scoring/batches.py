@@ -42,6 +42,21 @@ class Row:
         """The first position whose prediction is read."""
         return len(self.ids) - self.longest
 
+    @property
+    def readings(self) -> list[Reading]:
+        """The requests with their positions, counted from :attr:`first`."""
+        # A shorter continuation of the same row is scored at the row's first positions and
+        # compared at its last ones: so does lm-eval 0.4.
+        return [
+            Reading(
+                request,
+                tokens,
+                range(len(tokens)),
+                range(self.longest - len(tokens), self.longest),
+            )
+            for request, tokens in self.members
+        ]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -61,6 +76,14 @@ class Batch:
     def shape(self) -> tuple[int, int]:
         """Rows and tokens of a row."""
         return len(self.rows), self.inputs.shape[1]
+
+    def content(self) -> list[object]:
+        """Everything that the numbers depend on, to be hashed."""
+        return [
+            tuple(self.inputs.shape),
+            self.inputs.numpy().tobytes(),
+            self.readout.content(),
+        ]
 
     def pieces(self, size: int) -> list[Batch]:
         """The same rows in batches of at most ``size``, as wide as this one."""
@@ -139,13 +162,6 @@ def lay_out(rows: Sequence[Row], *, width: int | None = None) -> Batch:
         start = line * width
         builder.add(
             range(start + row.first, start + len(row.ids)),
-            [_reading(row, request, tokens) for request, tokens in row.members],
+            row.readings,
         )
     return Batch(inputs, builder.finish(), tuple(rows))
-
-
-def _reading(row: Row, request: int, tokens: list[int]) -> Reading:
-    # A shorter continuation of the same row is scored at the row's first positions and compared
-    # at its last ones: so does lm-eval 0.4.
-    n = len(tokens)
-    return request, tokens, range(n), range(row.longest - n, row.longest)

@@ -75,7 +75,7 @@ class Passes:
             answers = or_none_without_memory(partial(self._answer, current, scratch, greedy))
             if answers is None:
                 scratch = Scratch()
-                self._halve(current)
+                self.halve(*current.shape)
                 waiting.append(current)
                 continue
             found.append((current.readout, answers))
@@ -85,8 +85,12 @@ class Passes:
         # The logits live as an argument only: none beside the next pass's.
         return read(current.readout, self._logits_of(current), scratch, greedy=greedy)
 
-    def _halve(self, current: Pass) -> None:
-        rows, tokens = current.shape
+    def halve(self, rows: int, tokens: int) -> None:
+        """Go on with half the rows, because so many of so many tokens did not fit.
+
+        Raises:
+            TaskError: If it was one row.
+        """
         if rows == 1:
             raise TaskError(
                 f"scoring: a forward pass of one row of {tokens} tokens does not fit into memory; "
@@ -94,7 +98,7 @@ class Passes:
             )
         self.rows = rows // 2
         _log.warning(
-            "out of memory with %d rows of %d tokens: going on with %d rows at once",
+            "out of memory with %d rows of up to %d tokens: going on with %d rows at once",
             rows,
             tokens,
             self.rows,

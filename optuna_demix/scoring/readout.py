@@ -9,19 +9,41 @@ over the same values in the same order: hence the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Reading = tuple[int, Sequence[int], Sequence[int], Sequence[int]]
-"""A request, its tokens, and for each of them the position that is scored and the position that
-is compared with the likeliest token, counted from the start of the positions added with it."""
+
+class Reading(NamedTuple):
+    """A request and the predictions that answer it.
+
+    Attributes:
+        request: Its number.
+        tokens: The tokens of its continuation, (n,).
+        scored: Where each of them is scored, (n,).
+        compared: Where each of them is compared with the likeliest token, (n,).
+    """
+
+    request: int
+    tokens: Sequence[int]
+    scored: Sequence[int]
+    compared: Sequence[int]
+
+    def moved(self, place: Callable[[int], int]) -> Reading:
+        """The same, with every position replaced."""
+        return Reading(
+            self.request,
+            self.tokens,
+            [place(position) for position in self.scored],
+            [place(position) for position in self.compared],
+        )
+
 
 # Every run of scored tokens starts at a multiple of this many elements, as a freshly allocated
 # tensor would: CUDA reductions split a run by the alignment of its first element.
@@ -35,23 +57,6 @@ _CACHED_BYTES = 4 << 20  # of log-probabilities that a processor's caches keep a
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Requests of equally many tokens.
-
-    Attributes:
-        requests: Their numbers, (m,).
-        length: Their number of tokens, n.
-        scored: Entries whose log-probabilities they add, (m, n padded to the alignment).
-        compared: Entries that must be the likeliest for a greedy answer, (m, n).
-    """
-
-    requests: tuple[int, ...]
-    length: int
-    scored: Tensor
-    compared: Tensor
-
-
-@dataclass(frozen=True)
 class Readout:
     """Where the answers are in the predictions of one forward pass.
 
@@ -60,46 +65,36 @@ class Readout:
         rows: For every pair of a prediction and a token, the entry of ``positions``, ascending,
             (E,).
         tokens: The token of every pair, (E,).
-        runs: The requests, by length.
+        requests: Numbers of the requests, those of equally many tokens side by side, (m,).
+        runs: ``(first, last + 1, tokens)`` of the requests of each length.
+        scored: Pairs whose log-probabilities a request adds, then zeros, (m, n).
+        compared: Pairs that must be the likeliest for a greedy answer, then E, (m, n).
     """
 
     positions: Tensor
     rows: Tensor
     tokens: Tensor
-    runs: tuple[Runs, ...]
-
-    @property
-    def requests(self) -> list[int]:
-        """Numbers of the requests, in the order of the answers."""
-        return [request for run in self.runs for request in run.requests]
+    requests: tuple[int, ...]
+    runs: tuple[tuple[int, int, int], ...]
+    scored: Tensor
+    compared: Tensor
 
     def to(self, device: torch.device) -> Readout:
         """The same on a device."""
         if device.type == "cpu":
             return self
-        return Readout(
-            *(part.to(device, non_blocking=True) for part in self._parts),
-            tuple(
-                Runs(
-                    run.requests,
-                    run.length,
-                    run.scored.to(device, non_blocking=True),
-                    run.compared.to(device, non_blocking=True),
-                )
-                for run in self.runs
-            ),
+        return replace(
+            self,
+            **{
+                name: getattr(self, name).to(device, non_blocking=True)
+                for name in ("positions", "rows", "tokens", "scored", "compared")
+            },
         )
-
-    @property
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.positions, self.rows, self.tokens
 
     def content(self) -> list[object]:
         """Everything that the numbers depend on, to be hashed."""
-        return [
-            *(part.numpy().tobytes() for part in self._parts),
-            *((run.requests, run.length, run.scored.numpy().tobytes()) for run in self.runs),
-        ]
+        parts = (self.positions, self.rows, self.tokens, self.scored)
+        return [self.requests, self.runs, *(part.numpy().tobytes() for part in parts)]
 
 
 class ReadoutBuilder:
@@ -125,28 +120,26 @@ class ReadoutBuilder:
         }
         pairs = sorted(wanted)
         entry = {pair: i for i, pair in enumerate(pairs)}
-        by_length: dict[int, list[tuple[int, list[int], list[int]]]] = {}
-        for start, (request, tokens, scored, compared) in self._readings:
-            by_length.setdefault(len(tokens), []).append(
-                (
-                    request,
-                    [entry[start + p, t] for p, t in zip(scored, tokens, strict=True)],
-                    [entry[start + p, t] for p, t in zip(compared, tokens, strict=True)],
-                )
-            )
+        ordered = sorted(self._readings, key=lambda item: len(item[1][1]))  # by tokens; stable
+        width = len(ordered[-1][1][1])
+        width += -width % _ALIGNMENT
+        scored = torch.zeros(len(ordered), width, dtype=torch.long)
+        compared = torch.full((len(ordered), width), len(pairs))
+        runs: dict[int, list[int]] = {}
+        for line, (start, (_, tokens, score_at, compare_at)) in enumerate(ordered):
+            n = len(tokens)
+            runs.setdefault(n, []).append(line)
+            for matrix, places in ((scored, score_at), (compared, compare_at)):
+                found = [entry[start + p, t] for p, t in zip(places, tokens, strict=True)]
+                matrix[line, :n] = torch.tensor(found)
         return Readout(
-            torch.tensor(self._positions),
-            torch.tensor([row for row, _ in pairs]),
-            torch.tensor([token for _, token in pairs]),
-            tuple(
-                Runs(
-                    tuple(request for request, _, _ in found),
-                    length,
-                    torch.tensor([s + [0] * (-length % _ALIGNMENT) for _, s, _ in found]),
-                    torch.tensor([c for _, _, c in found]),
-                )
-                for length, found in sorted(by_length.items())
-            ),
+            positions=torch.tensor(self._positions),
+            rows=torch.tensor([row for row, _ in pairs]),
+            tokens=torch.tensor([token for _, token in pairs]),
+            requests=tuple(request for _, (request, *_) in ordered),
+            runs=tuple((lines[0], lines[-1] + 1, n) for n, lines in runs.items()),
+            scored=scored,
+            compared=compared,
         )
 
 
@@ -189,28 +182,30 @@ def read(readout: Readout, logits: Tensor, scratch: Scratch, *, greedy: bool) ->
     on_device = readout.to(logits.device)
     read_pairs = _read_in_cache if logits.device.type == "cpu" else _read_at_once
     values, hits = read_pairs(on_device, flat, scratch, greedy=greedy)  # (E,), (E,)
-    sums = torch.cat([_sums(values, run) for run in on_device.runs])
-    if hits is None:
-        return sums, None
-    return sums, torch.cat([hits[run.compared].all(dim=1) for run in on_device.runs])
+    return _sums(on_device, values), None if hits is None else _all_hit(on_device, hits)
 
 
-def _sums(values: Tensor, run: Runs) -> Tensor:
-    """Sum of every request of a run, (m,)."""
-    scored = values[run.scored]  # (m, padded n)
-    if values.device.type == "cpu":
-        return scored[:, : run.length].sum(dim=1)  # each row as if it were alone
+def _sums(readout: Readout, values: Tensor) -> Tensor:
+    """Log-likelihood of every request, (m,)."""
+    scored = values[readout.scored]  # (m, n)
+    if values.device.type == "cpu":  # each row as if it were alone
+        return torch.cat([scored[a:b, :n].sum(dim=1) for a, b, n in readout.runs])
     # On other devices a sum depends on how many there are: one for each request.
-    return torch.stack([row[: run.length].sum() for row in scored])
+    return torch.stack([scored[i, :n].sum() for a, b, n in readout.runs for i in range(a, b)])
+
+
+def _all_hit(readout: Readout, hits: Tensor) -> Tensor:
+    """Whether all tokens of every request are the likeliest, (m,)."""
+    return torch.cat([hits, hits.new_ones(1)])[readout.compared].all(dim=1)
 
 
 def _read_in_cache(readout: Readout, flat: Tensor, scratch: Scratch, *, greedy: bool) -> Answers:
     """Log-probability of every pair, and whether it is the row's highest; block by block."""
     positions, rows, tokens = readout.positions, readout.rows, readout.tokens
-    values = flat.new_empty(len(rows))
-    tops = flat.new_empty(len(positions)) if greedy else None
     step = max(1, _CACHED_BYTES // (flat.shape[1] * flat.element_size()))
     starts = range(0, len(positions), step)
+    values = flat.new_empty(len(rows))
+    tops = flat.new_empty(len(positions)) if greedy else None
     cuts = torch.searchsorted(rows, torch.tensor([*starts, len(positions)])).tolist()
     for start, first, last in zip(starts, cuts, cuts[1:], strict=False):
         table = _log_probabilities(flat, positions[start : start + step], scratch)
@@ -222,15 +217,14 @@ def _read_in_cache(readout: Readout, flat: Tensor, scratch: Scratch, *, greedy: 
         return values, None
     hits = values == tops[rows]
     # Of equals the first counts, as in lm-eval; look where a whole request is at stake.
-    doubtful = torch.cat(
-        [run.compared[hits[run.compared].all(dim=1)].flatten() for run in readout.runs]
-    )
-    places, place = torch.unique(rows[doubtful], return_inverse=True)
-    likeliest = [
-        _log_probabilities(flat, positions[places[start : start + step]], scratch).argmax(dim=1)
-        for start in range(0, len(places), step)
-    ]
-    if likeliest:
+    doubtful = torch.unique(readout.compared[_all_hit(readout, hits)])
+    doubtful = doubtful[doubtful < len(hits)]
+    if len(doubtful):
+        places, place = torch.unique(rows[doubtful], return_inverse=True)
+        likeliest = [
+            _log_probabilities(flat, positions[part], scratch).argmax(dim=1)
+            for part in places.split(step)
+        ]
         hits[doubtful] = torch.cat(likeliest)[place] == tokens[doubtful]
     return values, hits
 

@@ -86,4 +86,4 @@ def test_rows_are_sorted_padded_and_cut():
     first, second = plan_batches(pairs, batch_size=2, max_length=4, first_request=10)
     assert first.inputs.tolist() == [[3, 4, 5, 6], [1, 2, 0, 0]]
     assert second.inputs.tolist() == [[1]]
-    assert [b.readout.requests for b in (first, second)] == [[11, 12], [10]]
+    assert [b.readout.requests for b in (first, second)] == [(11, 12), (10,)]
