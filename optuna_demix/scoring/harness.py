@@ -55,7 +55,7 @@ from optuna_demix.scoring.data_files import with_absolute_data
 from optuna_demix.scoring.gold import GOLD_METRIC
 from optuna_demix.scoring.packed_model import attention_cost, packed_logits, why_unpackable
 from optuna_demix.scoring.packing import PackedBatch, pack
-from optuna_demix.scoring.passes import Passes, or_none_without_memory
+from optuna_demix.scoring.passes import Passes, no_room, or_none_without_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -347,8 +347,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
     Args:
         model: A causal language model; its weights may change in place at any time.
         tokenizer: Its tokenizer; a copy is used, because lm-eval may add a padding token.
-        batch_size: Rows of one forward pass in the plan.
-        max_batch_size: Most rows that are run at once; longer passes are run in pieces.
+        batch_size: Rows of one forward pass.
         max_length: Longest input in tokens; ``None`` for the model's own.
         mixed_precision_dtype: Compute forward passes under autocast to this dtype.
         shared_prefixes: Compute what requests begin with alike only once, where the model can.
@@ -363,21 +362,20 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch_size: int,
-        max_batch_size: int | None = None,
         max_length: int | None = None,
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
     ) -> None:
         self._ids: dict[Any, Any] = {}
         self._captured: list[Pair] = []
-        self._plan_rows = batch_size
+        self._rows = batch_size
         self.packs = shared_prefixes
-        self.passes = Passes(self._run, rows=min(batch_size, max_batch_size or batch_size))
+        self.passes = Passes(self._run)
         with quiet():
             super().__init__(
                 pretrained=model,
                 tokenizer=copy.deepcopy(tokenizer),
-                batch_size=self.passes.rows,
+                batch_size=batch_size,
                 max_length=max_length,
                 mixed_precision_dtype=mixed_precision_dtype,
             )
@@ -439,13 +437,13 @@ class PreparedModel(HFLM):  # type: ignore[misc]
 
     def _lay_out(self, kind: str, pairs: Sequence[Pair]) -> list[Batch]:
         # lm-eval lays all log-likelihood requests out together, but rolling ones batch by batch.
-        step = self._plan_rows if kind == "loglikelihood_rolling" else max(len(pairs), 1)
+        step = self._rows if kind == "loglikelihood_rolling" else max(len(pairs), 1)
         return [
             batch
             for start in range(0, len(pairs), step)
             for batch in plan_batches(
                 pairs[start : start + step],
-                batch_size=self._plan_rows,
+                batch_size=self._rows,
                 max_length=self.max_length,
                 first_request=start,
             )
@@ -456,7 +454,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         longest = max((len(row.ids) for row in rows), default=0)
         return pack(
             rows,
-            pass_tokens=self._plan_rows * longest,  # as many as the longest plain batch
+            pass_tokens=self._rows * longest,  # as many as the longest plain batch
             square_cost=attention_cost(self.model),
         )
 
@@ -476,13 +474,17 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         if self._answers_nan(instances[0].args[0]):
             return [math.nan] * len(instances)
         while True:
-            self.batch_size_per_gpu = self.passes.rows
             texts: list[str] | None = or_none_without_memory(
                 partial(self.generate_until, instances, disable_tqdm=True)
             )
             if texts is not None:
                 return texts
-            self.passes.halve(self.passes.rows, self.max_length)
+            if self.batch_size_per_gpu == 1:
+                raise no_room(self.max_length)
+            self.batch_size_per_gpu //= 2
+            _log.warning(
+                "out of memory while generating: going on with %d rows", self.batch_size_per_gpu
+            )
 
     def tok_encode(
         self,

@@ -40,10 +40,10 @@ def packed_logits(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
         Logits (1, R, V) of the kept tokens.
     """
     device = model.device
-    mask = batch.mask(device)
-    if model.config._attn_implementation != "sdpa":
-        blocked = torch.finfo(model.dtype).min
-        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill_(~mask, blocked)
+    # Added to the scores, which every kind of attention understands.
+    mask = torch.zeros((), dtype=model.dtype, device=device).where(
+        batch.mask(device), torch.finfo(model.dtype).min
+    )
     with _head_sees(model, batch.kept.to(device)):
         logits: Tensor = model(
             batch.inputs.to(device),
@@ -83,12 +83,10 @@ def why_unpackable(
     chosen = _sample(rows)
     count = 1 + max(request for row in chosen for request, _ in row.members)
     requests = [request for row in chosen for request, _ in row.members]
-    plain = Passes(logits_of, rows=len(chosen)).run([lay_out(chosen)], count=count, greedy=True)
+    plain = Passes(logits_of).run([lay_out(chosen)], count=count, greedy=True)
     try:
         trees = pack(chosen, pass_tokens=sum(len(row.ids) for row in chosen), square_cost=0.0)
-        packed = Passes(partial(packed_logits, model), rows=len(chosen)).run(
-            trees, count=count, greedy=True
-        )
+        packed = Passes(partial(packed_logits, model)).run(trees, count=count, greedy=True)
     except Exception as error:  # whatever a model's own code makes of a mask it does not know
         line = " ".join(str(error).split())[:200]
         return f"the model refuses packed rows ({type(error).__name__}: {line})"

@@ -36,16 +36,19 @@ class Pass(Protocol):
 
 
 class Passes:
-    """Runs a model over plans, and remembers how many rows fit into memory at once.
+    """Runs a model over plans, and remembers how many tokens fit into memory at once.
 
     Args:
         logits_of: The model: logits, (..., V), of a pass of the plan.
-        rows: Most rows of one forward pass.
+
+    Attributes:
+        capacity: Most tokens, padding included, of a forward pass of several rows; ``None`` as
+            long as everything has fitted.
     """
 
-    def __init__(self, logits_of: Callable[[Any], Tensor], *, rows: int) -> None:
+    def __init__(self, logits_of: Callable[[Any], Tensor]) -> None:
         self._logits_of = logits_of
-        self.rows = rows
+        self.capacity: int | None = None
 
     def run(
         self, passes: Sequence[Pass], *, count: int, greedy: bool
@@ -69,13 +72,14 @@ class Passes:
         waiting = list(passes[::-1])
         while waiting:
             current = waiting.pop()
-            if current.shape[0] > self.rows:
-                waiting.extend(current.pieces(self.rows)[::-1])
+            rows, tokens = current.shape
+            if self.capacity is not None and rows > max(1, self.capacity // tokens):
+                waiting.extend(current.pieces(max(1, self.capacity // tokens))[::-1])
                 continue
             answers = or_none_without_memory(partial(self._answer, current, scratch, greedy))
             if answers is None:
                 scratch = Scratch()
-                self.halve(*current.shape)
+                self._halve(rows, tokens)
                 waiting.append(current)
                 continue
             found.append((current.readout, answers))
@@ -85,24 +89,24 @@ class Passes:
         # The logits live as an argument only: none beside the next pass's.
         return read(current.readout, self._logits_of(current), scratch, greedy=greedy)
 
-    def halve(self, rows: int, tokens: int) -> None:
-        """Go on with half the rows, because so many of so many tokens did not fit.
-
-        Raises:
-            TaskError: If it was one row.
-        """
+    def _halve(self, rows: int, tokens: int) -> None:
         if rows == 1:
-            raise TaskError(
-                f"scoring: a forward pass of one row of {tokens} tokens does not fit into memory; "
-                "lower scoring.max_length, choose a smaller dtype or a larger device"
-            )
-        self.rows = rows // 2
+            raise no_room(tokens)
+        self.capacity = rows * tokens // 2
         _log.warning(
-            "out of memory with %d rows of up to %d tokens: going on with %d rows at once",
+            "out of memory with %d rows of %d tokens: going on with at most %d tokens at once",
             rows,
             tokens,
-            self.rows,
+            self.capacity,
         )
+
+
+def no_room(tokens: int) -> TaskError:
+    """The error for a single row of so many tokens that does not fit into memory."""
+    return TaskError(
+        f"scoring: a forward pass of one row of {tokens} tokens does not fit into memory; "
+        "lower scoring.max_length, choose a smaller dtype or a larger device"
+    )
 
 
 def or_none_without_memory(compute: Callable[[], _Result]) -> _Result | None:

@@ -62,16 +62,15 @@ class HarnessScorer:
         model: A causal language model of transformers, on its device.
         tokenizer: Its tokenizer; left unchanged.
         include_path: Directory or directories of local tasks, searched before lm-eval's own.
-        batch_size: Rows of one forward pass. Always a number: a search for the largest one would
-            be repeated on each call, and the last bits of a score depend on it.
+        batch_size: Rows of one forward pass, fewer after memory has run out. Always a number: a
+            search for the largest one would be repeated on each call, and the last bits of a
+            score depend on it.
         max_length: Longest input in tokens; ``None`` for the model's own.
         limit: Documents of every task, a number (>= 1) or a fraction (< 1); ``None`` for all.
         num_fewshot: Few-shot examples of every task that does not fix them to 0; ``None`` for
             each task's own number.
         seed: Of the choice of few-shot examples.
         confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
-        max_batch_size: Most rows that are run at once: longer batches are run in pieces, as they
-            are after memory has run out. May move the last bits of a score.
         mixed_precision_dtype: Run forward passes under autocast to ``"bfloat16"`` or
             ``"float16"``.
         shared_prefixes: Compute what several requests begin with alike only once, and the output
@@ -101,7 +100,6 @@ class HarnessScorer:
         num_fewshot: int | None = None,
         seed: int = 1234,
         confirm_run_unsafe_code: bool = False,
-        max_batch_size: int | None = None,
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
         blocks: int | None = None,
@@ -111,7 +109,6 @@ class HarnessScorer:
         _check_positive("batch_size", batch_size)
         for setting, value in (
             ("max_length", max_length),
-            ("max_batch_size", max_batch_size),
             ("blocks", blocks),
         ):
             if value is not None:
@@ -132,7 +129,6 @@ class HarnessScorer:
 
         self._settings = {
             "batch_size": batch_size,
-            "max_batch_size": max_batch_size,
             "limit": limit,
             "num_fewshot": num_fewshot,
             "mixed_precision_dtype": mixed_precision_dtype,
@@ -165,7 +161,6 @@ class HarnessScorer:
             model,
             tokenizer,
             batch_size=batch_size,
-            max_batch_size=max_batch_size,
             max_length=max_length,
             mixed_precision_dtype=mixed_precision_dtype,
             shared_prefixes=shared_prefixes,

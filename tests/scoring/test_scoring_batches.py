@@ -43,7 +43,7 @@ def test_any_requests(peer, pairs):
     batches = plan_batches(pairs, batch_size=3, max_length=8)
     for greedy in (True, False):
         with torch.inference_mode():
-            passes = Passes(lambda batch: peer.model(batch.inputs).logits, rows=3)
+            passes = Passes(lambda batch: peer.model(batch.inputs).logits)
             sums, matches = passes.run(batches, count=len(pairs), greedy=greedy)
         assert sums == [value for value, _ in wanted]
         assert matches == [match and greedy for _, match in wanted]
@@ -66,7 +66,7 @@ def test_greedy_answers_are_found(peer):
     ]
     requests = [(None, *pair) for pair in pairs]
     with torch.inference_mode():
-        passes = Passes(lambda batch: peer.model(batch.inputs).logits, rows=3)
+        passes = Passes(lambda batch: peer.model(batch.inputs).logits)
         batches = plan_batches(pairs, batch_size=3, max_length=8)
         _, matches = passes.run(batches, count=4, greedy=True)
     assert matches == [True, False, True, True]
