@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from optuna_demix._config_space import space_of
 from optuna_demix.errors import ComponentError, DemixError, TaskError
@@ -26,6 +26,7 @@ from optuna_demix.study import (
     claim,
     connect,
     load_study,
+    pruner_of,
     sampler_of,
 )
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-    from optuna_demix.config import StudyConfig
+    from optuna_demix.config import RacingConfig, StudyConfig
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.objective import MixtureObjective
 
@@ -51,12 +52,14 @@ class WorkerReport:
 
     Attributes:
         complete: Trials it completed.
+        pruned: Trials that lost their race.
         failed: Trials that failed on it.
         stopped: Why it stopped, in words.
         healthy: Whether it stopped of its own accord and not for failures.
     """
 
     complete: int
+    pruned: int
     failed: int
     stopped: str
     healthy: bool
@@ -120,28 +123,48 @@ def build_objective(
     from optuna_demix.objective import MixtureObjective, capabilities_of
     from optuna_demix.scoring import HarnessScorer
 
+    if device == "auto" and config.scoring.device_map is not None:
+        device = config.scoring.device_map
     chosen = _device(device, torch.cuda.is_available(), torch.cuda.device_count())
     trust = config.scoring.trust_remote_code
     components = ComponentSet.open(_component_paths(config, say), trust_remote_code=trust)
     config.arena_path.parent.mkdir(parents=True, exist_ok=True)
     arena = Arena.build(components, config.arena_path, dtype=config.merging.dtype)
-    model = LiveModel(arena, device=chosen, method=config.merging.method, trust_remote_code=trust)
-    say("loading tasks")
     scoring = config.scoring
+    model = LiveModel(
+        arena,
+        device=chosen,
+        dtype=scoring.dtype,
+        method=config.merging.method,
+        trust_remote_code=trust,
+    )
+    say("loading tasks")
+    if scoring.shared_prefixes:
+        model.merge([1 / len(model.names)] * len(model.names))  # it is tried on a real proxy
     scorer = HarnessScorer(
         _benchmarks(config),
         model.model,
         model.tokenizer,
         include_path=config.include_path,
-        batch_size=scoring.batch_size,
+        batch_size=scoring.rows,
         max_length=scoring.max_length,
         limit=scoring.limit,
         num_fewshot=scoring.num_fewshot,
         seed=scoring.seed,
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
+        mixed_precision_dtype=scoring.mixed_precision_dtype,
+        shared_prefixes=scoring.shared_prefixes,
+        blocks=scoring.racing.blocks if scoring.racing else None,
     )
     weights = config.capability_weights if config.objective == "composite" else None
-    objective = MixtureObjective(space, model, scorer, capabilities_of(config), weights=weights)
+    objective = MixtureObjective(
+        space,
+        model,
+        scorer,
+        capabilities_of(config),
+        weights=weights,
+        racing=_reported(scoring.racing),
+    )
     fingerprint = {
         "space": space.fingerprint(),
         "capabilities": capabilities_of(config),
@@ -210,7 +233,9 @@ def run_worker(
     with StopRequest().installed() as stop:
         space = space_of(config)
         sampler = sampler_of(config, space, seed=seed)
-        study = load_study(connect(storage), study_name=study_name, sampler=sampler)
+        study = load_study(
+            connect(storage), study_name=study_name, sampler=sampler, pruner=pruner_of(config)
+        )
         check_directions(study, config)
         objective, fingerprint = build_objective(config, space, device=device, report=report)
         claim(study, config, fingerprint, objective.layout())
@@ -227,6 +252,7 @@ def _work(
     stop: StopRequest,
     refresh: Callable[[], None],
 ) -> WorkerReport:
+    from optuna import TrialPruned
     from optuna.trial import TrialState
 
     from optuna_demix.objective import FAILURE_ATTR
@@ -245,6 +271,8 @@ def _work(
         except KeyboardInterrupt:
             trial.set_user_attr(FAILURE_ATTR, "interrupted")
             raise _Interrupted from None
+        except TrialPruned:
+            raise
         except Exception as error:
             line = str(error).strip().split("\n")[0]
             trial.set_user_attr(FAILURE_ATTR, f"{type(error).__name__}: {line}"[:500])
@@ -257,8 +285,9 @@ def _work(
         refresh()
 
     def summary(stopped: str, *, healthy: bool = True) -> WorkerReport:
-        complete = outcomes.count(TrialState.COMPLETE)
-        return WorkerReport(complete, len(outcomes) - complete, stopped, healthy)
+        complete, pruned = map(outcomes.count, (TrialState.COMPLETE, TrialState.PRUNED))
+        failed = len(outcomes) - complete - pruned
+        return WorkerReport(complete, pruned, failed, stopped, healthy)
 
     while True:
         if stop.event.is_set():
@@ -435,7 +464,7 @@ def progress_bar(
 
     with tqdm(
         total=n_trials,
-        initial=count(TrialState.COMPLETE),
+        initial=count(TrialState.COMPLETE) + count(TrialState.PRUNED),
         desc=study.study_name,
         unit="trial",
         disable=not shown,
@@ -446,13 +475,20 @@ def progress_bar(
         def refresh() -> None:
             if not shown:
                 return
-            complete, failed = count(TrialState.COMPLETE), count(TrialState.FAIL)
-            bar.update(complete - bar.n)
-            if failed:
-                bar.set_postfix(failed=failed, refresh=False)
+            pruned, failed = count(TrialState.PRUNED), count(TrialState.FAIL)
+            bar.update(count(TrialState.COMPLETE) + pruned - bar.n)
+            others = {"pruned": pruned, "failed": failed}
+            bar.set_postfix({name: n for name, n in others.items() if n}, refresh=False)
 
         yield refresh
         refresh()
+
+
+def _reported(racing: RacingConfig | None) -> Literal["block", "mean"] | None:
+    """What a pruner wants to be told after each block."""
+    if racing is None:
+        return None
+    return "block" if racing.pruner == "wilcoxon" else "mean"
 
 
 def _component_paths(config: StudyConfig, say: Callable[[str], None]) -> dict[str, Path]:

@@ -35,11 +35,13 @@ class Lap:
         block: Score of each benchmark on this block's documents alone, higher is better.
         so_far: The same on all documents up to here.
         items: How many these are, by benchmark.
+        last: Whether these are all documents.
     """
 
     block: dict[str, float]
     so_far: dict[str, float]
     items: dict[str, int]
+    last: bool
 
 
 class HarnessScorer:
@@ -208,6 +210,7 @@ class HarnessScorer:
         self._scored = False
         for block in range(self._suite.n_blocks):
             self._suite.run_block(block)
+            self._scored = block + 1 == self._suite.n_blocks
             done = range(block + 1)
             yield Lap(
                 block=self._scores((block,)),
@@ -216,8 +219,8 @@ class HarnessScorer:
                     name: self._suite.n_documents(key, blocks=done)
                     for name, key in self._keys.items()
                 },
+                last=block + 1 == self._suite.n_blocks,
             )
-        self._scored = True
 
     def _scores(self, blocks: Sequence[int] | None) -> dict[str, float]:
         scores = {}
