@@ -162,7 +162,7 @@ def progress_bar(
 
     with tqdm(
         total=n_trials,
-        initial=count(TrialState.COMPLETE),
+        initial=count(TrialState.COMPLETE) + count(TrialState.PRUNED),
         desc=study.study_name,
         unit="trial",
         disable=not shown,
@@ -177,12 +177,13 @@ def progress_bar(
                 return
             drawn_at = time.monotonic()
             try:
-                complete, failed = count(TrialState.COMPLETE), count(TrialState.FAIL)
+                complete = count(TrialState.COMPLETE)
+                pruned, failed = count(TrialState.PRUNED), count(TrialState.FAIL)
             except StorageLostError:
                 return
-            bar.update(complete - bar.n)
-            if failed:
-                bar.set_postfix(failed=failed, refresh=False)
+            bar.update(complete + pruned - bar.n)
+            others = {"pruned": pruned, "failed": failed}
+            bar.set_postfix({name: n for name, n in others.items() if n}, refresh=False)
 
         yield refresh
         refresh(now=True)

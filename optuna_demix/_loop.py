@@ -41,6 +41,7 @@ class WorkerReport:
 
     Attributes:
         complete: Trials it completed.
+        pruned: Trials that lost their race.
         failed: Trials that failed on it.
         stopped: Why it stopped, in words.
         healthy: Whether it stopped of its own accord and not for failures.
@@ -48,6 +49,7 @@ class WorkerReport:
     """
 
     complete: int
+    pruned: int
     failed: int
     stopped: str
     healthy: bool
@@ -268,6 +270,8 @@ class _Worker:
             # Two workers asked for the last trial at the same moment.
             trial.set_user_attr(FAILURE_ATTR, "surplus: the study has its trials")
             raise _Surplus
+        from optuna import TrialPruned
+
         with sign_of_life(self.study, trial._trial_id, interval_s=self.timing.heartbeat_s):
             try:
                 with self.stop.trial():
@@ -275,7 +279,7 @@ class _Worker:
             except KeyboardInterrupt:
                 trial.set_user_attr(FAILURE_ATTR, "handed back: its worker was told to stop")
                 raise _HandedBack from None
-            except StorageLostError:
+            except (StorageLostError, TrialPruned):
                 raise
             except Exception as error:
                 line = self.redact(str(error).strip().split("\n")[0])
@@ -345,8 +349,9 @@ class _Worker:
 
     def _report(self, stopped: str, *, healthy: bool = True) -> WorkerReport:
         complete = sum(state.name == "COMPLETE" for state in self.outcomes)
-        failed = len(self.outcomes) - complete
-        return WorkerReport(complete, failed, stopped, healthy, self.stop.signum)
+        pruned = sum(state.name == "PRUNED" for state in self.outcomes)
+        failed = len(self.outcomes) - complete - pruned
+        return WorkerReport(complete, pruned, failed, stopped, healthy, self.stop.signum)
 
 
 def _free_memory() -> None:

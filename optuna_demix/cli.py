@@ -347,7 +347,8 @@ def _worker(arguments: argparse.Namespace) -> int:
         progress=not arguments.no_progress,
         report=_say,
     )
-    done = f"{report.complete} trials completed, {report.failed} failed; {report.stopped}"
+    pruned = f"{report.pruned} dropped early, " if report.pruned else ""
+    done = f"{report.complete} trials completed, {pruned}{report.failed} failed; {report.stopped}"
     if not report.healthy:
         print(f"optuna-demix: error: {done}", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ from optuna_demix._storage import connect, mask_url, storage_url
 from optuna_demix.errors import StudyError
 
 if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.study import Study
@@ -117,7 +118,25 @@ def create_command(config: StudyConfig, *, storage: str, study_name: str) -> str
     )
 
 
-def load_study(storage: BaseStorage, *, study_name: str, sampler: BaseSampler | None) -> Study:
+def pruner_of(config: StudyConfig) -> BasePruner:
+    """The pruner that a study asks for; without racing, one that never prunes."""
+    from optuna.pruners import MedianPruner, NopPruner, WilcoxonPruner
+
+    racing = config.scoring.racing
+    if racing is None:
+        return NopPruner()
+    if racing.pruner == "median":
+        return MedianPruner()
+    return WilcoxonPruner(p_threshold=racing.p_threshold)
+
+
+def load_study(
+    storage: BaseStorage,
+    *,
+    study_name: str,
+    sampler: BaseSampler | None,
+    pruner: BasePruner | None = None,
+) -> Study:
     """Load a study from a storage.
 
     Raises:
@@ -126,7 +145,9 @@ def load_study(storage: BaseStorage, *, study_name: str, sampler: BaseSampler | 
     import optuna
 
     try:
-        return optuna.load_study(study_name=study_name, storage=storage, sampler=sampler)
+        return optuna.load_study(
+            study_name=study_name, storage=storage, sampler=sampler, pruner=pruner
+        )
     except KeyError:
         names = sorted(study.study_name for study in storage.get_all_studies())
         known = f"it holds {', '.join(map(repr, names[:10]))}" if names else "it holds none"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from optuna_demix._code import code_versions
 from optuna_demix._config_space import space_of
@@ -22,6 +22,7 @@ from optuna_demix.study import (
     claim,
     connect,
     load_study,
+    pruner_of,
     sampler_of,
     terminator_of,
     warm_start_of,
@@ -30,7 +31,7 @@ from optuna_demix.study import (
 if TYPE_CHECKING:
     from optuna.study import Study
 
-    from optuna_demix.config import StudyConfig
+    from optuna_demix.config import RacingConfig, StudyConfig
     from optuna_demix.merging import Arena, ComponentSet, MergeMethod
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.objective import MixtureObjective
@@ -84,24 +85,33 @@ def build_objective(
     from optuna_demix.objective import MixtureObjective, capabilities_of
     from optuna_demix.scoring import HarnessScorer
 
+    if device == "auto" and config.scoring.device_map is not None:
+        device = config.scoring.device_map
     chosen = _device(device, torch.cuda.is_available(), torch.cuda.device_count())
     trust = config.scoring.trust_remote_code
     arena = build_arena(config, components, progress=_announce(components, say))
     method = merge_method(config)
-    model = LiveModel(arena, device=chosen, method=method, trust_remote_code=trust)
-    say("loading tasks")
     scoring = config.scoring
+    model = LiveModel(
+        arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
+    )
+    say("loading tasks")
+    if scoring.shared_prefixes:
+        model.merge([1 / len(model.names)] * len(model.names))  # it is tried on a real proxy
     scorer = HarnessScorer(
         _benchmarks(config),
         model.model,
         model.tokenizer,
         include_path=config.include_path,
-        batch_size=scoring.batch_size,
+        batch_size=scoring.rows,
         max_length=scoring.max_length,
         limit=scoring.limit,
         num_fewshot=scoring.num_fewshot,
         seed=scoring.seed,
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
+        mixed_precision_dtype=scoring.mixed_precision_dtype,
+        shared_prefixes=scoring.shared_prefixes,
+        blocks=scoring.racing.blocks if scoring.racing else None,
     )
     merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
     if method.parameters:
@@ -109,7 +119,14 @@ def build_objective(
     if arena.base_digest is not None:
         merging["base"] = arena.base_digest
     weights = config.capability_weights if config.objective == "composite" else None
-    objective = MixtureObjective(space, model, scorer, capabilities_of(config), weights=weights)
+    objective = MixtureObjective(
+        space,
+        model,
+        scorer,
+        capabilities_of(config),
+        weights=weights,
+        racing=_reported(scoring.racing),
+    )
     fingerprint = {
         "space": space.fingerprint(),
         "capabilities": capabilities_of(config),
@@ -280,7 +297,9 @@ def run_worker(
         database = connect(storage, timing=timing, give_up=stop.urgent)
         earlier = warm_start_of(config, database)
         sampler = sampler_of(config, space, seed=seed, warm_start=earlier)
-        study = load_study(database, study_name=study_name, sampler=sampler)
+        study = load_study(
+            database, study_name=study_name, sampler=sampler, pruner=pruner_of(config)
+        )
         check_directions(study, config)
         if not keeps_heartbeats(study):
             say(
@@ -308,6 +327,13 @@ def run_worker(
                 timing=timing,
                 redact=Secrets(storage).mask,
             )
+
+
+def _reported(racing: RacingConfig | None) -> Literal["block", "mean"] | None:
+    """What a pruner wants to be told after each block."""
+    if racing is None:
+        return None
+    return "block" if racing.pruner == "wilcoxon" else "mean"
 
 
 def _component_paths(config: StudyConfig, say: Callable[[str], None]) -> dict[str, Path]:
