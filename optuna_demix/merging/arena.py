@@ -205,6 +205,8 @@ class Arena:
     def clear(path: str | os.PathLike[str]) -> int:
         """Remove an arena and what lies beside it; workers that have it open keep it.
 
+        The empty ``PATH.lock`` stays: another process may be waiting for it.
+
         Args:
             path: The file; it need not be there.
 
@@ -225,7 +227,6 @@ class Arena:
                     if leftover.is_file():
                         freed += leftover.stat().st_blocks * 512
                         leftover.unlink()
-                _lock_path(file).unlink(missing_ok=True)
             except OSError as error:
                 raise write_problem("arena", error, file) from error
         return freed
@@ -325,10 +326,6 @@ def _check_attached(path: Path, header: ArenaHeader, name: str, content: memoryv
         raise problem("arena", f"its copy of {name} is damaged", REBUILD, file=path)
 
 
-def _lock_path(file: Path) -> Path:
-    return file.with_name(f"{file.name}.lock")
-
-
 def _digest_cache(file: Path) -> Path:
     return file.with_name(f"{file.name}.digests.json")
 
@@ -338,7 +335,7 @@ def _locked(file: Path) -> Iterator[None]:
     """Hold the arena's lock; a process that dies lets go of it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_lock_path(file))
+        lock = FileLock(file.with_name(f"{file.name}.lock"))
         lock.acquire()
     except OSError as error:
         raise write_problem("arena", error, file) from error
