@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recommend(commands)
     _add_proxy(commands)
     _add_arena(commands)
+    _add_report(commands)
     return parser
 
 
@@ -192,6 +193,9 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="after SIGTERM hand the trial back if it is not done in S seconds (default: 20)",
     )
     _add_device(parser)
+    parser.add_argument(
+        "--no-dashboard", action="store_true", help="write no plots and note for optuna-dashboard"
+    )
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
 
 
@@ -251,6 +255,27 @@ def _add_arena(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action = _command(actions, name, run, help_line, f"optuna-demix arena {name} {study}")
         if name in ("build", "verify"):
             action.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "report",
+        _report,
+        "draw what a study has found: a page of plots and a note",
+        "optuna-demix report studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "--study-name mix --dashboard",
+    )
+    _add_storage(parser)
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for report.html and report.md; default: run_dir/report, "
+        "none with --dashboard",
+    )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="show plots and note in optuna-dashboard"
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -325,6 +350,7 @@ def _worker(arguments: argparse.Namespace) -> int:
             if value is not None:
                 passed += [f"--{flag.replace('_', '-')}", str(value)]
         passed += ["--until-converged"] if arguments.until_converged else []
+        passed += ["--no-dashboard"] if arguments.no_dashboard else []
         return run_workers(
             passed,
             config=config,
@@ -344,6 +370,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         seed=arguments.seed,
         stop_grace=STOP_GRACE_S if arguments.stop_grace is None else arguments.stop_grace,
+        dashboard=not arguments.no_dashboard,
         progress=not arguments.no_progress,
         report=_say,
     )
@@ -526,6 +553,30 @@ def _blocks(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield progress
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from optuna_demix._config_space import space_of
+    from optuna_demix.config import load_study_config
+    from optuna_demix.report.write import write_report
+    from optuna_demix.study import check_directions, connect, load_study, storage_url
+
+    config = load_study_config(arguments.study)
+    space = space_of(config)
+    _quiet_optuna(quiet=True)
+    study = load_study(
+        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
+    )
+    check_directions(study, config)
+    folder = Path(arguments.out) if arguments.out else None
+    if folder is None and not arguments.dashboard:
+        folder = config.run_path / "report"
+    write_report(study, config, space, folder=folder, to_dashboard=arguments.dashboard)
+    if folder is not None:
+        _say(f"wrote {os.path.relpath(folder / 'report.html')} and report.md")
+    if arguments.dashboard:
+        _say("the dashboard shows it on the study's page")
+    return 0
 
 
 def _write(path: Path, text: str) -> None:

@@ -268,6 +268,20 @@ class SamplerConfig(_Strict):
     seed: int | None = None
 
 
+class DashboardConfig(_Strict):
+    """What workers show in ``optuna-dashboard``, where that is installed.
+
+    Attributes:
+        push: Whether they write plots and the note.
+        interval: Least seconds between two updates.
+        growth: Least growth of the number of finished trials between them.
+    """
+
+    push: bool = True
+    interval: PositiveFloat = 300.0
+    growth: Annotated[float, Field(ge=0.0)] = 0.1
+
+
 class BudgetConfig(_Strict):
     """One kind of training run: how many tokens, at which learning rate.
 
@@ -330,6 +344,7 @@ class StudyConfig(_Strict):
         scoring: How lm-eval is run.
         merging: How components are merged.
         sampler: Options of the sampler.
+        dashboard: What workers show in the dashboard.
         training: How models are trained, where they are.
     """
 
@@ -344,6 +359,7 @@ class StudyConfig(_Strict):
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
     merging: MergingConfig = Field(default_factory=MergingConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    dashboard: DashboardConfig = Field(default_factory=DashboardConfig)
     training: TrainingConfig | None = None
     _source: Path = Path("study.yaml")
 

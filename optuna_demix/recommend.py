@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.study import Study
 
+    from optuna_demix._fit import Fit
+    from optuna_demix._history import Arrays
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.surrogate._validation import Validation
 
     FloatArray = NDArray[np.float64]
 
@@ -144,6 +147,29 @@ class Recommendation:
         return f"{_table(['', *objectives, 'composite', ''], rows)}\n{note}"
 
 
+@dataclass(frozen=True)
+class Analysis:
+    """A recommendation and what it was made of.
+
+    Attributes:
+        recommendation: The recommendation.
+        space: The mixture.
+        objectives: Names of the objectives, m of them.
+        fit: The surrogate, fitted to all rows, with its pool of candidates.
+        validation: Its held-out accuracy.
+        trials: The rows it was fitted to, those of earlier studies first.
+        n_warm: Number of rows of earlier studies.
+    """
+
+    recommendation: Recommendation
+    space: MixtureSpace
+    objectives: tuple[str, ...]
+    fit: Fit
+    validation: Validation
+    trials: Arrays
+    n_warm: int
+
+
 def recommend(
     study: Study,
     space: MixtureSpace,
@@ -178,6 +204,30 @@ def recommend(
     Raises:
         StudyError: If the study has fewer than two finished trials with this mixture.
     """
+    return analyse(
+        study,
+        space,
+        surrogate=surrogate,
+        composite=composite,
+        schedule=schedule,
+        kl=kl,
+        warm_start=warm_start,
+        seed=seed,
+    ).recommendation
+
+
+def analyse(
+    study: Study,
+    space: MixtureSpace,
+    *,
+    surrogate: str | None = None,
+    composite: str | Sequence[float] = "rank",
+    schedule: str = "continuous",
+    kl: float = 0.0,
+    warm_start: Sequence[Study] = (),
+    seed: int = 0,
+) -> Analysis:
+    """As :func:`recommend`, with all that the recommendation was made of."""
     from optuna_demix._convergence import converge
     from optuna_demix._fit import Fit
     from optuna_demix._history import History, Targets
@@ -225,7 +275,7 @@ def recommend(
     stacked = np.stack(list(rows.values()))
     predicted = fit.predict(stacked)
     mean, std = predicted.mean, predicted.std
-    names = _objective_names(study)
+    names = objective_names_of(study)
     mixtures = {
         name: _mixture(
             space, rows[name], names, mean[i] * targets.signs, std[i], float(merit(mean[[i]])[0])
@@ -233,7 +283,7 @@ def recommend(
         for i, name in enumerate(rows)
     }
     validation = fit.surrogate.validate()
-    return Recommendation(
+    recommendation = Recommendation(
         study_name=study.study_name,
         mixtures=mixtures,
         best_trial=int(trials.numbers[best_index]),
@@ -244,6 +294,7 @@ def recommend(
         composite=composite if isinstance(composite, str) else "weighted mean",
         merit=merit,
     )
+    return Analysis(recommendation, space, tuple(names), fit, validation, trials, history.n_warm)
 
 
 def verify(
@@ -301,7 +352,8 @@ def _mixture(
     )
 
 
-def _objective_names(study: Study) -> list[str]:
+def objective_names_of(study: Study) -> list[str]:
+    """Names of a study's objectives: its metric names, else ``value`` or ``value 0`` and so on."""
     names = study.metric_names
     if names is not None:
         return list(names)

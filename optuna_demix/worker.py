@@ -17,6 +17,7 @@ from optuna_demix._lease import WORKER_ATTR, keeps_heartbeats, own_name, take_ba
 from optuna_demix._loop import StopRequest, WorkerReport, work
 from optuna_demix._storage import Secrets, Timing
 from optuna_demix.errors import ComponentError, DemixError, TaskError
+from optuna_demix.report.write import reporter_of
 from optuna_demix.study import (
     check_directions,
     claim,
@@ -265,6 +266,7 @@ def run_worker(
     seed: int | None = None,
     stop_grace: float | None = STOP_GRACE_S,
     timing: Timing | None = None,
+    dashboard: bool = True,
     progress: bool = True,
     report: Callable[[str], None] | None = None,
 ) -> WorkerReport:
@@ -283,6 +285,8 @@ def run_worker(
         stop_grace: Seconds that a trial has after SIGTERM before it is handed back; ``None`` for
             as long as it takes.
         timing: Of signs of life and of patience with the storage.
+        dashboard: Show plots and a note in ``optuna-dashboard``, where that is installed and
+            the study's file does not say otherwise.
         progress: Show a bar on stderr.
         report: Called with each line for the user.
 
@@ -308,6 +312,7 @@ def run_worker(
             )
         objective, fingerprint = build_objective(config, space, device=device, report=report)
         claim(study, config, fingerprint, objective.layout())
+        reporter = reporter_of(study, config, space, to_dashboard=dashboard, say=report)
         terminator = terminator_of(config, space) if until_converged else None
 
         def is_over(study: Study) -> str | None:
@@ -316,17 +321,20 @@ def run_worker(
             return None
 
         with progress_bar(study, n_trials, shown=progress) as refresh:
-            return work(
+            done = work(
                 study,
-                objective,
+                reporter.watching(objective),
                 n_trials=n_trials,
                 deadline=deadline,
                 is_over=is_over,
                 stop=stop,
-                refresh=refresh,
+                refresh=reporter.then(refresh),
                 timing=timing,
                 redact=Secrets(storage).mask,
             )
+        if done.healthy and not stop.event.is_set():
+            reporter.finish()
+        return done
 
 
 def _reported(racing: RacingConfig | None) -> Literal["block", "mean"] | None:
