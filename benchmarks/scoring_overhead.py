@@ -36,19 +36,10 @@ from typing import Any
 
 import numpy as np
 from _common import parser, print_table, provenance, write
+from _quickstart import MAX_LENGTH, benchmarks, live_model, run_directory
 
 from optuna_demix.scoring import Benchmark, HarnessScorer
 
-QUICKSTART = (
-    ("general_bpb", "bits_per_byte"),
-    ("prose_bpb", "bits_per_byte"),
-    ("general_choice", "acc"),
-    ("code_bpb", "bits_per_byte"),
-    ("docs_bpb", "bits_per_byte"),
-    ("code_choice", "acc"),
-    ("math_bpb", "bits_per_byte"),
-    ("math_choice", "acc"),
-)
 SHOTS = (0, 5)
 BATCH_SIZE = 32
 CHOICE_LENGTH = 1024  # longest prompt of the four-choice task, in tokens
@@ -118,15 +109,6 @@ class Clock:
         return row
 
 
-def proxy(run: Path) -> tuple[Any, Any]:
-    """The mean of the quickstart's components, and its tokenizer."""
-    from optuna_demix.merging import Arena, LiveModel
-
-    live = LiveModel(Arena.open(run / "components.arena"))
-    live.merge(np.full(len(live.names), 1 / len(live.names)))
-    return live.model, live.tokenizer
-
-
 def big_model() -> Any:
     """A random Llama: 8 layers of width 512, 32,000 tokens."""
     import torch
@@ -185,19 +167,23 @@ def quickstart(run: Path, sizes: Sizes) -> tuple[list[dict[str, Any]], dict[str,
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    tasks = run / "tasks"
-    model, tokenizer = proxy(run)
-    benchmarks = [Benchmark(f"quickstart_{task}", metric) for task, metric in QUICKSTART]
-    options: dict[str, Any] = {"include_path": tasks, "batch_size": BATCH_SIZE, "max_length": 128}
-    ours = HarnessScorer(benchmarks, model, tokenizer, **options)
-    fast = HarnessScorer(benchmarks, model, tokenizer, **options, shared_prefixes=True)
-    peer = peer_model(model, tokenizer, max_length=128)
+    tasks, wanted = run / "tasks", benchmarks()
+    live = live_model(run)
+    model, tokenizer = live.model, live.tokenizer
+    options: dict[str, Any] = {
+        "include_path": tasks,
+        "batch_size": BATCH_SIZE,
+        "max_length": MAX_LENGTH,
+    }
+    ours = HarnessScorer(wanted, model, tokenizer, **options)
+    fast = HarnessScorer(wanted, model, tokenizer, **options, shared_prefixes=True)
+    peer = peer_model(model, tokenizer, max_length=MAX_LENGTH)
     manager = TaskManager(include_defaults=False, include_path=str(tasks))
 
     def simple_evaluate() -> Any:
         return lm_eval.simple_evaluate(
             peer,
-            tasks=[b.task for b in benchmarks],
+            tasks=[b.task for b in wanted],
             task_manager=manager,
             bootstrap_iters=0,
             log_samples=False,
@@ -211,8 +197,8 @@ def quickstart(run: Path, sizes: Sizes) -> tuple[list[dict[str, Any]], dict[str,
         for _ in range(1 + sizes.rounds):
             scores = clocks["ours"].measure(ours.score)
             fast_scores = clocks["ours, shared prefixes"].measure(fast.score)
-            theirs = peer_scores(clocks["simple_evaluate"].measure(simple_evaluate), benchmarks)
-    command, command_scores = lm_eval_command(model, tokenizer, tasks, benchmarks, sizes.commands)
+            theirs = peer_scores(clocks["simple_evaluate"].measure(simple_evaluate), wanted)
+    command, command_scores = lm_eval_command(model, tokenizer, tasks, wanted, sizes.commands)
     clocks["lm_eval command"] = command
     rows = [clock.row("quickstart tasks", way) for way, clock in clocks.items()]
     for row in rows:
@@ -256,7 +242,7 @@ def lm_eval_command(
         tokenizer.save_pretrained(saved)
         command = [
             *(str(Path(sys.executable).with_name("lm_eval")), "run", "--model", "hf"),
-            *("--model_args", f"pretrained={saved},max_length=128"),
+            *("--model_args", f"pretrained={saved},max_length={MAX_LENGTH}"),
             *("--tasks", ",".join(b.task for b in benchmarks), "--include_path", str(tasks)),
             *("--batch_size", str(BATCH_SIZE), "--device", "cpu", "--output_path", str(out)),
         ]
@@ -394,8 +380,7 @@ def main() -> None:
     )
     arguments.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
     options = arguments.parse_args()
-    if not (options.run / "components.arena").is_file():
-        arguments.error(f"--run {options.run}: no components.arena; run 'make quickstart' first")
+    run = run_directory(arguments, options.run)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the command
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     import datasets
@@ -405,19 +390,19 @@ def main() -> None:
     datasets.disable_progress_bars()
     logging.disable(logging.WARNING)
     sizes = QUICK if options.quick else Sizes()
-    rows, found = quickstart(options.run.resolve(), sizes)
-    model, tokenizer = proxy(options.run)
+    rows, found = quickstart(run, sizes)
+    live = live_model(run)
     with tempfile.TemporaryDirectory() as scratch:
-        write_choices(options.run, Path(scratch), sizes.items)
+        write_choices(run, Path(scratch), sizes.items)
         for name, chosen, limit, rounds in (
-            ("172 k", model, sizes.items, 2),
+            ("172 k", live.model, sizes.items, 2),
             ("26 M", big_model(), sizes.big_items, 1),
         ):
             for shots in SHOTS:
                 rows += choices(
                     name,
                     chosen,
-                    tokenizer,
+                    live.tokenizer,
                     Path(scratch),
                     shots=shots,
                     limit=limit,

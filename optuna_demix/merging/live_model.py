@@ -19,6 +19,7 @@ from optuna_demix.merging._aside import sync_directory
 from optuna_demix.merging._block_stream import BlockStream
 from optuna_demix.merging._dtypes import as_dtype, dtype_name
 from optuna_demix.merging._kernels import Kernels
+from optuna_demix.merging._memory import check_fits, free_bytes
 from optuna_demix.merging._merge import merge_blocks
 from optuna_demix.merging._problem import cause, problem, write_problem
 from optuna_demix.merging._skeleton import Skeleton, build_skeleton, load_config
@@ -87,7 +88,7 @@ class LiveModel:
 
         Raises:
             ComponentError: If the method is unknown, or the arena was built for another, or the
-                model and the arena disagree.
+                model and the arena disagree, or the model is larger than the free memory.
         """
         self.arena = arena
         self.device = torch.device(device)
@@ -98,6 +99,7 @@ class LiveModel:
         large = arena.nbytes >= _WORTH_COMPILING
         self._kernels = Kernels(compiled=large if compiled is None else compiled)
         self._trust_remote_code = trust_remote_code
+        check_fits(arena, self.device, self.dtype)
         self._merged = False
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._flat, self.model = _build_model(
@@ -270,8 +272,8 @@ def _place_blocks(
     if device.type == "cpu":
         return arena.blocks, None
     if resident is None:
-        probe = getattr(torch.get_device_module(device), "mem_get_info", None)
-        resident = probe is None or arena.nbytes <= _RESIDENT_SHARE * probe(device)[0]
+        free = free_bytes(device)
+        resident = free is None or arena.nbytes <= _RESIDENT_SHARE * free
     if resident:
         return arena.blocks.to(device), None
     return arena.blocks, BlockStream(arena.blocks, device, chunk_bytes=_CHUNK_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from optuna_demix.errors import TaskError
 from optuna_demix.scoring.batches import Row, lay_out
 from optuna_demix.scoring.packing import PackedBatch, pack
 from optuna_demix.scoring.passes import Passes
@@ -76,6 +78,9 @@ def why_unpackable(
 
     Returns:
         Why packing cannot be used, or ``None`` if it can.
+
+    Raises:
+        TaskError: If the model answers with NaN.
     """
     kind = model.config._attn_implementation
     if kind not in ("sdpa", "eager"):
@@ -84,6 +89,11 @@ def why_unpackable(
     count = 1 + max(request for row in chosen for request, _ in row.members)
     requests = [request for row in chosen for request, _ in row.members]
     plain = Passes(logits_of).run([lay_out(chosen)], count=count, greedy=True)
+    if not all(math.isfinite(plain[0][request]) for request in requests):
+        raise TaskError(
+            "shared_prefixes is tried on a few inputs, but the model answers with NaN: give it "
+            "weights first, those of any mixture"
+        )
     try:
         trees = pack(chosen, pass_tokens=sum(len(row.ids) for row in chosen), square_cost=0.0)
         packed = Passes(partial(packed_logits, model)).run(trees, count=count, greedy=True)
