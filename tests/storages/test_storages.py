@@ -33,15 +33,15 @@ def test_workers_share_a_study(new_url: str) -> None:
 )
 def test_a_killed_worker_s_trial_is_repeated_with_its_weights(new_url: str) -> None:
     study = crew.load(connect(new_url))
-    doomed = crew.start(new_url, "--sleep", "600", "--heartbeat", "1", "--grace", "3")
+    doomed = crew.start(new_url, "--sleep", "600", "--heartbeat", "1", "--grace", "5")
     wait_for_trial(study, doomed)
     # A second one that lives as long and says so must keep its trial.
-    alive = crew.start(new_url, "--sleep", "6", "--n-trials", "3", "--heartbeat", "1",
-                       "--grace", "3")  # fmt: skip
+    alive = crew.start(new_url, "--sleep", "7", "--n-trials", "3", "--heartbeat", "1",
+                       "--grace", "5")  # fmt: skip
     wait_for_trial(study, alive, n=2)
     pretend_elsewhere(study)
     doomed.kill()
-    other = crew.start(new_url, "--n-trials", "3", "--heartbeat", "1", "--grace", "3")
+    other = crew.start(new_url, "--n-trials", "3", "--heartbeat", "1", "--grace", "5")
     reports = [worker.finish() for worker in (alive, other)]
     crew.assert_whole(study, 3)
     lost, kept = study.trials[0], study.trials[1]
