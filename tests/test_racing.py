@@ -18,7 +18,7 @@ from optuna_demix.errors import ConfigError
 from optuna_demix.objective import BLOCKS_ATTR, FAILURE_ATTR, ITEMS_PREFIX, PARTIAL_PREFIX
 from optuna_demix.study import pruner_of
 
-from tiny import write_study  # isort: skip
+from tiny import make_study, write_study  # isort: skip
 
 SPACE = MixtureSpace(["web", "code"])
 BLOCKS = 12
@@ -163,3 +163,27 @@ def test_auto_begins_with_the_largest_batch(tmp_path: Path) -> None:
 
     assert rows(batch_size="auto", max_batch_size=48) == 48
     assert (rows(batch_size="auto"), rows(batch_size=8), rows()) == (64, 8, 32)
+
+
+def test_workers_race_with_shared_prefixes(tmp_path: Path) -> None:
+    from optuna_demix.worker import run_worker
+
+    quick = {"include_path": "tasks", "batch_size": 4, "max_length": 32, "shared_prefixes": True}
+    file = make_study(
+        tmp_path,
+        objective="composite",
+        scoring={**quick, "racing": {"blocks": 4, "p_threshold": 0.5}},
+    )
+    storage = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=storage, study_name="race", direction="maximize")
+    config = load_study_config(file)
+    report = run_worker(config, storage=storage, study_name="race", n_trials=6, progress=False)
+    assert (report.complete + report.pruned, report.failed) == (6, 0)
+    assert report.pruned > 0
+    for trial in optuna.load_study(study_name="race", storage=storage).trials:
+        whole = trial.state.name == "COMPLETE"
+        assert (SCORE_PREFIX + "tiny_math/bits_per_byte" in trial.user_attrs) is whole
+        assert (ITEMS_PREFIX + "tiny_math/bits_per_byte" in trial.user_attrs) is not whole
+        assert set(trial.user_attrs[BLOCKS_ATTR]) == {
+            f"tiny_{name}/bits_per_byte" for name in ("prose", "code", "math")
+        }

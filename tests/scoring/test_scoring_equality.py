@@ -61,6 +61,29 @@ def test_every_kind_of_task(kind, dtype, tasks, tokenizer, oracle):
     assert len(set(scores.values())) > 6  # the tasks do tell something apart
 
 
+@pytest.mark.parametrize("shared_prefixes", [False, True])
+def test_contexts_as_choices_and_surprise(shared_prefixes, tasks, tokenizer, oracle, model):
+    some = [
+        Benchmark("blanks", "acc"),
+        Benchmark("surprise", "acc_mutual_info"),
+        Benchmark("surprise", "acc_bytes"),
+        Benchmark("surprise", "brier_score"),
+    ]
+    scorer = HarnessScorer(
+        some,
+        model,
+        tokenizer,
+        include_path=tasks,
+        batch_size=4,
+        shared_prefixes=shared_prefixes,
+    )
+    peer = oracle(model, ["blanks", "surprise"])
+    wanted = {b.name: peer[b.task][f"{b.metric},none"] for b in some}
+    wanted["surprise/brier_score"] *= -1
+    exact = not shared_prefixes
+    assert scorer.score() == (wanted if exact else pytest.approx(wanted, abs=1e-5))
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_batch_size_and_length_limit(batch_size, tasks, tokenizer, oracle, model):
     some = benchmarks(["prose", "choice", "cloze"])
