@@ -203,53 +203,63 @@ def _searched(
 
 def summarise(
     records: dict[Cell, dict[str, Any]], budgets: Sequence[int]
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Rows for each surface, budget and method; means over surfaces for each budget."""
-    surfaces = list(dict.fromkeys(cell.surface for cell in records))
-    methods = list(dict.fromkeys(cell.method for cell in records))
-    rows = []
-    for surface in surfaces:
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Means over seeds.
+
+    Returns:
+        A row for each surface, budget and method; and by "surface, budget, method" which way to
+        recommend counted, where there were several.
+    """
+    regrets: dict[tuple[str, int, str], dict[str, list[float]]] = {}
+    for cell, record in records.items():
         for n in budgets:
-            for method in methods:
-                found = [
-                    record["regrets"][str(n)]
-                    for cell, record in records.items()
-                    if (cell.surface, cell.method) == (surface, method)
-                ]
-                ways = {how: np.array([each[how] for each in found]) for how in found[0]}
-                how, regrets = min(ways.items(), key=lambda item: float(item[1].mean()))
-                row = {"surface": surface, "budget": n, "method": method}
-                row["regret_mean"] = round(float(regrets.mean()), 5)
-                error = regrets.std(ddof=1) / np.sqrt(len(regrets)) if len(regrets) > 1 else 0.0
-                row["regret_se"] = round(float(error), 5)
-                row["seeds"] = len(regrets)
-                if len(ways) > 1:
-                    row["recommended"] = how
-                rows.append(row)
-    summary: dict[str, dict[str, Any]] = {}
-    for n in budgets:
-        means = {
-            method: float(np.mean([r["regret_mean"] for r in rows if _is(r, n, method)]))
-            for method in methods
-        }
-        peers = {method: mean for method, mean in means.items() if method != OURS}
-        best = min(peers, key=lambda method: peers[method]) if peers else None
+            ways = regrets.setdefault((cell.surface, n, cell.method), {})
+            for how, regret in record["regrets"][str(n)].items():
+                ways.setdefault(how, []).append(regret)
+    rows, counted = [], {}
+    for (surface, n, method), ways in regrets.items():
+        how, found = min(ways.items(), key=lambda item: float(np.mean(item[1])))
+        error = np.std(found, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
+        rows.append(
+            {
+                "surface": surface,
+                "budget": n,
+                "method": method,
+                "regret_mean": round(float(np.mean(found)), 5),
+                "regret_se": round(float(error), 5),
+                "seeds": len(found),
+            }
+        )
+        if len(ways) > 1:
+            counted[f"{surface}, {n}, {method}"] = how
+    return rows, counted
+
+
+def means_over_surfaces(rows: list[dict[str, Any]]) -> dict[int, dict[str, float]]:
+    """Mean regret over surfaces by budget and method, best first."""
+    regrets: dict[int, dict[str, list[float]]] = {}
+    for row in rows:
+        methods = regrets.setdefault(row["budget"], {})
+        methods.setdefault(row["method"], []).append(row["regret_mean"])
+    means: dict[int, dict[str, float]] = {}
+    for n, methods in sorted(regrets.items()):
+        of = {method: round(float(np.mean(found)), 5) for method, found in methods.items()}
+        means[n] = dict(sorted(of.items(), key=lambda item: item[1]))
+    return means
+
+
+def summary_of(means: dict[int, dict[str, float]]) -> dict[str, dict[str, Any]]:
+    """Ours, published DeMix and the best peer for each budget."""
+    summary = {}
+    for n, of in means.items():
+        best = next((method for method in of if method != OURS), None)
         summary[str(n)] = {
-            "ours": _rounded(means.get(OURS)),
-            "demix_published": _rounded(means.get(DEMIX)),
-            "best_peer": _rounded(peers[best]) if best else None,
+            "ours": of.get(OURS),
+            "demix_published": of.get(DEMIX),
+            "best_peer": of.get(best) if best else None,
             "best_peer_name": best,
-            "means": {method: _rounded(mean) for method, mean in means.items()},
         }
-    return rows, summary
-
-
-def _is(row: dict[str, Any], budget: int, method: str) -> bool:
-    return bool(row["budget"] == budget and row["method"] == method)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)
+    return summary
 
 
 def check(rows: list[dict[str, Any]], summary: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -263,12 +273,12 @@ def check(rows: list[dict[str, Any]], summary: dict[str, dict[str, Any]]) -> lis
                 {"target": text, "budget": budget, "value": value, "bound": bound, "met": met}
             )
 
-    for n, means in summary.items():
-        demix = means["demix_published"]
+    for n, of in summary.items():
+        demix = of["demix_published"]
         half = None if demix is None else round(0.5 * demix, 5)
-        add("mean at most half of published DeMix", int(n), means["ours"], half)
-        peer = f"mean at most the best peer ({means['best_peer_name']})"
-        add(peer, int(n), means["ours"], means["best_peer"])
+        add("mean at most half of published DeMix", int(n), of["ours"], half)
+        peer = f"mean at most the best peer ({of['best_peer_name']})"
+        add(peer, int(n), of["ours"], of["best_peer"])
     for row in rows:
         if row["method"] != OURS:
             continue
@@ -288,18 +298,18 @@ def check(rows: list[dict[str, Any]], summary: dict[str, dict[str, Any]]) -> lis
 
 def show(
     rows: list[dict[str, Any]],
-    summary: dict[str, dict[str, Any]],
+    means: dict[int, dict[str, float]],
     targets: list[dict[str, Any]],
 ) -> None:
     """Print a table for each budget, methods by their mean, and the verdicts."""
     surfaces = list(dict.fromkeys(row["surface"] for row in rows))
-    for n, means in summary.items():
+    for n, of in means.items():
         print(f"\n{n} objective calls: regret of the recommended mixture ± standard error")
         lines = []
-        for method, mean in sorted(means["means"].items(), key=lambda item: float(item[1])):
+        for method, mean in of.items():
             line = {"method": method, "mean": f"{mean:.3f}"}
             for row in rows:
-                if _is(row, int(n), method):
+                if (row["budget"], row["method"]) == (n, method):
                     line[row["surface"]] = f"{row['regret_mean']:.3f} ±{row['regret_se']:.3f}"
             lines.append(line)
         print_table(lines, dict.fromkeys(["method", "mean", *surfaces], ""))
@@ -384,15 +394,18 @@ def main() -> None:
     except OSError as error:
         arguments.error(str(error))
     records = {cell: records[cell] for cell in cells}
-    rows, summary = summarise(records, budgets)
+    rows, counted = summarise(records, budgets)
+    means = means_over_surfaces(rows)
+    summary = summary_of(means)
     targets = check(rows, summary)
-    show(rows, summary, targets)
+    show(rows, means, targets)
     result = {**provenance(), "quick": options.quick, "seeds": seeds}
     result["seconds"] = {
         method: round(sum(r["seconds"] for c, r in records.items() if c.method == method))
         for method in options.methods
     }
-    write(options.out, {**result, "rows": rows, "summary": summary, "targets": targets})
+    tables = {"rows": rows, "summary": summary, "means": means, "recommended": counted}
+    write(options.out, {**result, **tables, "targets": targets})
 
 
 if __name__ == "__main__":

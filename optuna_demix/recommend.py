@@ -255,7 +255,7 @@ def analyse(
     trials = history.arrays()
     kind = surrogate or ("lightgbm" if schedule == "paper" else "auto")
     fit = Fit(kind, joint, targets, trials, seed)
-    fit.grow_pool(composite, size=_POOL, generations=_GENERATIONS)
+    fit.grow_pool(composite, size=_POOL, generations=_GENERATIONS, optimism=0.0)
     # Ranks among random mixtures, as in the paper: those among the trials would depend on where
     # the search has crowded.
     merit = Composite(composite, fit.reference)

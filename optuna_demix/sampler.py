@@ -89,8 +89,8 @@ class DemixSampler(BaseSampler):
     Args:
         space: The mixture, or several mixtures with different names.
         seed: Seed of everything that is random. Workers may share it.
-        n_startup_trials: Finished trials before the surrogate is used; default: 2 d for d
-            parameters, at least 8 and at most 16 + d / 2. Unused by ``schedule="paper"``.
+        n_startup_trials: Finished trials before the surrogate is used. Unused by
+            ``schedule="paper"``.
         surrogate: Kind of :class:`~optuna_demix.surrogate.Surrogate`; default ``"auto"``, and
             the published ``"lightgbm"`` with ``schedule="paper"``.
         schedule: ``"continuous"`` refits as trials finish. ``"paper"`` works in iterations: the
@@ -124,7 +124,7 @@ class DemixSampler(BaseSampler):
         space: MixtureSpace | Sequence[MixtureSpace],
         *,
         seed: int | None = None,
-        n_startup_trials: int | None = None,
+        n_startup_trials: int = 8,
         surrogate: str | None = None,
         schedule: Literal["continuous", "paper"] = "continuous",
         composite: str | Sequence[float] = "rank",
@@ -146,7 +146,7 @@ class DemixSampler(BaseSampler):
             )
         if schedule not in ("continuous", "paper"):
             raise ValueError(f"schedule must be 'continuous' or 'paper', got {schedule!r}")
-        if n_startup_trials is not None and n_startup_trials < 0:
+        if n_startup_trials < 0:
             raise ValueError(f"n_startup_trials must not be negative, got {n_startup_trials}")
         if exploration < 0 or min_distance < 0 or kl < 0:
             raise ValueError("exploration, min_distance and kl must not be negative")
@@ -356,7 +356,7 @@ class DemixSampler(BaseSampler):
         merit = self._merit(fit, pool.mean + optimism * pool.std, rng)
         if self._kl > 0:
             merit = merit - self._kl * joint.divergence(pool.X)
-        merit = feasible_first(merit, pool.limits - optimism * pool.limits_std)
+        merit = feasible_first(merit, pool.limits)
         taken = np.concatenate([seen, running])
         best = pool.X[best_untaken(merit, pool.X, taken, min_distance=self._min_distance)]
         return best if is_conditional else self._nudged(best, joint, taken, rng)
@@ -373,7 +373,7 @@ class DemixSampler(BaseSampler):
 
     def _is_startup(self, history: History, joint: JointSpace) -> bool:
         """Whether too little is known for the surrogate to choose."""
-        n, size = len(history), self._startup_size(joint)
+        n, size = len(history), self._n_startup_trials
         if n == 0 or n < size:
             return True
         if not history.n_warm or n - history.n_warm >= size:
@@ -446,11 +446,6 @@ class DemixSampler(BaseSampler):
     def _scalar_composite(self) -> str | Sequence[float]:
         return "rank" if self._composite == "pareto" else self._composite
 
-    def _startup_size(self, joint: JointSpace) -> int:
-        if self._n_startup_trials is not None:
-            return self._n_startup_trials
-        return int(np.clip(2 * joint.n_columns, 8, 16 + joint.n_columns // 2))
-
     # Randomness ------------------------------------------------------------------------------
 
     def _derived_seed(self, number: int, purpose: str) -> int:
@@ -478,7 +473,7 @@ class DemixSampler(BaseSampler):
             state = self._state_of(study)
             complete = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             # Before the first trials finish nobody can know which parameters are static.
-            if param_name in state.warned or len(complete) < max(1, self._n_startup_trials or 8):
+            if param_name in state.warned or len(complete) < max(1, self._n_startup_trials):
                 return
             state.warned.add(param_name)
         name = type(self._independent_sampler).__name__

@@ -28,17 +28,34 @@ def records() -> dict[quality.Cell, dict[str, Any]]:
 
 
 def test_a_method_counts_with_the_better_way_to_recommend() -> None:
-    rows, summary = quality.summarise(records(), [28])
+    rows, counted = quality.summarise(records(), [28])
     gp = next(row for row in rows if row["method"] == "gp")
-    assert (gp["regret_mean"], gp["recommended"], gp["seeds"]) == (0.05, "other", 2)
-    assert gp["regret_se"] == 0.05
-    of = summary["28"]
-    assert (of["ours"], of["demix_published"]) == (0.15, 0.8)
-    assert (of["best_peer"], of["best_peer_name"]) == (0.05, "gp")
+    assert gp == {
+        "surface": "sparse",
+        "budget": 28,
+        "method": "gp",
+        "regret_mean": 0.05,
+        "regret_se": 0.05,
+        "seeds": 2,
+    }
+    assert counted == {"sparse, 28, gp": "other"}
+
+
+def test_the_summary_names_the_best_peer() -> None:
+    rows, _ = quality.summarise(records(), [28])
+    assert quality.summary_of(quality.means_over_surfaces(rows)) == {
+        "28": {
+            "ours": 0.15,
+            "demix_published": 0.8,
+            "best_peer": 0.05,
+            "best_peer_name": "gp",
+        }
+    }
 
 
 def test_targets_name_what_was_missed() -> None:
-    rows, summary = quality.summarise(records(), [28])
+    rows, _ = quality.summarise(records(), [28])
+    summary = quality.summary_of(quality.means_over_surfaces(rows))
     verdicts = {t["target"]: t["met"] for t in quality.check(rows, summary)}
     assert verdicts == {
         "mean at most half of published DeMix": True,
