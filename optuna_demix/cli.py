@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_proxy(commands)
     _add_arena(commands)
     _add_report(commands)
+    _add_export(commands)
     return parser
 
 
@@ -278,6 +279,45 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
 
 
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "export",
+        _export,
+        "write the data shares to train on as a training framework reads them",
+        "optuna-demix export studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "--study-name mix --format megatron --paths '/data/{dataset}_text_document'",
+    )
+    _add_storage(parser)
+    parser.add_argument(
+        "--format",
+        required=True,
+        metavar="FORMAT",
+        help="json, yaml, megatron, nemo, olmo-core, nanotron, mosaicml or huggingface",
+    )
+    parser.add_argument("--out", metavar="FILE", help="write it there; default: print it")
+    parser.add_argument(
+        "--paths",
+        default="{dataset}",
+        metavar="TEMPLATE",
+        help="where the data lies, with {dataset} for each name",
+    )
+    parser.add_argument(
+        "--example-tokens",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=N",
+        help="mean tokens of an example, for formats that draw examples; default: all equal",
+    )
+    parser.add_argument(
+        "--mixture",
+        default="recommended",
+        choices=("recommended", "best_trial", "prior", "uniform"),
+        help="which mixture; default: recommended",
+    )
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from optuna_demix._config_space import space_of
     from optuna_demix.config import load_study_config
@@ -389,12 +429,11 @@ def _recommend(arguments: argparse.Namespace) -> int:
     from optuna_demix.recommend import recommend, verify
     from optuna_demix.study import (
         check_directions,
-        composite_of,
         connect,
         differences,
         load_study,
+        recommend_options,
         storage_url,
-        warm_start_of,
     )
 
     config = load_study_config(arguments.study)
@@ -404,16 +443,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
         connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
     )
     check_directions(study, config)
-    result = recommend(
-        study,
-        space,
-        surrogate=config.sampler.surrogate,
-        composite=composite_of(config),
-        schedule=config.sampler.schedule,
-        kl=config.sampler.kl,
-        warm_start=warm_start_of(config, study._storage),
-        seed=config.sampler.seed or 0,
-    )
+    result = recommend(study, space, **recommend_options(config, study._storage))
     if arguments.verify:
         from tqdm import tqdm
 
@@ -579,7 +609,60 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write(path: Path, text: str) -> None:
+def _export(arguments: argparse.Namespace) -> int:
+    from optuna_demix._config_space import space_of
+    from optuna_demix.config import load_study_config
+    from optuna_demix.export import FORMATS, export, sources_of
+    from optuna_demix.recommend import recommend
+    from optuna_demix.study import (
+        check_directions,
+        connect,
+        load_study,
+        recommend_options,
+        storage_url,
+    )
+
+    if arguments.format not in FORMATS:
+        export([], arguments.format)  # says which there are
+    lengths = dict(_length(item) for item in arguments.example_tokens)
+    config = load_study_config(arguments.study)
+    space = space_of(config)
+    _quiet_optuna(quiet=True)
+    study = load_study(
+        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
+    )
+    check_directions(study, config)
+    result = recommend(study, space, **recommend_options(config, study._storage))
+    sources = sources_of(
+        result.mixtures[arguments.mixture].data_shares,
+        paths=arguments.paths,
+        example_tokens=lengths,
+        tokens={name: data.tokens for name, data in config.datasets.items() if data.tokens},
+        budget=config.mixture.budget,
+    )
+    kind = arguments.mixture.replace("_", " ")
+    comment = f"{kind} data shares of study {study.study_name!r}, {result.n_trials} trials"
+    text = export(sources, arguments.format, comment=" ".join(comment.split()))
+    for source in sources:
+        if source.epochs is not None:
+            _say(f"{source.name}: {source.share:.2%} of the data, {source.epochs:.2f} epochs")
+    if arguments.out:
+        _write(Path(arguments.out), text, option="--out")
+    else:
+        print(text, end="")
+    return 0
+
+
+def _length(text: str) -> tuple[str, float]:
+    """Name and number of ``NAME=N``."""
+    name, _, number = text.rpartition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise DemixError(f"--example-tokens {text!r} is not NAME=N") from None
+
+
+def _write(path: Path, text: str, *, option: str = "--json") -> None:
     """Write a file as a whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -592,7 +675,7 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise DemixError(
-            f"--json {path}: cannot be written ({error.strerror}); check the path and the space"
+            f"{option} {path}: cannot be written ({error.strerror}); check the path and the space"
         ) from None
 
 

@@ -104,6 +104,23 @@ def composite_of(config: StudyConfig) -> str | list[float]:
     return list(config.capability_weights.values()) if isinstance(given, dict) else given
 
 
+def recommend_options(config: StudyConfig, storage: BaseStorage) -> dict[str, Any]:
+    """What a study says to ``recommend``, as its keyword arguments.
+
+    Raises:
+        StudyError: If the database does not hold an earlier study to learn from.
+    """
+    options = config.sampler
+    return {
+        "surrogate": options.surrogate,
+        "composite": composite_of(config),
+        "schedule": options.schedule,
+        "kl": options.kl,
+        "warm_start": warm_start_of(config, storage),
+        "seed": options.seed or 0,
+    }
+
+
 def objective_names(config: StudyConfig) -> list[str]:
     """Names of the study's objectives: what ``optuna-dashboard`` shows on its axes."""
     return list(config.capabilities) if config.objective == "capabilities" else ["composite"]

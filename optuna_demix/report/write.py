@@ -13,7 +13,7 @@ from optuna_demix.report.data import gather
 from optuna_demix.report.note import write_note
 from optuna_demix.report.plots import figures
 from optuna_demix.report.reporter import Reporter
-from optuna_demix.study import composite_of, warm_start_of
+from optuna_demix.study import recommend_options
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -68,17 +68,7 @@ def read(study: Study, config: StudyConfig, space: MixtureSpace) -> ReportData:
     Raises:
         StudyError: If it has fewer than two finished trials.
     """
-    options = config.sampler
-    return gather(
-        study,
-        space,
-        surrogate=options.surrogate,
-        composite=composite_of(config),
-        schedule=options.schedule,
-        kl=options.kl,
-        warm_start=warm_start_of(config, study._storage),
-        seed=options.seed or 0,
-    )
+    return gather(study, space, **recommend_options(config, study._storage))
 
 
 def reporter_of(

@@ -1,0 +1,124 @@
+"""``Source``: one dataset of a mixture to train on, in the units that frameworks ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from optuna_demix.errors import ConfigError
+
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Source:
+    """One dataset of a mixture.
+
+    Attributes:
+        name: The dataset.
+        share: Its share of the training tokens; those of all sources sum to 1.
+        example_share: Its share of the training examples, for frameworks that draw examples.
+        path: Where its data lies.
+        epochs: How often its tokens are seen in a run of the planned budget; ``None`` where its
+            size or the budget is unknown.
+    """
+
+    name: str
+    share: float
+    example_share: float
+    path: str
+    epochs: float | None
+
+
+def sources_of(
+    shares: Mapping[str, float],
+    *,
+    paths: str = "{dataset}",
+    example_tokens: Mapping[str, float] | None = None,
+    tokens: Mapping[str, float] | None = None,
+    budget: float | None = None,
+) -> list[Source]:
+    """Datasets with their shares, those that round to nothing left out.
+
+    Shares are of tokens. A framework that draws examples needs the shares of examples, which are
+    in proportion to share / mean length.
+
+    Args:
+        shares: Data shares by dataset; they sum to 1.
+        paths: Where the data lies, with ``{dataset}`` for the name.
+        example_tokens: Mean tokens of an example by dataset; without it examples count as equally
+            long, as packed sequences are.
+        tokens: Tokens of each dataset, where known.
+        budget: Tokens of the planned training run.
+
+    Raises:
+        ConfigError: If a share is negative, the shares do not sum to 1, an argument names an
+            unknown dataset, or only some lengths are given.
+    """
+    if not shares or any(not share >= 0.0 for share in shares.values()):
+        raise ConfigError(f"data shares must not be negative or missing, got {dict(shares)}")
+    if abs(sum(shares.values()) - 1.0) > 1e-6:
+        raise ConfigError(f"data shares must sum to 1, got {sum(shares.values()):g}")
+    if len(shares) > 1 and "{dataset}" not in paths:
+        raise ConfigError(f"paths {paths!r}: write {{dataset}} where the name of each one belongs")
+    by_name = dict(zip(shares, rounded(list(shares.values())), strict=True))
+    kept = [name for name, share in by_name.items() if share > 0.0]
+    lengths = _lengths(shares, kept, example_tokens)
+    examples = rounded(_normalised([by_name[name] / lengths[name] for name in kept]))
+    return [
+        Source(
+            name=name,
+            share=by_name[name],
+            example_share=example,
+            path=paths.replace("{dataset}", name),
+            epochs=_epochs(by_name[name], (tokens or {}).get(name), budget),
+        )
+        for name, example in zip(kept, examples, strict=True)
+    ]
+
+
+def rounded(shares: Sequence[float], *, digits: int = _DIGITS) -> list[float]:
+    """Shares rounded so that they still sum to 1 (largest remainders, Hamilton's method).
+
+    Args:
+        shares: Not negative, with a positive sum.
+        digits: Decimal digits to keep.
+    """
+    units = 10**digits
+    exact = [share * units for share in _normalised(shares)]
+    floors = [math.floor(value) for value in exact]
+    missing = units - sum(floors)
+    order = sorted(range(len(exact)), key=lambda i: (floors[i] - exact[i], i))
+    for i in order[:missing]:
+        floors[i] += 1
+    return [value / units for value in floors]
+
+
+def _lengths(
+    shares: Mapping[str, float], kept: Sequence[str], given: Mapping[str, float] | None
+) -> Mapping[str, float]:
+    if not given:
+        return dict.fromkeys(kept, 1.0)
+    unknown = [name for name in given if name not in shares]
+    if unknown:
+        raise ConfigError(f"no dataset {unknown[0]!r}; known: {', '.join(shares)}")
+    missing = [name for name in kept if name not in given]
+    if missing:
+        raise ConfigError(
+            f"mean tokens of an example are missing for {', '.join(missing)}; give them for all "
+            "datasets or for none"
+        )
+    bad = [name for name, length in given.items() if not 0 < length < math.inf]
+    if bad:
+        raise ConfigError(f"mean tokens of an example of {bad[0]!r} must be positive")
+    return given
+
+
+def _normalised(values: Sequence[float]) -> list[float]:
+    total = math.fsum(values)
+    return [value / total for value in values]
+
+
+def _epochs(share: float, tokens: float | None, budget: float | None) -> float | None:
+    return share * budget / tokens if tokens and budget else None
