@@ -39,7 +39,7 @@ def test_a_function_keeps_its_name_beside_its_module() -> None:
     assert done.stdout.strip() == "True", done.stderr
 
 
-@pytest.mark.parametrize("command", ["check", "train", "worker", "recommend", "report"])
+@pytest.mark.parametrize("command", ["check", "train", "worker", "recommend", "report", "export"])
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,90 @@
+"""``optuna-demix export`` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+
+from optuna_demix import MixtureSpace
+from optuna_demix.cli import main
+from optuna_demix.export import FORMATS
+
+COMPONENTS = ["web", "code", "math"]
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    study_yaml = {
+        "components": COMPONENTS,
+        "datasets": {"web": {"tokens": 10**9}, "code": {}, "math": {"tokens": 10**7}},
+        "general": {"dataset": "web", "share": 0.5},
+        "mixture": {"budget": 10**9},
+        "capabilities": {"all": [{"task": "piqa", "metric": "acc"}]},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study_yaml))
+    url = f"sqlite:///{tmp_path / 'mix.db'}"
+    study = optuna.create_study(storage=url, study_name="mix", direction="maximize")
+    space = MixtureSpace(COMPONENTS)
+    for w in space.sample(12, np.random.default_rng(0)):
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(zip(COMPONENTS, w.tolist(), strict=True)),
+                distributions=space.distributions(),
+                value=float(-((w - [0.2, 0.5, 0.3]) ** 2).sum()),
+            )
+        )
+    return ["export", str(tmp_path / "study.yaml"), "--storage", url, "--study-name", "mix"]
+
+
+def test_it_prints_data_shares_and_says_epochs(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--format", "json", "--paths", "/d/{dataset}"]) == 0
+    out, err = capsys.readouterr()
+    datasets = json.loads(out)["datasets"]
+    assert datasets["web"]["share"] > 0.5  # half of every component is web data
+    assert sum(entry["share"] for entry in datasets.values()) == pytest.approx(1.0)
+    assert datasets["math"]["path"] == "/d/math"
+    epochs = 100 * datasets["math"]["share"]
+    assert f"math: {datasets['math']['share']:.2%} of the data, {epochs:.2f} epochs" in err
+
+
+def test_it_writes_a_file(arguments: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "out" / "mix.yaml"
+    options = ["--format", "olmo-core", "--out", str(file), "--mixture", "prior"]
+    assert main([*arguments, *options]) == 0
+    text = file.read_text()
+    assert text.startswith("# prior data shares of study 'mix', 12 trials\n")
+    shares = {s["source_name"]: s["target_ratio"] for s in yaml.safe_load(text)["sources"]}
+    assert shares["web"] == pytest.approx(1 / 3 + 0.5 * 2 / 3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--format", "axolotl"], "megatron"),
+        (["--format", "json", "--example-tokens", "web"], "NAME=N"),
+        (["--format", "json", "--example-tokens", "web=5"], "code, math"),
+        (["--format", "json", "--paths", "/data"], "{dataset}"),
+        (["--format", "json", "--out", "/proc/no/mix.json"], "--out"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], options: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, *options]) == 2
+    out, err = capsys.readouterr()
+    last = err.splitlines()[-1]
+    assert named in last and "error:" in last and "Traceback" not in err and out == ""
+
+
+def test_the_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    shown = capsys.readouterr().out
+    assert all(kind in shown for kind in FORMATS)
