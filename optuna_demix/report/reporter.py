@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from optuna_demix._predictions import VIOLATION_ATTR, prediction_attrs, violation
-from optuna_demix.report._lease import Turn
+from optuna_demix.report._turn import Turn
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -34,7 +34,7 @@ class Reporter:
     """Writes predictions to trials, and now and then the report to the study.
 
     A report costs a fit, seconds to minutes between two trials of one worker; see
-    :class:`~optuna_demix.report._lease.Turn` for who writes it and when. Nothing that goes wrong
+    :class:`~optuna_demix.report._turn.Turn` for who writes it and when. Nothing that goes wrong
     here ends a worker or a trial.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.errors import StudyError
 from optuna_demix.report import dashboard
-from optuna_demix.report._lease import Turn
+from optuna_demix.report._turn import Turn
 from optuna_demix.report.data import gather
 from optuna_demix.report.note import write_note
 from optuna_demix.report.plots import figures

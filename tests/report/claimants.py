@@ -7,7 +7,7 @@ import sys
 
 import optuna
 
-from optuna_demix.report._lease import Turn
+from optuna_demix.report._turn import Turn
 
 
 def main(url: str, marker: str, rounds: int) -> None:

@@ -18,7 +18,7 @@ from report_studies import CAPABILITIES, COMPONENTS, make_study
 from optuna_demix.cli import main
 from optuna_demix.errors import DemixError
 from optuna_demix.report import ReportData, figures
-from optuna_demix.report._lease import CLAIM_PREFIX, Turn
+from optuna_demix.report._turn import CLAIM_PREFIX, Turn
 from optuna_demix.report.files import write_files
 
 pytestmark = pytest.mark.xdist_group("report")

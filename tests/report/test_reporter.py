@@ -9,7 +9,7 @@ import pytest
 from optuna_demix import DemixSampler, MixtureSpace
 from optuna_demix._fit import Fit
 from optuna_demix._predictions import violation
-from optuna_demix.report._lease import Turn
+from optuna_demix.report._turn import Turn
 from optuna_demix.report.reporter import MIN_TRIALS, Reporter
 
 pytestmark = pytest.mark.xdist_group("report")

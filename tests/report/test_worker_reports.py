@@ -15,7 +15,7 @@ from report_studies import CAPABILITIES, COMPONENTS, true_scores
 
 from optuna_demix import MixtureObjective, MixtureSpace
 from optuna_demix.config import StudyConfig, load_study_config
-from optuna_demix.report._lease import LAST_ATTR
+from optuna_demix.report._turn import LAST_ATTR
 from optuna_demix.worker import run_worker
 
 pytestmark = pytest.mark.xdist_group("report")
