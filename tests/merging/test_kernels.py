@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optuna_demix.merging import _kernels
-from optuna_demix.merging._kernels import Kernels, elected_sum, weighted_sum
+from optuna_demix.merging._kernels import Kernels, elected_sum, moved_base, weighted_sum
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 N, K, BLOCK = 3, 4, 128
@@ -46,6 +46,12 @@ def _elect(
     weights = torch.tensor(w, dtype=torch.float32)
     numbers = (weights, weights, torch.tensor(scale))
     Kernels(compiled=compiled).run(elected_sum, rows, out, *numbers, normalize)
+    return out
+
+
+def _move(rows: torch.Tensor, w: list[float], *, compiled: bool = False) -> torch.Tensor:
+    out = torch.full((len(rows), rows.shape[2]), torch.nan, dtype=rows.dtype)
+    Kernels(compiled=compiled).run(moved_base, rows, out, torch.tensor(w, dtype=torch.float32))
     return out
 
 
@@ -195,7 +201,7 @@ def can_compile() -> None:
 @pytest.mark.usefixtures("can_compile")
 class TestCompiled:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    @pytest.mark.parametrize("shape", [(1, 64), (5, 4096)])
+    @pytest.mark.parametrize("shape", [(1, 64), (5, 4096), (2, 63)])
     def test_it_gives_the_bits_of_the_eager_path(
         self, dtype: torch.dtype, shape: tuple[int, int]
     ) -> None:
@@ -203,11 +209,27 @@ class TestCompiled:
         rows = _rows(dtype, n=n, block=block)
         w = [0.11, 0.23, 0.31, 0.35]
         assert torch.equal(_sum(rows, w, compiled=True), _sum(rows, w))
+        assert torch.equal(_move(rows, w[:3], compiled=True), _move(rows, w[:3]))
         elected = _elect(rows, w[:3], scale=0.7)
         assert torch.equal(_elect(rows, w[:3], scale=0.7, compiled=True), elected)
 
-    def test_columns_of_a_larger_block_will_do(self) -> None:
-        rows = _rows(torch.float32, n=1, block=1024)[:, :, 128:320]
+    def test_pairs_of_bfloat16_are_rounded_to_even(self) -> None:
+        below = 1.0 + 2**-7
+        pairs = torch.tensor([[1.0, below], [below, below + 2**-7], [-1.0, -below]]).bfloat16()
+        rows = pairs[:, :, None].expand(3, 2, 64).contiguous()
+        merged = _sum(rows, [0.5, 0.5], compiled=True)
+        assert merged[:, 0].tolist() == [1.0, 1.0 + 2**-6, -1.0]
+        assert torch.equal(merged, _sum(rows, [0.5, 0.5]))
+
+    @pytest.mark.parametrize("scale", [1e38, -1e38, 1e-39, 0.0])
+    def test_pairs_of_bfloat16_overflow_and_underflow_alike(self, scale: float) -> None:
+        rows = _rows(torch.bfloat16, block=4096)
+        w = [scale, scale, 0.0, scale]
+        assert torch.equal(_sum(rows, w, compiled=True), _sum(rows, w))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_columns_of_a_larger_block_will_do(self, dtype: torch.dtype) -> None:
+        rows = _rows(dtype, n=1, block=1024)[:, :, 128:320]
         w = [0.1, 0.2, 0.3, 0.4]
         assert torch.equal(_sum(rows, w, compiled=True), _sum(rows.contiguous(), w))
 
