@@ -76,6 +76,10 @@ class MixtureObjective:
         weights: Weights of the capabilities in a single objective; ``None`` for one objective
             each.
 
+    Attributes:
+        model: The model.
+        scorer: The scorer.
+
     Raises:
         ConfigError: If model and space have different components.
     """
@@ -96,8 +100,8 @@ class MixtureObjective:
             )
         self.space = space
         self.capabilities = {name: list(items) for name, items in capabilities.items()}
-        self._model = model
-        self._scorer = scorer
+        self.model = model
+        self.scorer = scorer
         self._weights = None if weights is None else dict(weights)
         self._order = [space.components.index(name) for name in model.names]
 
@@ -105,13 +109,18 @@ class MixtureObjective:
         """Merge with weights (K,), in the order of the space or by component, and score."""
         if isinstance(weights, Mapping):
             weights = np.array([weights[name] for name in self.space.components])
-        self._model.merge(np.asarray(weights, dtype=float)[self._order])
-        benchmarks = self._scorer.score()
+        self.model.merge(np.asarray(weights, dtype=float)[self._order])
+        benchmarks = self.scorer.score()
         capabilities = {
             capability: float(np.mean([benchmarks[name] for name in names]))
             for capability, names in self.capabilities.items()
         }
         return Scores(benchmarks, capabilities)
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of all benchmarks."""
+        return [name for names in self.capabilities.values() for name in names]
 
     def values(self, scores: Scores) -> list[float]:
         """Objective values of scores: what a trial reports."""
