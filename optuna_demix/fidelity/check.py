@@ -160,12 +160,14 @@ def check_fidelity(
     again = _repeated(found, find_references(repeats, space)) if repeats is not None else None
     book = ScoreBook(config, space, device=device, report=report)
     tick = _Ticker(len(found) * (2 if again is None else 3), done)
+    # All files are checked before the first score is paid for.
+    opened = [book.open(reference) for reference in found]
+    opened_again = None if again is None else [book.open(reference) for reference in again]
     rows = []
     for i, reference in enumerate(found):
-        # The cheap check of its files first: a wrong model fails before a merge is paid for.
-        trained = tick(book.reference(reference))
+        trained = tick(book.reference(opened[i]))
         proxy = tick(book.proxy(reference.weights, name=f"reference {reference.name}"))
-        repeat = None if again is None else tick(book.reference(again[i]))
+        repeat = None if opened_again is None else tick(book.reference(opened_again[i]))
         rows.append(
             ScoredReference(
                 reference.name, reference.shares, reference.weights, proxy, trained, repeat

@@ -7,18 +7,35 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix.errors import ConfigError, DemixError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optuna_demix.config import StudyConfig
     from optuna_demix.fidelity.references import Reference
     from optuna_demix.merging.components import Component
     from optuna_demix.mixture import MixtureSpace
 
 Scores = dict[str, float]  # by benchmark, higher is better
+
+
+@dataclass(frozen=True)
+class OpenReference:
+    """A reference whose files were checked.
+
+    Attributes:
+        name: What to call it in messages.
+        component: Where its tensors lie.
+        digest: Digest of its tensors and config.
+    """
+
+    name: str
+    component: Component
+    digest: str
 
 
 class ScoreBook:
@@ -71,35 +88,39 @@ class ScoreBook:
 
         return self._remembered(["proxy", *facts], f"the proxy of {name}", score)
 
-    def reference(self, reference: Reference) -> Scores:
-        """Scores of a reference model.
+    def open(self, reference: Reference) -> OpenReference:
+        """Check a reference's files against the components, its weights unread.
 
         Raises:
             ComponentError: If its architecture, tensors or tokenizer are not the components'.
         """
-        component, digest = self._opened(reference)
+        from optuna_demix.merging import ComponentSet
+
+        first = self._objective.space.components[0]
+        label = f"reference {reference.name}"
+        opened = ComponentSet.open(
+            {first: self._config.component_path(first), label: reference.path},
+            trust_remote_code=self._config.scoring.trust_remote_code,
+        )
+        cache = self._folder.parent / "digests.json"
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        return OpenReference(label, opened.components[1], opened.digests(cache=cache)[label])
+
+    def reference(self, opened: OpenReference) -> Scores:
+        """Scores of a reference model.
+
+        Raises:
+            ComponentError: If a tensor holds NaN or infinity, or cannot be read.
+        """
         dtype = self._fingerprint["merging"]["dtype"]
 
         def score() -> Scores:
             from optuna_demix.merging._whole import load_whole
 
-            load_whole(component, self._objective.model)  # type: ignore[arg-type]
+            load_whole(opened.component, self._objective.model)  # type: ignore[arg-type]
             return self._objective.scorer.score()
 
-        return self._remembered(["model", dtype, digest], f"reference {reference.name}", score)
-
-    def _opened(self, reference: Reference) -> tuple[Component, str]:
-        """The reference as one of a set with the first component: their mutual check."""
-        from optuna_demix.merging import ComponentSet
-
-        first = self._objective.space.components[0]
-        label = f"reference {reference.name}"
-        cache = self._config.run_path / "fidelity" / "digests.json"
-        opened = ComponentSet.open(
-            {first: self._config.component_path(first), label: reference.path},
-            trust_remote_code=self._config.scoring.trust_remote_code,
-        )
-        return opened.components[1], opened.digests(cache=cache)[label]
+        return self._remembered(["model", dtype, opened.digest], opened.name, score)
 
     def _remembered(self, facts: Sequence[Any], name: str, score: Callable[[], Scores]) -> Scores:
         key = hashlib.sha256(
