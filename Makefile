@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install quickstart test test-slow lint format bench clean
+.PHONY: help install quickstart test test-slow test-faults lint format bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -21,10 +21,13 @@ quickstart: install  ## Search a mixture of five real domains on this machine (a
 	PATH="$(abspath $(BIN)):$$PATH" sh studies/quickstart/run.sh
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults'
 
 test-slow: install  ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not faults'
+
+test-faults: install  ## Kill workers, restart databases, cut networks, for minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
@@ -38,6 +41,7 @@ format: install  ## Mend style
 bench: install  ## Run the benchmarks in their quick form (DATA=folder of the RegMix rows)
 	@test -n "$(DATA)" || { echo "bench: give the folder of the RegMix rows: make bench DATA=DIR"; exit 2; }
 	$(BIN)/python benchmarks/surrogate_accuracy.py --data "$(DATA)" --quick
+	$(BIN)/python benchmarks/search_quality.py --quick
 
 clean:  ## Remove what runs have made
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

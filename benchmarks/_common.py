@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
-_PACKAGES = ("numpy", "scipy", "lightgbm", "optuna", "scikit-learn", "torch", "lm-eval")
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "lightgbm",
+    "optuna",
+    "cmaes",
+    "scikit-learn",
+    "torch",
+    "lm-eval",
+)
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from optuna_demix.objective import MixtureObjective
     from optuna_demix.sampler import DemixSampler
     from optuna_demix.surrogate import Surrogate
+    from optuna_demix.terminator import DemixTerminator
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DemixSampler",
+    "DemixTerminator",
     "Group",
     "MixtureObjective",
     "MixtureSpace",
@@ -31,6 +33,7 @@ __all__ = [
 
 _LAZY = {
     "DemixSampler": "optuna_demix.sampler",
+    "DemixTerminator": "optuna_demix.terminator",
     "MixtureObjective": "optuna_demix.objective",
     "Surrogate": "optuna_demix.surrogate",
 }

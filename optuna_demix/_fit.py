@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from optuna_demix.surrogate import Surrogate
-from optuna_demix.surrogate._acquire import Composite, finite_scores, nearest_distance
+from optuna_demix.surrogate._acquire import (
+    Composite,
+    feasible_first,
+    finite_scores,
+    nearest_distance,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from optuna_demix._history import Targets
+    from optuna_demix._history import Arrays, Targets
     from optuna_demix._joint_space import JointSpace
 
     FloatArray = NDArray[np.float64]
@@ -23,6 +29,24 @@ _REFINED = 64  # best candidates of the pool that a second generation grows arou
 _SCALES = (-2.7, -0.5)  # log10 of the share of data that a perturbation moves
 
 
+class Candidates(NamedTuple):
+    """Rows and what a fit predicts of them."""
+
+    X: FloatArray  # rows (n, d)
+    mean: FloatArray  # objective scores (n, m)
+    std: FloatArray  # their standard deviations (n, m)
+    limits: FloatArray  # constraint values (n, c) in units of their spread, feasible up to 0
+    limits_std: FloatArray  # their standard deviations (n, c)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Candidates:
+        """Some of the rows, by mask or index."""
+        return Candidates(*(array[rows] for array in self))
+
+    def join(self, other: Candidates) -> Candidates:
+        """These rows, then the others."""
+        return Candidates(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
+
 class Fit:
     """A surrogate fitted to the first trials of a study, with a pool of predicted candidates.
 
@@ -30,81 +54,98 @@ class Fit:
         kind: Kind of the surrogate.
         joint: The parameters of a row.
         targets: What is regressed, and how objectives follow from it.
-        X: Rows (n, d) of the trials.
-        Y: Their regressed scores (n, b), higher is better.
+        trials: The trials.
         seed: Seed of the surrogate and of the pool.
     """
 
     def __init__(
-        self,
-        kind: str,
-        joint: JointSpace,
-        targets: Targets,
-        X: FloatArray,
-        Y: FloatArray,
-        seed: int,
+        self, kind: str, joint: JointSpace, targets: Targets, trials: Arrays, seed: int
     ) -> None:
         self.joint = joint
         self.targets = targets
-        self.n_trials = len(X)
+        self.n_trials = len(trials.X)
         self.seed = seed
-        self.surrogate = Surrogate(kind, seed=seed % 2**31, n_mixture=joint.n_mixture)
-        self.surrogate.fit(X, finite_scores(Y))
-        self._trained_on = X
-        self.X: FloatArray = np.empty((0, joint.n_columns))
-        self.mean: FloatArray = np.empty((0, targets.mixing.shape[1]))
-        self.std: FloatArray = self.mean
-        self.reference: FloatArray = self.mean
+        self.trials = trials
+        self.surrogate = self._fitted(kind, trials.Y)
+        # Constraints are regressed like scores; what varies little is as strict as what does not.
+        known = np.isfinite(trials.C).any(axis=0)
+        C = finite_scores(trials.C[:, known]) if known.any() else trials.C[:, known]
+        self._limit_scale = np.maximum(np.nanstd(C, axis=0), 1e-12) if known.any() else np.ones(0)
+        self._limits = self._fitted(kind, C / self._limit_scale) if known.any() else None
+        self.pool = self.predict(np.empty((0, joint.n_columns)))
+        self.reference: FloatArray = self.pool.mean
 
-    def predict(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Means and standard deviations (n, m) of the objectives at rows (n, d)."""
+    def _fitted(self, kind: str, Y: FloatArray) -> Surrogate:
+        surrogate = Surrogate(kind, seed=self.seed % 2**31, n_mixture=self.joint.n_mixture)
+        return surrogate.fit(self.trials.X, finite_scores(Y))
+
+    @property
+    def noise(self) -> FloatArray:
+        """Standard deviation (m,) of an objective's score about its prediction."""
+        noise: FloatArray = np.sqrt(self.surrogate.noise_**2 @ self.targets.mixing**2)
+        return noise
+
+    def predict(self, X: FloatArray) -> Candidates:
+        """Predictions at rows (n, d)."""
         mixing = self.targets.mixing
         mean, std = self.surrogate.posterior(X)
-        return mean @ mixing, np.sqrt(std**2 @ mixing**2)
+        limits = limits_std = np.empty((len(X), 0))
+        if self._limits is not None:
+            limits, limits_std = self._limits.posterior(X)
+        # Benchmarks of one capability share what is not known of a mixture: their errors add up.
+        # Taken as independent they seemed to cancel, and searches stopped at local optima.
+        return Candidates(X, mean @ mixing, std @ np.abs(mixing), limits, limits_std)
 
     def grow_pool(
-        self, elite_merit: FloatArray, *, size: int = POOL, generations: int = 1
+        self,
+        composite: str | Sequence[float] = "rank",
+        *,
+        size: int = POOL,
+        generations: int = 1,
+        optimism: float = 1.0,
     ) -> None:
         """Fill the pool: fresh points, moves around the best trials, blends, and refinements.
 
         Args:
-            elite_merit: Merit (n,) of the trials the surrogate was fitted to.
+            composite: Merit of several objectives.
             size: Number of fresh points; the others are in proportion.
             generations: How often the best of the pool are grown around once more.
+            optimism: Standard deviations that are added to a mean to tell the best.
         """
         rng = np.random.default_rng([self.seed, 2])
         fresh = self.joint.sample(size, rng)
-        elites = self._trained_on[np.argsort(-elite_merit, kind="stable")[:_ELITES]]
+        V = finite_scores(self.trials.V)
+        merit = feasible_first(Composite(composite, V)(V), self.trials.C)
+        elites = self.trials.X[np.argsort(-merit, kind="stable")[:_ELITES]]
         grown = _around(elites, self.joint, size, rng)
         left, right = rng.integers(len(elites), size=(2, size // 4))
         blends = self.joint.blend(elites[left], elites[right], rng)
-        self.X = np.concatenate([fresh, grown, blends])
-        self.mean, self.std = self.predict(self.X)
+        self.pool = self.predict(np.concatenate([fresh, grown, blends]))
         # Ranks refer to what a random mixture would reach, however crowded the optimum becomes.
-        self.reference = self.mean[:size]
+        self.reference = self.pool.mean[:size]
+        ranked = Composite(composite, self.reference)
         for _ in range(generations):
-            merit = Composite("rank", self.reference)(self.mean + self.std)
-            best = self.X[np.argsort(-merit, kind="stable")[:_REFINED]]
-            refined = _around(best, self.joint, size // 2, rng)
-            mean, std = self.predict(refined)
-            self.X = np.concatenate([self.X, refined])
-            self.mean = np.concatenate([self.mean, mean])
-            self.std = np.concatenate([self.std, std])
+            pool = self.pool
+            merit = ranked(pool.mean + optimism * pool.std)
+            merit = feasible_first(merit, pool.limits - optimism * pool.limits_std)
+            best = pool.X[np.argsort(-merit, kind="stable")[:_REFINED]]
+            self.pool = pool.join(self.predict(_around(best, self.joint, size // 2, rng)))
 
-    def best_mean(self, merit: Composite, n: int, *, radius: float) -> FloatArray:
-        """Mean (d,) of the n best candidates that lie around the very best one.
+    def best_mean(self, merit: FloatArray, n: int, *, radius: float) -> FloatArray:
+        """Mean (d,) of the n best candidates of the pool that lie around the very best one.
 
         Their errors cancel in the mean. Only neighbours count: ranks can have several optima,
         and what lies halfway between two of them may be worse than both.
 
         Args:
-            merit: Merit of objective scores.
+            merit: Merit of the candidates.
             n: Number of candidates to average, at most.
             radius: Largest total variation from the best one.
         """
-        order = np.argsort(-merit(self.mean), kind="stable")
-        near = nearest_distance(self.X[order], self.X[order[:1]]) <= radius
-        mean: FloatArray = self.X[order[near][:n]].mean(axis=0)
+        X = self.pool.X
+        order = np.argsort(-merit, kind="stable")
+        near = nearest_distance(X[order], X[order[:1]]) <= radius
+        mean: FloatArray = X[order[near][:n]].mean(axis=0)
         return mean
 
 

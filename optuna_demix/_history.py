@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,16 @@ SCORE_PREFIX = "score:"
 
 OBJECTIVES_ATTR = "demix:objectives"
 """User attribute of a study: for each objective the benchmarks it averages, with weights."""
+
+
+class Row(NamedTuple):
+    """One finished trial."""
+
+    number: int
+    x: FloatArray  # (d,)
+    scores: FloatArray  # (b,)
+    values: FloatArray  # (m,)
+    constraints: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -83,55 +93,119 @@ class Targets:
         return np.asarray(trial.values, dtype=float) * self.signs
 
 
+class Arrays(NamedTuple):
+    """Finished trials by number."""
+
+    numbers: NDArray[np.int64]  # (n,); negative: trials of another study
+    X: FloatArray  # rows (n, d)
+    Y: FloatArray  # regressed scores (n, b), higher is better, NaN where one is missing
+    V: FloatArray  # objective values (n, m), higher is better
+    C: FloatArray  # constraint values (n, c), feasible at or below 0, NaN where unknown
+
+    def take(self, rows: slice | NDArray[np.intp]) -> Arrays:
+        """Some of the trials, by slice or index."""
+        return Arrays(self.numbers[rows], self.X[rows], self.Y[rows], self.V[rows], self.C[rows])
+
+    def before(self, number: int) -> Arrays:
+        """The trials with smaller numbers."""
+        end = int(np.searchsorted(self.numbers, number))
+        return self.first(end)
+
+    def first(self, n: int) -> Arrays:
+        """The first n trials."""
+        return self.take(slice(n))
+
+
 class History:
-    """Finished trials as arrays, grown in place as trials come.
+    """Finished trials as arrays, grown as trials come.
 
     Args:
         joint: The parameters of a row.
         targets: What is regressed.
+        warm: Rows of earlier studies: they come before all trials.
     """
 
-    def __init__(self, joint: JointSpace, targets: Targets) -> None:
+    def __init__(self, joint: JointSpace, targets: Targets, warm: Sequence[Row] = ()) -> None:
         self.joint = joint
         self.targets = targets
+        self.n_warm = len(warm)
+        self.constraints: tuple[str, ...] = ()
+        self.passed_over: list[int] = []
+        self.outside: list[int] = []
+        self.infinite: list[int] = []
+        self._open = 0  # all trials before this position of the list are finished and taken in
         self._seen: set[int] = set()
-        self._rows: dict[int, tuple[FloatArray, FloatArray, FloatArray]] = {}
+        self._arrays = self._stack([])
+        self._add([row._replace(number=i - len(warm)) for i, row in enumerate(warm)])
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take in trials; those seen before, unfinished or without a mixture are passed over."""
-        for trial in trials:
-            if trial.number in self._seen or not trial.state.is_finished():
+        """Take in trials of one study, sorted by number; each is looked at once when finished.
+
+        Trials that lack a part of the mixture go to ``passed_over``; those outside the
+        constraints to ``outside`` and those with infinite scores to ``infinite``, though they
+        are learned from.
+        """
+        new = []
+        for position in range(self._open, len(trials)):
+            trial = trials[position]
+            if not trial.state.is_finished():
                 continue
-            self._seen.add(trial.number)
-            if trial.state.name != "COMPLETE":
-                continue
-            row = self.joint.encode(trial)
-            scores = self.targets.read(trial)
-            if row is not None and scores is not None:
-                self._rows[trial.number] = (row, scores, self.targets.values(trial))
+            if trial.number not in self._seen:
+                self._seen.add(trial.number)
+                if trial.state.name == "COMPLETE":
+                    row = self._read(trial)
+                    new += [] if row is None else [row]
+            if position == self._open:
+                self._open += 1
+        self._add(new)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._arrays.numbers)
 
-    def arrays(self, *, before: int | None = None) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Rows X (n, d), regressed scores (n, b) and objective values (n, m), by trial number.
+    def arrays(self) -> Arrays:
+        """All rows by trial number. The arrays are shared: do not write to them."""
+        return self._arrays
 
-        Args:
-            before: Leave out trials with this number or a higher one.
-        """
-        numbers = self.numbers(before=before)
-        if not numbers:
-            return (
-                np.empty((0, self.joint.n_columns)),
-                np.empty((0, len(self.targets.mixing))),
-                np.empty((0, len(self.targets.signs))),
-            )
-        X, Y, V = zip(*(self._rows[number] for number in numbers), strict=True)
-        return np.stack(X), np.stack(Y), np.stack(V)
+    def _read(self, trial: FrozenTrial) -> Row | None:
+        row = self.joint.encode(trial)
+        scores = self.targets.read(trial)
+        if row is None or scores is None:
+            self.passed_over.append(trial.number)
+            return None
+        values = self.targets.values(trial)
+        if not self.joint.contains(row):
+            self.outside.append(trial.number)
+        if np.isinf(scores).any() or np.isinf(values).any():
+            self.infinite.append(trial.number)
+        return Row(trial.number, row, scores, values, trial.constraints)
 
-    def numbers(self, *, before: int | None = None) -> list[int]:
-        """Numbers of the trials in the arrays, in order."""
-        return sorted(n for n in self._rows if before is None or n < before)
+    def _add(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        keys = set(self.constraints).union(*(row.constraints for row in rows))
+        if len(keys) > len(self.constraints):
+            known = tuple(sorted(keys))
+            wider = np.full((len(self), len(known)), np.nan)
+            wider[:, [known.index(key) for key in self.constraints]] = self._arrays.C
+            self.constraints, self._arrays = known, self._arrays._replace(C=wider)
+        new = self._stack(rows)
+        joined = Arrays(*(np.concatenate(pair) for pair in zip(self._arrays, new, strict=True)))
+        if np.any(np.diff(joined.numbers[max(len(self) - 1, 0) :]) < 0):
+            order = np.argsort(joined.numbers, kind="stable")  # workers finish out of order
+            joined = joined.take(order)
+        self._arrays = joined
+
+    def _stack(self, rows: Sequence[Row]) -> Arrays:
+        n = len(rows)
+        b, m = self.targets.mixing.shape
+        C = np.array([[row.constraints.get(k, np.nan) for k in self.constraints] for row in rows])
+        return Arrays(
+            np.array([row.number for row in rows], dtype=np.int64),
+            np.array([row.x for row in rows], dtype=float).reshape(n, self.joint.n_columns),
+            np.array([row.scores for row in rows], dtype=float).reshape(n, b),
+            np.array([row.values for row in rows], dtype=float).reshape(n, m),
+            C.astype(float).reshape(n, len(self.constraints)),
+        )
 
 
 def objective_layout(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
+_LEAST_PRIOR = 1e-3  # share of a component the prior does without, where its logarithm is needed
 _NUDGE = 0.005  # size of the moves that tell two otherwise equal proposals apart
 
 
@@ -60,6 +61,15 @@ class JointSpace:
         """Names of the parameters that are merge weights."""
         return {name for space in self.spaces for name in space.param_names}
 
+    @property
+    def free(self) -> NDArray[np.bool_]:
+        """Merge weights (K,) that can be more than 0 and are not fixed."""
+        parts = [
+            (space.max_weights() > 0.0) & (space.max_weights() > space.min_weights())
+            for space in self.spaces
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
+
     def encode(self, trial: FrozenTrial) -> FloatArray | None:
         """Row (d,) of a trial, or None if it lacks a parameter or has one that does not fit."""
         row = np.empty(self.n_columns)
@@ -68,16 +78,44 @@ class JointSpace:
             if weights is None or not np.all(np.isfinite(weights)):
                 return None
             row[columns] = weights
-        if self._transform is not None:
-            params = {}
-            for name, distribution in self.others.items():
-                if name not in trial.params:
-                    return None
-                if not distribution._contains(distribution.to_internal_repr(trial.params[name])):
-                    return None
-                params[name] = trial.params[name]
-            row[self.n_mixture :] = self._transform.transform(params)
+        tail = self.encode_others(trial.params)
+        if tail is None:
+            return None
+        row[self.n_mixture :] = tail
         return row
+
+    def encode_others(self, params: Mapping[str, Any]) -> FloatArray | None:
+        """Columns (d - K,) of the other parameters; None if one is missing or does not fit."""
+        if self._transform is None:
+            return np.empty(0)
+        for name, distribution in self.others.items():
+            if name not in params:
+                return None
+            if not distribution._contains(distribution.to_internal_repr(params[name])):
+                return None
+        tail: FloatArray = self._transform.transform({name: params[name] for name in self.others})
+        return tail
+
+    def contains(self, row: FloatArray) -> bool:
+        """Whether the mixtures of a row (d,) lie within their constraints."""
+        return all(
+            bool(space.contains(row[columns], atol=1e-6))
+            for space, columns in zip(self.spaces, self._slices, strict=True)
+        )
+
+    def divergence(self, X: FloatArray) -> FloatArray:
+        """Kullback-Leibler divergence (n,) of the mixtures of rows (n, d) from their priors, nats.
+
+        A component the prior does without counts as if it had a share of 1e-3 there, so that the
+        divergence stays finite.
+        """
+        total = np.zeros(len(X))
+        for space, columns in zip(self.spaces, self._slices, strict=True):
+            weights = np.maximum(X[:, columns], 0.0)
+            prior = np.maximum(space.prior, _LEAST_PRIOR)
+            logs = np.log(np.maximum(weights, 1e-300)) - np.log(prior / prior.sum())
+            total += np.where(weights > 0.0, weights * logs, 0.0).sum(axis=1)
+        return total
 
     def encode_params(self, params: Mapping[str, Any]) -> FloatArray | None:
         """Row (d,) of a dict of parameters as :meth:`decode` makes it, or None if incomplete."""
@@ -130,9 +168,9 @@ class JointSpace:
     def blend(self, A: FloatArray, B: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Random points (n, d) on the segments from A to B; the others come from A or B."""
         t = rng.random((len(A), 1))
-        blended = (1 - t) * A + t * B
-        tail = slice(self.n_mixture, None)
-        blended[:, tail] = np.where(t < 0.5, A[:, tail], B[:, tail])
+        blended = np.where(t < 0.5, A, B)
+        for space, columns in zip(self.spaces, self._slices, strict=True):
+            blended[:, columns] = space.blend(A[:, columns], B[:, columns], t, rng)
         return blended
 
     def nudge(self, row: FloatArray, rng: np.random.Generator) -> FloatArray:

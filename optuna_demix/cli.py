@@ -1,7 +1,7 @@
 """The ``optuna-demix`` command: arguments, progress, exit codes.
 
 Exit status: 0 done, 1 a worker gave up after failures, 2 a mistake that the user can mend,
-130 interrupted.
+130 interrupted, 143 asked to stop by SIGTERM: schedulers then know that there is work left.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna_demix.errors import DemixError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from optuna_demix.config import StudyConfig
+    from optuna_demix.merging import Arena
 
 _DESCRIPTION = """\
 Search pre-training data mixtures with merged-model proxies, in an Optuna study.
@@ -43,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    if argv is None:
+        hide_password()
     parser = _parser()
     arguments = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] | None = getattr(arguments, "run", None)
@@ -77,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_worker(commands)
     _add_recommend(commands)
     _add_fidelity(commands)
+    _add_proxy(commands)
+    _add_arena(commands)
+    _add_report(commands)
     return parser
 
 
@@ -100,7 +107,12 @@ def _command(
 
 
 def _add_storage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--storage", metavar="URL", help="database; default: OPTUNA_STORAGE")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database, grpc://host:port, journal.log, or @FILE that holds it; default: "
+        "OPTUNA_STORAGE",
+    )
     parser.add_argument("--study-name", metavar="NAME", required=True, help="study in it")
 
 
@@ -167,10 +179,24 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--timeout", type=_seconds, metavar="S", help="start no trial after S seconds"
     )
     parser.add_argument(
+        "--until-converged",
+        action="store_true",
+        help="stop when further trials are expected to gain less than their noise",
+    )
+    parser.add_argument(
         "--n-workers", type=_positive, default=1, metavar="W", help="processes on this host"
     )
     parser.add_argument("--seed", type=int, help="instead of the study's own seed")
+    parser.add_argument(
+        "--stop-grace",
+        type=_seconds,
+        metavar="S",
+        help="after SIGTERM hand the trial back if it is not done in S seconds (default: 20)",
+    )
     _add_device(parser)
+    parser.add_argument(
+        "--no-dashboard", action="store_true", help="write no plots and note for optuna-dashboard"
+    )
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
 
 
@@ -213,6 +239,67 @@ def _add_fidelity(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--plots", metavar="DIR", help="write a scatter plot per capability (SVG)")
     _add_device(parser)
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _add_proxy(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    help_line = "serve a database to many workers through Optuna's gRPC proxy"
+    parser = commands.add_parser(
+        "proxy",
+        help=help_line,
+        description=f"{help_line[0].upper()}{help_line[1:]}.",
+        epilog="example:\n  optuna-demix proxy --storage postgresql://user@host/db --port 13000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--storage", metavar="URL", help="database; default: OPTUNA_STORAGE")
+    parser.add_argument("--host", default="localhost", help="address to listen on")
+    parser.add_argument("--port", type=_count, default=13000, help="port to listen on")
+    parser.add_argument(
+        "--threads", type=_positive, default=10, metavar="N", help="calls served at once"
+    )
+    parser.set_defaults(run=_proxy)
+
+
+def _add_arena(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    help_line = "build, show, verify or remove the file that holds a study's components"
+    parser = commands.add_parser(
+        "arena",
+        help=help_line,
+        description=f"{help_line[0].upper()}{help_line[1:]}. Workers build it by themselves.",
+        epilog="example:\n  optuna-demix arena build studies/quickstart/study.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    study = "studies/quickstart/study.yaml"
+    for name, run, help_line in (
+        ("build", _arena_build, "build the arena, or go on with a build that was killed"),
+        ("info", _arena_info, "show what the arena holds and whether it is up to date"),
+        ("verify", _arena_verify, "compare all of the arena with its checksums"),
+        ("clear", _arena_clear, "remove the arena; the components stay"),
+    ):
+        action = _command(actions, name, run, help_line, f"optuna-demix arena {name} {study}")
+        if name in ("build", "verify"):
+            action.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "report",
+        _report,
+        "draw what a study has found: a page of plots and a note",
+        "optuna-demix report studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "--study-name mix --dashboard",
+    )
+    _add_storage(parser)
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for report.html and report.md; default: run_dir/report, "
+        "none with --dashboard",
+    )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="show plots and note in optuna-dashboard"
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -274,7 +361,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _worker(arguments: argparse.Namespace) -> int:
     from optuna_demix.config import load_study_config
     from optuna_demix.study import storage_url
-    from optuna_demix.worker import is_one_of_several, run_worker, run_workers
+    from optuna_demix.worker import STOP_GRACE_S, is_one_of_several, run_worker, run_workers
 
     config = load_study_config(arguments.study)
     storage = storage_url(arguments.storage)
@@ -282,10 +369,12 @@ def _worker(arguments: argparse.Namespace) -> int:
     if arguments.n_workers > 1:
         passed = [arguments.study, "--study-name", arguments.study_name]
         passed += ["--device", arguments.device]
-        for flag in ("n_trials", "timeout", "seed"):
+        for flag in ("n_trials", "timeout", "seed", "stop_grace"):
             value = getattr(arguments, flag)
             if value is not None:
                 passed += [f"--{flag.replace('_', '-')}", str(value)]
+        passed += ["--until-converged"] if arguments.until_converged else []
+        passed += ["--no-dashboard"] if arguments.no_dashboard else []
         return run_workers(
             passed,
             config=config,
@@ -301,17 +390,21 @@ def _worker(arguments: argparse.Namespace) -> int:
         study_name=arguments.study_name,
         n_trials=arguments.n_trials,
         timeout=arguments.timeout,
+        until_converged=arguments.until_converged,
         device=arguments.device,
         seed=arguments.seed,
+        stop_grace=STOP_GRACE_S if arguments.stop_grace is None else arguments.stop_grace,
+        dashboard=not arguments.no_dashboard,
         progress=not arguments.no_progress,
         report=_say,
     )
-    done = f"{report.complete} trials completed, {report.failed} failed; {report.stopped}"
+    pruned = f"{report.pruned} dropped early, " if report.pruned else ""
+    done = f"{report.complete} trials completed, {pruned}{report.failed} failed; {report.stopped}"
     if not report.healthy:
         print(f"optuna-demix: error: {done}", file=sys.stderr)
         return 1
     _say(done)
-    return 0
+    return 128 + report.signum if report.signum else 0
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
@@ -325,6 +418,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
         differences,
         load_study,
         storage_url,
+        warm_start_of,
     )
 
     config = load_study_config(arguments.study)
@@ -340,6 +434,8 @@ def _recommend(arguments: argparse.Namespace) -> int:
         surrogate=config.sampler.surrogate,
         composite=composite_of(config),
         schedule=config.sampler.schedule,
+        kl=config.sampler.kl,
+        warm_start=warm_start_of(config, study._storage),
         seed=config.sampler.seed or 0,
     )
     if arguments.verify:
@@ -406,6 +502,140 @@ def _fidelity(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _proxy(arguments: argparse.Namespace) -> int:
+    import signal
+    import threading
+
+    from optuna_demix._storage import serve
+    from optuna_demix.study import storage_url
+
+    _quiet_optuna(quiet=True)
+    ended = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, lambda number, frame: ended.set())
+    with serve(
+        storage_url(arguments.storage),
+        host=arguments.host,
+        port=arguments.port,
+        n_threads=arguments.threads,
+    ) as port:
+        _say(f"proxy at grpc://{arguments.host}:{port}")
+        ended.wait()
+    return 0
+
+
+def _arena_build(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.worker import build_arena, open_components
+
+    config = load_study_config(arguments.study)
+    components = open_components(config, report=_say)
+    with _blocks("build", shown=not arguments.no_progress) as progress:
+        arena = build_arena(config, components, progress=progress)
+    print(f"{os.path.relpath(arena.path)}: {arena.nbytes / 1e9:.2f} GB, key {arena.key[:16]}")
+    return 0
+
+
+def _arena_info(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.worker import merge_method, open_components
+
+    config = load_study_config(arguments.study)
+    arena = _open_arena(config)
+    dtype = str(arena.dtype).removeprefix("torch.")
+    rows = "components and their base" if arena.preparation.base else "components"
+    print(f"{os.path.relpath(arena.path)}: {arena.nbytes / 1e9:.2f} GB, key {arena.key[:16]}")
+    print(f"  {len(arena.names)} {rows}: {', '.join(arena.names)}")
+    print(f"  {arena.n_parameters:,} parameters each, {dtype}, in ", end="")
+    print(f"{arena.layout.n_blocks:,} blocks of {arena.layout.block_size:,}")
+    if arena.preparation.sparsity is not None:
+        rule = arena.preparation.sparsity
+        print(f"  task vectors sparsified by {rule.rule}, density {rule.density:g}")
+    try:
+        method, merging = merge_method(config), config.merging
+        changed = arena.differences(open_components(config), method=method, dtype=merging.dtype)
+    except DemixError as error:
+        print(f"  cannot be compared with the study's components: {error}")
+        return 0
+    print(f"  {'stale: ' + '; '.join(changed) if changed else 'up to date'}")
+    return 0
+
+
+def _arena_verify(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+
+    arena = _open_arena(load_study_config(arguments.study))
+    with _blocks("verify", shown=not arguments.no_progress) as progress:
+        arena.verify(progress=progress)
+    print(f"{os.path.relpath(arena.path)}: all {arena.layout.n_blocks:,} blocks are as built")
+    return 0
+
+
+def _arena_clear(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.worker import require_merging
+
+    path = load_study_config(arguments.study).arena_path
+    require_merging()
+    from optuna_demix.merging import Arena
+
+    freed = Arena.clear(path)
+    print(f"{os.path.relpath(path)}: {freed / 1e9:.2f} GB freed" if freed else "nothing to remove")
+    return 0
+
+
+def _open_arena(config: StudyConfig) -> Arena:
+    from optuna_demix.worker import require_merging
+
+    if not config.arena_path.exists():
+        raise DemixError(
+            f"{config.source}: there is no arena at {config.arena_path}; build it with "
+            "'optuna-demix arena build', or start a worker, which does"
+        )
+    require_merging()
+    from optuna_demix.merging import Arena
+
+    return Arena.open(config.arena_path)
+
+
+@contextmanager
+def _blocks(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar of an arena's blocks; yields the function that is told how many are done."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="block", disable=not shown, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from optuna_demix._config_space import space_of
+    from optuna_demix.config import load_study_config
+    from optuna_demix.report.write import write_report
+    from optuna_demix.study import check_directions, connect, load_study, storage_url
+
+    config = load_study_config(arguments.study)
+    space = space_of(config)
+    _quiet_optuna(quiet=True)
+    study = load_study(
+        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
+    )
+    check_directions(study, config)
+    folder = Path(arguments.out) if arguments.out else None
+    if folder is None and not arguments.dashboard:
+        folder = config.run_path / "report"
+    write_report(study, config, space, folder=folder, to_dashboard=arguments.dashboard)
+    if folder is not None:
+        _say(f"wrote {os.path.relpath(folder / 'report.html')} and report.md")
+    if arguments.dashboard:
+        _say("the dashboard shows it on the study's page")
+    return 0
+
+
 def _write(path: Path, text: str, flag: str = "--json") -> None:
     """Write a file as a whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -432,6 +662,30 @@ def _quiet_optuna(*, quiet: bool) -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if quiet:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def hide_password() -> None:
+    """Start this process anew without the storage URL in its arguments, which ``ps`` shows.
+
+    The URL goes into the environment, which other users cannot read. Nothing happens where it
+    has no password.
+    """
+    from optuna_demix._storage import STORAGE_ENV, mask_url
+
+    arguments, url = list(sys.argv[1:]), None
+    for i, argument in enumerate(arguments):
+        if argument == "--storage" and i + 1 < len(arguments):
+            url, removed = arguments[i + 1], slice(i, i + 2)
+        elif argument.startswith("--storage="):
+            url, removed = argument.partition("=")[2], slice(i, i + 1)
+        else:
+            continue
+        break
+    if url is None or mask_url(url) == url:
+        return
+    del arguments[removed]
+    command = [sys.executable, "-m", "optuna_demix", *arguments]
+    os.execve(sys.executable, command, {**os.environ, STORAGE_ENV: url})
 
 
 def _say(line: str) -> None:

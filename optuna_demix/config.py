@@ -22,9 +22,11 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
+from optuna_demix._merge_parameters import resolve
 from optuna_demix.errors import ConfigError
 
 
@@ -118,6 +120,7 @@ class MixtureConfig(_Strict):
     prior: dict[str, Annotated[float, Field(ge=0.0)]] | None = None
     lower: Share | dict[str, Share] = 0.0
     upper: Share | dict[str, Share] = 1.0
+    min_weight: Share = 0.0
     max_epochs: PositiveFloat | dict[str, PositiveFloat] | None = None
     budget: TokenCount | None = None
     groups: list[GroupConfig] = Field(default_factory=list)
@@ -148,36 +151,135 @@ class BenchmarkConfig(_Strict):
         return self.name or f"{self.task}/{self.metric}"
 
 
+class RacingConfig(_Strict):
+    """Scoring in blocks of items, so that a proxy which is losing can be dropped early.
+
+    Attributes:
+        blocks: Parts that every benchmark's items are dealt to, in a fixed shuffled order.
+        pruner: ``wilcoxon`` compares the blocks of a trial with those of the best one, pair by
+            pair; ``median`` its running mean with that of earlier trials.
+        p_threshold: Of the Wilcoxon test; smaller drops later.
+    """
+
+    blocks: Annotated[int, Field(ge=4)] = 24
+    pruner: Literal["wilcoxon", "median"] = "wilcoxon"
+    p_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+
+
 class ScoringConfig(_Strict):
-    """How lm-eval scores a proxy."""
+    """How lm-eval scores a proxy.
+
+    Attributes:
+        include_path: Directory of local tasks.
+        batch_size: Rows of one forward pass; ``auto`` begins with ``max_batch_size`` and halves
+            when memory runs out.
+        max_batch_size: Where ``auto`` begins; default 64.
+        max_length: Longest input in tokens; default: the model's own.
+        limit: Score the first items of every task only.
+        num_fewshot: Few-shot examples of every task; default: each task's own number.
+        seed: Of few-shot examples and of the order of items.
+        dtype: Of the model; default: that of the arena.
+        mixed_precision_dtype: Run forward passes under autocast to this dtype.
+        device_map: The device of the model where ``--device`` names none: ``auto``, ``cpu``,
+            ``cuda`` or ``cuda:<i>``.
+        shared_prefixes: Compute what requests begin with alike only once; faster, and equal up to
+            rounding.
+        racing: Score in blocks and drop losing proxies; needs a single objective.
+        trust_remote_code: Run code that comes with a component.
+        confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
+    """
 
     include_path: str | None = None
-    batch_size: PositiveInt = 32
+    batch_size: PositiveInt | Literal["auto"] = 32
+    max_batch_size: PositiveInt | None = None
     max_length: PositiveInt | None = None
     limit: PositiveInt | None = None
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     seed: int = 1234
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    mixed_precision_dtype: Literal["bfloat16", "float16"] | None = None
+    device_map: str | None = None
+    shared_prefixes: bool = False
+    racing: RacingConfig | None = None
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
 
+    @field_validator("device_map", mode="before")
+    @classmethod
+    def _one_device(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) or value in ("balanced", "balanced_low_0", "sequential"):
+            raise ValueError(
+                "a live model is one buffer on one device; name it (auto, cpu, cuda or cuda:<i>) "
+                "and lower dtype if the model does not fit"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _batch_size_fits(self) -> ScoringConfig:
+        if self.max_batch_size is not None and self.batch_size != "auto":
+            raise ValueError("'max_batch_size' belongs to 'batch_size: auto'; remove one of them")
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Rows of one forward pass."""
+        return (self.max_batch_size or 64) if self.batch_size == "auto" else self.batch_size
+
 
 class MergingConfig(_Strict):
-    """How components become a proxy."""
+    """How components become a proxy.
+
+    Attributes:
+        method: ``linear``, ``task_arithmetic``, ``ties``, ``dare_linear``, ``dare_ties``,
+            ``breadcrumbs``, ``della``, ``multislerp`` or ``karcher``. All but ``linear``,
+            ``karcher`` and ``multislerp`` (unless it has ``use_base``) need the study's ``base``.
+        parameters: Its parameters, as mergekit names them: ``{density: 0.5, lambda: 1.0}``.
+        dtype: Storage type of the arena and of proxies; default: the components' own.
+        arena: File of the arena; default ``<run_dir>/components.arena``.
+    """
 
     method: str = "linear"
+    parameters: dict[str, float | int | bool] = Field(default_factory=dict)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     arena: str | None = None
 
+    @model_validator(mode="after")
+    def _known_method(self) -> MergingConfig:
+        resolve(self.method, self.parameters)
+        return self
+
 
 class SamplerConfig(_Strict):
-    """Options of :class:`~optuna_demix.DemixSampler`."""
+    """Options of :class:`~optuna_demix.DemixSampler`.
+
+    Attributes:
+        warm_start: Names of earlier studies in the same database to learn from as well.
+    """
 
     surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "law"] | None = None
     schedule: Literal["continuous", "paper"] = "continuous"
     schedule_sizes: tuple[PositiveInt, ...] | None = None
-    n_startup_trials: PositiveInt | None = None
+    n_startup_trials: Annotated[int, Field(ge=0)] = 8
     composite: Literal["rank", "mean", "pareto"] | dict[str, float] = "rank"
+    exploration: Annotated[float, Field(ge=0.0)] = 1.0
+    kl: Annotated[float, Field(ge=0.0)] = 0.0
+    reevaluate: bool = False
+    warm_start: list[str] = Field(default_factory=list)
     seed: int | None = None
+
+
+class DashboardConfig(_Strict):
+    """What workers show in ``optuna-dashboard``, where that is installed.
+
+    Attributes:
+        push: Whether they write plots and the note.
+        interval: Least seconds between two updates.
+        growth: Least growth of the number of finished trials between them.
+    """
+
+    push: bool = True
+    interval: PositiveFloat = 300.0
+    growth: Annotated[float, Field(ge=0.0)] = 0.1
 
 
 class BudgetConfig(_Strict):
@@ -242,6 +344,7 @@ class StudyConfig(_Strict):
         scoring: How lm-eval is run.
         merging: How components are merged.
         sampler: Options of the sampler.
+        dashboard: What workers show in the dashboard.
         training: How models are trained, where they are.
     """
 
@@ -256,6 +359,7 @@ class StudyConfig(_Strict):
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
     merging: MergingConfig = Field(default_factory=MergingConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    dashboard: DashboardConfig = Field(default_factory=DashboardConfig)
     training: TrainingConfig | None = None
     _source: Path = Path("study.yaml")
 
@@ -300,6 +404,11 @@ class StudyConfig(_Strict):
         for capability, benchmarks in self.capabilities.items():
             if not benchmarks:
                 raise ValueError(f"capabilities.{capability}: no benchmark; add one or remove it")
+        if self.scoring.racing is not None and self.objective != "composite":
+            raise ValueError(
+                "scoring.racing: Optuna prunes trials of a single objective only; set "
+                "'objective: composite' or remove 'racing'"
+            )
         if isinstance(self.sampler.composite, dict):
             for name in self.sampler.composite:
                 if name not in self.capabilities:
@@ -515,6 +624,7 @@ def mixture_arguments(config: StudyConfig) -> Mapping[str, Any]:
         "prior": mixture.prior,
         "lower": mixture.lower,
         "upper": mixture.upper,
+        "min_weight": mixture.min_weight,
         "composition": {name: config.composition_of(name) for name in config.components},
         "tokens": {name: data.tokens for name, data in config.datasets.items() if data.tokens},
         "budget": mixture.budget,

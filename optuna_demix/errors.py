@@ -29,3 +29,7 @@ class TaskError(DemixError):
 
 class StudyError(DemixError):
     """An Optuna study or storage that does not fit the ``study.yaml``."""
+
+
+class StorageLostError(StudyError):
+    """A storage that did not answer for as long as a worker waits for it."""

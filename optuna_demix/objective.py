@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 FAILURE_ATTR = "fail_reason"
 """User attribute of a failed trial: why it failed."""
+
+PARTIAL_PREFIX = "partial:"
+"""Prefix of the user attributes of a pruned trial: a benchmark's score on the items so far."""
+
+ITEMS_PREFIX = "items:"
+"""Prefix of the user attributes of a pruned trial: how many items these are."""
+
+BLOCKS_ATTR = "demix:blocks"
+"""User attribute of a raced trial: of every benchmark its score on each block of items."""
 
 
 class Model(Protocol):
@@ -38,6 +47,33 @@ class Scorer(Protocol):
 
     def score(self) -> dict[str, float]:
         """Score of each benchmark for the model as it is, higher is better."""
+
+
+class Lap(Protocol):
+    """What is known of a proxy after a block of items."""
+
+    @property
+    def block(self) -> Mapping[str, float]:
+        """Score of each benchmark on this block alone."""
+
+    @property
+    def so_far(self) -> Mapping[str, float]:
+        """Score of each benchmark on all items up to here."""
+
+    @property
+    def items(self) -> Mapping[str, int]:
+        """Number of items of each benchmark up to here."""
+
+    @property
+    def last(self) -> bool:
+        """Whether these are all items."""
+
+
+class RacingScorer(Scorer, Protocol):
+    """A scorer that can stop early."""
+
+    def race(self) -> Iterator[Lap]:
+        """Score the model as it is block by block."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +111,18 @@ class MixtureObjective:
         capabilities: Benchmarks of each capability.
         weights: Weights of the capabilities in a single objective; ``None`` for one objective
             each.
+        racing: Score in blocks and ask the study's pruner after each; the scorer must be able to.
+            What is reported: each ``"block"``'s own value, for
+            :class:`optuna.pruners.WilcoxonPruner`, or the running ``"mean"``, for other pruners.
+            A trial that is pruned keeps ``partial:<benchmark>`` and ``items:<benchmark>``.
 
     Attributes:
         model: The model.
         scorer: The scorer.
 
     Raises:
-        ConfigError: If model and space have different components.
+        ConfigError: If model and space have different components, or several objectives are to
+            be raced.
     """
 
     def __init__(
@@ -92,7 +133,13 @@ class MixtureObjective:
         capabilities: Mapping[str, Sequence[str]],
         *,
         weights: Mapping[str, float] | None = None,
+        racing: Literal["block", "mean"] | None = None,
     ) -> None:
+        if racing is not None and weights is None and len(capabilities) > 1:
+            raise ConfigError(
+                f"racing needs a single objective, not {len(capabilities)}: Optuna does not prune "
+                "trials of several; give the capabilities weights or leave racing off"
+            )
         if sorted(model.names) != sorted(space.components):
             raise ConfigError(
                 f"the model merges {', '.join(model.names)} but the mixture weighs "
@@ -102,20 +149,26 @@ class MixtureObjective:
         self.capabilities = {name: list(items) for name, items in capabilities.items()}
         self.model = model
         self.scorer = scorer
+        self._racing = racing
         self._weights = None if weights is None else dict(weights)
         self._order = [space.components.index(name) for name in model.names]
 
     def score(self, weights: NDArray[np.float64] | Mapping[str, float]) -> Scores:
         """Merge with weights (K,), in the order of the space or by component, and score."""
+        self._merge(weights)
+        return self._scores(self.scorer.score())
+
+    def _merge(self, weights: NDArray[np.float64] | Mapping[str, float]) -> None:
         if isinstance(weights, Mapping):
             weights = np.array([weights[name] for name in self.space.components])
         self.model.merge(np.asarray(weights, dtype=float)[self._order])
-        benchmarks = self.scorer.score()
+
+    def _scores(self, benchmarks: Mapping[str, float]) -> Scores:
         capabilities = {
             capability: float(np.mean([benchmarks[name] for name in names]))
             for capability, names in self.capabilities.items()
         }
-        return Scores(benchmarks, capabilities)
+        return Scores(dict(benchmarks), capabilities)
 
     @property
     def benchmarks(self) -> list[str]:
@@ -137,11 +190,15 @@ class MixtureObjective:
 
         Returns:
             One value for each objective, or a single number where there is one.
+
+        Raises:
+            optuna.TrialPruned: If it is raced and the study's pruner drops it.
         """
         layout = self.layout()
         if trial.study.user_attrs.get(OBJECTIVES_ATTR) != layout:
             trial.study.set_user_attr(OBJECTIVES_ATTR, layout)
-        scores = self.score(self.space.suggest(trial))
+        weights = self.space.suggest(trial)
+        scores = self.score(weights) if self._racing is None else self._race(trial, weights)
         bad = [name for name, score in scores.benchmarks.items() if not math.isfinite(score)]
         for name, score in scores.benchmarks.items():
             if math.isfinite(score):
@@ -152,6 +209,29 @@ class MixtureObjective:
         else:
             values = self.values(scores)
         return values[0] if len(values) == 1 else values
+
+    def _race(self, trial: Trial, weights: Mapping[str, float]) -> Scores:
+        """Score block by block, as far as the study's pruner lets it."""
+        from optuna import TrialPruned
+
+        self._merge(weights)
+        blocks: dict[str, list[float]] = {}
+        for step, lap in enumerate(cast("RacingScorer", self.scorer).race()):
+            for name, score in lap.block.items():
+                blocks.setdefault(name, []).append(score)
+            seen = lap.block if self._racing == "block" else lap.so_far
+            value = self.values(self._scores(seen))[0]
+            if not math.isfinite(value):  # a broken proxy: the trial will fail
+                return Scores({n: math.nan for n, s in seen.items() if not math.isfinite(s)}, {})
+            trial.report(value, step)
+            if not lap.last and trial.should_prune():
+                trial.set_user_attr(BLOCKS_ATTR, blocks)
+                for name, score in lap.so_far.items():
+                    trial.set_user_attr(PARTIAL_PREFIX + name, score)
+                    trial.set_user_attr(ITEMS_PREFIX + name, lap.items[name])
+                raise TrialPruned(f"dropped after {step + 1} blocks of items")
+        trial.set_user_attr(BLOCKS_ATTR, blocks)
+        return self._scores(lap.so_far)
 
 
 def capabilities_of(config: Any) -> dict[str, list[str]]:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optuna_demix._convergence import least_trials
 from optuna_demix.errors import StudyError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.study import Study
 
+    from optuna_demix._fit import Fit
+    from optuna_demix._history import Arrays
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.surrogate._validation import Validation
 
     FloatArray = NDArray[np.float64]
 
@@ -60,6 +64,9 @@ class Recommendation:
         accuracy: Out-of-fold rank correlation of the surrogate by benchmark; NaN where there are
             too few trials.
         composite: How objectives make one merit.
+        expected_gain: Composite that the most promising candidate is expected to add to the
+            recommended mixture.
+        noise: Standard deviation of one trial's composite about its prediction.
         merit: Merit (n,) of oriented objective scores (n, m), as it ranked the candidates.
     """
 
@@ -69,6 +76,8 @@ class Recommendation:
     n_trials: int
     accuracy: dict[str, float]
     composite: str
+    expected_gain: float
+    noise: float
     merit: Callable[[FloatArray], FloatArray] = field(repr=False, compare=False)
 
     @property
@@ -81,9 +90,16 @@ class Recommendation:
         """Data shares of the recommended mixture, by dataset: what to train on."""
         return self.mixtures["recommended"].data_shares
 
+    @property
+    def converged(self) -> bool:
+        """Whether the expected gain is below the noise, with 4 K + 8 trials of K components."""
+        enough = self.n_trials >= least_trials(len(self.merge_weights))
+        return enough and self.expected_gain <= self.noise
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it (NaN becomes ``None``)."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "merit"}
+        plain["converged"] = self.converged
         plain["mixtures"] = {name: asdict(mixture) for name, mixture in self.mixtures.items()}
         result: dict[str, Any] = _without_nan(plain)
         return result
@@ -125,7 +141,33 @@ class Recommendation:
         note += "; higher is better"
         if ranks:
             note += f"\nsurrogate: out-of-fold rank correlation {np.mean(ranks):.3f} (mean)"
+        state = "converged" if self.converged else "not converged"
+        note += f"\n{state}: further trials are expected to add {self.expected_gain:.4f} to the "
+        note += f"composite; the noise of one trial is {self.noise:.4f}"
         return f"{_table(['', *objectives, 'composite', ''], rows)}\n{note}"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A recommendation and what it was made of.
+
+    Attributes:
+        recommendation: The recommendation.
+        space: The mixture.
+        objectives: Names of the objectives, m of them.
+        fit: The surrogate, fitted to all rows, with its pool of candidates.
+        validation: Its held-out accuracy.
+        trials: The rows it was fitted to, those of earlier studies first.
+        n_warm: Number of rows of earlier studies.
+    """
+
+    recommendation: Recommendation
+    space: MixtureSpace
+    objectives: tuple[str, ...]
+    fit: Fit
+    validation: Validation
+    trials: Arrays
+    n_warm: int
 
 
 def recommend(
@@ -135,6 +177,8 @@ def recommend(
     surrogate: str | None = None,
     composite: str | Sequence[float] = "rank",
     schedule: str = "continuous",
+    kl: float = 0.0,
+    warm_start: Sequence[Study] = (),
     seed: int = 0,
 ) -> Recommendation:
     """Find the mixture with the best predicted merit.
@@ -150,6 +194,8 @@ def recommend(
         surrogate: Kind of the surrogate; default ``"auto"``, for the paper ``"lightgbm"``.
         composite: Merit of several objectives: ``"rank"``, ``"mean"`` or weights.
         schedule: ``"continuous"`` or ``"paper"``.
+        kl: Merit given up for each nat of divergence from the prior, as in ``DemixSampler``.
+        warm_start: Earlier studies to learn from as well, as in ``DemixSampler``.
         seed: Seed of the pool and the surrogate.
 
     Returns:
@@ -158,46 +204,78 @@ def recommend(
     Raises:
         StudyError: If the study has fewer than two finished trials with this mixture.
     """
+    return analyse(
+        study,
+        space,
+        surrogate=surrogate,
+        composite=composite,
+        schedule=schedule,
+        kl=kl,
+        warm_start=warm_start,
+        seed=seed,
+    ).recommendation
+
+
+def analyse(
+    study: Study,
+    space: MixtureSpace,
+    *,
+    surrogate: str | None = None,
+    composite: str | Sequence[float] = "rank",
+    schedule: str = "continuous",
+    kl: float = 0.0,
+    warm_start: Sequence[Study] = (),
+    seed: int = 0,
+) -> Analysis:
+    """As :func:`recommend`, with all that the recommendation was made of."""
+    from optuna_demix._convergence import converge
     from optuna_demix._fit import Fit
     from optuna_demix._history import History, Targets
     from optuna_demix._joint_space import JointSpace
+    from optuna_demix._warm_start import warm_rows
     from optuna_demix.sampler import PAPER_AVERAGE, PAPER_POOL, paper_best
-    from optuna_demix.surrogate._acquire import Composite, finite_scores
+    from optuna_demix.surrogate._acquire import Composite, feasible_first, finite_scores
 
     if composite == "pareto":
         composite = "rank"  # a single mixture is asked for
     joint = JointSpace([space], {})
     targets = Targets.of(study)
-    history = History(joint, targets)
+    warm = [
+        row
+        for earlier in warm_start
+        for row in warm_rows(earlier, joint, targets, own=earlier is study)[0]
+    ]
+    history = History(joint, targets, warm)
     history.update(study.get_trials(deepcopy=False))
-    if len(history) < _MIN_TRIALS:
+    if len(history) - history.n_warm < _MIN_TRIALS:
         raise StudyError(
-            f"study {study.study_name!r} has {len(history)} finished trials of this mixture "
-            f"({', '.join(space.components)}); run at least {_MIN_TRIALS}"
+            f"study {study.study_name!r} has {len(history) - history.n_warm} finished trials of "
+            f"this mixture ({', '.join(space.components)}); run at least {_MIN_TRIALS}"
         )
-    X, Y, V = history.arrays()
-    V = finite_scores(V)
+    trials = history.arrays()
     kind = surrogate or ("lightgbm" if schedule == "paper" else "auto")
-    fit = Fit(kind, joint, targets, X, Y, seed)
-    fit.grow_pool(Composite(composite, V)(V), size=_POOL, generations=_GENERATIONS)
+    fit = Fit(kind, joint, targets, trials, seed)
+    fit.grow_pool(composite, size=_POOL, generations=_GENERATIONS, optimism=0.0)
     # Ranks among random mixtures, as in the paper: those among the trials would depend on where
     # the search has crowded.
     merit = Composite(composite, fit.reference)
-    observed = merit(V)
+    outlook = converge(fit, merit, kl=kl)
     if schedule == "paper":
         final = paper_best(fit, composite, PAPER_POOL, PAPER_AVERAGE).mean(axis=0)
     else:
-        final = fit.best_mean(merit, _AVERAGE, radius=_RADIUS)
-    best_index = int(np.argmax(observed))
+        final = fit.best_mean(outlook.merit, _AVERAGE, radius=_RADIUS)
+    observed = feasible_first(merit(finite_scores(trials.V)), trials.C)[history.n_warm :]
+    best_index = history.n_warm + int(np.argmax(observed))
     rows = {
         "prior": np.asarray(space.prior),
         "uniform": space.project(np.full(len(space.components), 1.0 / len(space.components))),
-        "best_trial": X[best_index],
+        "best_trial": trials.X[best_index],
         "recommended": space.project(final),
     }
     stacked = np.stack(list(rows.values()))
-    mean, std = fit.predict(stacked)
-    names = _objective_names(study)
+    predicted = fit.predict(stacked)
+    mean, std = predicted.mean, predicted.std
+    names = objective_names_of(study)
     mixtures = {
         name: _mixture(
             space, rows[name], names, mean[i] * targets.signs, std[i], float(merit(mean[[i]])[0])
@@ -205,15 +283,18 @@ def recommend(
         for i, name in enumerate(rows)
     }
     validation = fit.surrogate.validate()
-    return Recommendation(
+    recommendation = Recommendation(
         study_name=study.study_name,
         mixtures=mixtures,
-        best_trial=history.numbers()[best_index],
+        best_trial=int(trials.numbers[best_index]),
         n_trials=len(history),
+        expected_gain=outlook.expected_gain,
+        noise=outlook.noise,
         accuracy=dict(zip(targets.benchmarks or names, validation.spearman.tolist(), strict=True)),
         composite=composite if isinstance(composite, str) else "weighted mean",
         merit=merit,
     )
+    return Analysis(recommendation, space, tuple(names), fit, validation, trials, history.n_warm)
 
 
 def verify(
@@ -271,7 +352,8 @@ def _mixture(
     )
 
 
-def _objective_names(study: Study) -> list[str]:
+def objective_names_of(study: Study) -> list[str]:
+    """Names of a study's objectives: its metric names, else ``value`` or ``value 0`` and so on."""
     names = study.metric_names
     if names is not None:
         return list(names)

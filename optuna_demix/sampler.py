@@ -15,14 +15,16 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
 from optuna_demix._fit import POOL, Fit
-from optuna_demix._history import History, Targets
+from optuna_demix._history import History, Row, Targets
 from optuna_demix._joint_space import JointSpace
+from optuna_demix._warm_start import warm_rows
 from optuna_demix.errors import ConstraintError
 from optuna_demix.mixture import MixtureSpace
 from optuna_demix.surrogate import Surrogate
 from optuna_demix.surrogate._acquire import (
     Composite,
     best_untaken,
+    feasible_first,
     finite_scores,
     nearest_distance,
     pareto_weights,
@@ -41,6 +43,13 @@ PROPOSAL_ATTR = "demix:proposal"
 """System attribute of a trial: the parameters it was given, so that other workers see them whole
 while it runs, and a retried trial gets the same ones."""
 
+_TRIED = 4  # trials in which a component must have taken part before it can be judged
+_MOVES = 4  # proposals of one trial, where other workers keep choosing the same
+_NUDGES = 8  # tries to tell a proposal apart without coming close to another
+_ALL_FAILED = 4  # finished trials without a score after which it is worth a warning
+_EVALUATIONS = 3  # of one mixture, with reevaluate
+_SAME = 1e-9  # total variation below which two mixtures are the same
+
 PAPER_SIZES = (64, 32, 16)  # trials of each iteration (paper, section 4.1; CLIMB's schedule)
 PAPER_POOL = 200_000  # candidates that each iteration ranks
 PAPER_TOP = 1280  # best candidates an iteration draws its trials from
@@ -56,7 +65,8 @@ class DemixSampler(BaseSampler):
     same sequence. All state is rebuilt from the storage.
 
     Parameters beside the mixture join the surrogate where the search space is static; dynamic
-    ones go to ``independent_sampler``.
+    ones go to ``independent_sampler``. Constraints set by ``Trial.set_constraint`` are learned
+    like scores: mixtures that the surrogate expects to break one come last.
 
     Example:
         .. code-block:: python
@@ -79,8 +89,8 @@ class DemixSampler(BaseSampler):
     Args:
         space: The mixture, or several mixtures with different names.
         seed: Seed of everything that is random. Workers may share it.
-        n_startup_trials: Finished trials before the surrogate is used; default: 2 d for d
-            parameters, at least 8 and at most 16 + d / 2. Unused by ``schedule="paper"``.
+        n_startup_trials: Finished trials before the surrogate is used. Unused by
+            ``schedule="paper"``.
         surrogate: Kind of :class:`~optuna_demix.surrogate.Surrogate`; default ``"auto"``, and
             the published ``"lightgbm"`` with ``schedule="paper"``.
         schedule: ``"continuous"`` refits as trials finish. ``"paper"`` works in iterations: the
@@ -94,6 +104,14 @@ class DemixSampler(BaseSampler):
             drawn by ``independent_sampler``.
         exploration: Size of the bonus on the surrogate's standard deviation.
         min_distance: Smallest total variation between a proposal and any other trial.
+        kl: Merit that is given up for each nat of Kullback-Leibler divergence between the
+            mixture and its prior: with 0.1, a mixture at 1 nat must beat a further tenth of all
+            random ones. Give ``recommend`` the same.
+        reevaluate: For noisy scores: evaluate the best trial's mixture again, up to three times
+            in all, while its score exceeds its prediction by more than the noise. Such a trial
+            repeats an earlier one exactly, whatever ``min_distance``.
+        warm_start: Earlier studies whose trials are learned from as well. Components they did
+            not have count as weight 0.
         schedule_sizes: Trials of each iteration of ``schedule="paper"``; the last one repeats.
         pool_size: Candidates ranked in each iteration of ``schedule="paper"``.
 
@@ -106,7 +124,7 @@ class DemixSampler(BaseSampler):
         space: MixtureSpace | Sequence[MixtureSpace],
         *,
         seed: int | None = None,
-        n_startup_trials: int | None = None,
+        n_startup_trials: int = 8,
         surrogate: str | None = None,
         schedule: Literal["continuous", "paper"] = "continuous",
         composite: str | Sequence[float] = "rank",
@@ -114,6 +132,9 @@ class DemixSampler(BaseSampler):
         warn_independent_sampling: bool = True,
         exploration: float = 1.0,
         min_distance: float = 1e-3,
+        kl: float = 0.0,
+        reevaluate: bool = False,
+        warm_start: Sequence[Study] = (),
         schedule_sizes: Sequence[int] = PAPER_SIZES,
         pool_size: int = PAPER_POOL,
     ) -> None:
@@ -125,10 +146,10 @@ class DemixSampler(BaseSampler):
             )
         if schedule not in ("continuous", "paper"):
             raise ValueError(f"schedule must be 'continuous' or 'paper', got {schedule!r}")
-        if n_startup_trials is not None and n_startup_trials < 0:
+        if n_startup_trials < 0:
             raise ValueError(f"n_startup_trials must not be negative, got {n_startup_trials}")
-        if exploration < 0 or min_distance < 0:
-            raise ValueError("exploration and min_distance must not be negative")
+        if exploration < 0 or min_distance < 0 or kl < 0:
+            raise ValueError("exploration, min_distance and kl must not be negative")
         if not schedule_sizes or min(schedule_sizes) < 1 or pool_size < 1:
             raise ValueError("schedule_sizes and pool_size must be positive")
         kind = surrogate or ("lightgbm" if schedule == "paper" else "auto")
@@ -148,6 +169,9 @@ class DemixSampler(BaseSampler):
         self._warn_independent_sampling = warn_independent_sampling
         self._exploration = exploration
         self._min_distance = min_distance
+        self._kl = kl
+        self._reevaluate = reevaluate
+        self._warm_start = tuple(warm_start)
         self._schedule_sizes = tuple(int(size) for size in schedule_sizes)
         self._pool_size = pool_size
         self._entropy: int | None = None
@@ -202,10 +226,13 @@ class DemixSampler(BaseSampler):
         wants_mixture = any(name in mixture_names for name in search_space)
         spaces = self._spaces if wants_mixture else ()
         with self._lock:
-            state = self._state_of(study)
-            params = self._propose(study, trial, state.joint(spaces, others))
-        params.update({n: _native(params[n], d) for n, d in search_space.items()})
-        study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL_ATTR, params)
+            state = self._state_of(study).joint(spaces, others)
+            for _ in range(_MOVES):
+                params = self._propose(study, trial, state)
+                params.update({n: _native(params[n], d) for n, d in search_space.items()})
+                study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL_ATTR, params)
+                if not self._is_crowded(study, trial, state.history.joint, params):
+                    break
         return {name: params[name] for name in search_space}
 
     def sample_independent(
@@ -248,11 +275,28 @@ class DemixSampler(BaseSampler):
         """Forward to the independent sampler."""
         self._independent_sampler.after_trial(study, trial, state, values)
 
+    def _is_crowded(
+        self, study: Study, trial: FrozenTrial, joint: JointSpace, params: Mapping[str, Any]
+    ) -> bool:
+        """Whether another worker has, at the same moment, chosen almost the same.
+
+        Both have written before they look, so that at least one of them sees the other.
+        """
+        if self._schedule == "paper" or self._reevaluate or self._min_distance == 0:
+            return False
+        row = joint.encode_params(params)
+        if row is None or trial.params or "fixed_params" in trial.system_attrs:
+            return False
+        trials = study._get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        running = _rows_of_running(trials, trial.number, joint)
+        return bool(nearest_distance(row[None], running)[0] < self._min_distance)
+
     # Proposals -------------------------------------------------------------------------------
 
     def _propose(self, study: Study, trial: FrozenTrial, state: _SpaceState) -> dict[str, Any]:
         trials = study._get_trials(deepcopy=False, use_cache=False)
         state.history.update(trials)
+        state.tell_of_trouble(trials)
         fixed = {**_fixed_by_wrapper(study), **trial.params}
         fixed.update(trial.system_attrs.get("fixed_params", {}))
         fixed = {n: v for n, v in fixed.items() if n in state.names}
@@ -271,8 +315,8 @@ class DemixSampler(BaseSampler):
         if self._schedule == "paper":
             row = self._paper_row(trial.number, state, joint, rng)
         else:
-            taken = _rows_of_running(trials, trial.number, joint)
-            row = self._continuous_row(trial.number, state, joint, taken, rng, bool(fixed))
+            running = _rows_of_running(trials, trial.number, joint)
+            row = self._continuous_row(trial.number, state, joint, running, rng, bool(fixed))
         row = joint.impose(row[None], fixed)[0]
         return joint.decode(row)
 
@@ -286,43 +330,86 @@ class DemixSampler(BaseSampler):
         is_conditional: bool,
     ) -> FloatArray:
         """Next row (d,): startup design, then the best of a pool by merit plus exploration."""
-        n = len(state.history)
-        if n == 0 or n < self._startup_size(joint):
-            if number == 0:
-                return joint.center()
+        seen = state.history.arrays().X
+        if number == 0 and len(seen) == state.history.n_warm:
+            return joint.center()
+        if self._is_startup(state.history, joint):
             candidates = joint.sample(32, rng)
-            taken = np.concatenate([state.history.arrays()[0], running])
+            taken = np.concatenate([seen, running])
             farthest: FloatArray = candidates[int(np.argmax(nearest_distance(candidates, taken)))]
             return farthest
         fit = self._fit(state)
         if is_conditional:
             # Candidates of the shared pool do not have the fixed weights: draw some that do.
-            X = joint.sample(POOL, rng)
-            mean, std = fit.predict(X)
+            pool = fit.predict(joint.sample(POOL, rng))
         else:
+            if self._reevaluate:
+                again = self._doubtful_best(fit, running, rng)
+                if again is not None:
+                    return again
             # Another half of the pool for every trial, so that workers asking at the same
             # moment do not all see the same best candidate.
-            kept = rng.random(len(fit.X)) < 0.5
+            kept = rng.random(len(fit.pool.X)) < 0.5
             kept[0] = True
-            X, mean, std = fit.X[kept], fit.mean[kept], fit.std[kept]
-        bonus = self._exploration * rng.exponential() * std
-        merit = self._merit(fit, mean + bonus, rng)
-        taken = np.concatenate([state.history.arrays()[0], running])
-        best = X[best_untaken(merit, X, taken, min_distance=self._min_distance)]
-        return best if is_conditional else joint.nudge(best, rng)
+            pool = fit.pool.take(kept)
+        optimism = self._exploration * rng.exponential()
+        merit = self._merit(fit, pool.mean + optimism * pool.std, rng)
+        if self._kl > 0:
+            merit = merit - self._kl * joint.divergence(pool.X)
+        merit = feasible_first(merit, pool.limits)
+        taken = np.concatenate([seen, running])
+        best = pool.X[best_untaken(merit, pool.X, taken, min_distance=self._min_distance)]
+        return best if is_conditional else self._nudged(best, joint, taken, rng)
+
+    def _nudged(
+        self, row: FloatArray, joint: JointSpace, taken: FloatArray, rng: np.random.Generator
+    ) -> FloatArray:
+        """The row (d,), moved by less than it matters and not next to what is taken."""
+        for _ in range(_NUDGES):
+            moved = joint.nudge(row, rng)
+            if nearest_distance(moved[None], taken)[0] >= self._min_distance:
+                return moved
+        return row
+
+    def _is_startup(self, history: History, joint: JointSpace) -> bool:
+        """Whether too little is known for the surrogate to choose."""
+        n, size = len(history), self._n_startup_trials
+        if n == 0 or n < size:
+            return True
+        if not history.n_warm or n - history.n_warm >= size:
+            return False
+        # What earlier studies never varied, the surrogate takes to be without effect: a
+        # component that is new has to be tried before it can be judged.
+        tried = (history.arrays().X[:, : joint.n_mixture] > 0.0).sum(axis=0)
+        return bool(tried[joint.free].min(initial=n) < min(_TRIED, size))
+
+    def _doubtful_best(
+        self, fit: Fit, running: FloatArray, rng: np.random.Generator
+    ) -> FloatArray | None:
+        """Row (d,) of the best trial if its score looks like luck, else None."""
+        trials = fit.trials
+        merit = self._merit(fit, finite_scores(trials.V), rng)
+        best = int(np.argmax(feasible_first(merit, trials.C)))
+        row = trials.X[best]
+        mean = fit.predict(row[None]).mean
+        expected, noisy = self._merit(fit, np.concatenate([mean, mean + fit.noise]), rng)
+        known = np.concatenate([trials.X, running])
+        times = int((nearest_distance(known, row[None]) < _SAME).sum())
+        is_doubtful = merit[best] > noisy > expected and times < _EVALUATIONS
+        return row if is_doubtful else None
 
     def _paper_row(
         self, number: int, state: _SpaceState, joint: JointSpace, rng: np.random.Generator
     ) -> FloatArray:
         """Next row (d,) of the published schedule (DeMix, section 3.3, and its released code)."""
         start, size = _paper_iteration(number, self._schedule_sizes)
-        X, Y, _ = state.history.arrays(before=start)
-        if start == 0 or len(X) < 1:
+        trials = state.history.arrays().before(start)
+        if start == 0 or len(trials.X) < 1:
             return joint.sample_one(rng)
-        key = (start, len(X))
+        key = (start, len(trials.X))
         if key not in state.paper_choices:
             seed = self._derived_seed(start, "paper")
-            fit = Fit(self._surrogate, state.history.joint, state.history.targets, X, Y, seed)
+            fit = Fit(self._surrogate, state.history.joint, state.history.targets, trials, seed)
             best = paper_best(fit, self._scalar_composite(), self._pool_size, max(PAPER_TOP, size))
             order = np.random.default_rng([seed, 1]).permutation(len(best))[:size]
             state.paper_choices = {key: best[order]}
@@ -333,16 +420,14 @@ class DemixSampler(BaseSampler):
 
     def _fit(self, state: _SpaceState) -> Fit:
         """The current fit; a new one only when enough trials have come since the last."""
-        size = _fit_size(len(state.history))
+        size = fit_size(len(state.history))
         if state.fit is None or state.fit.n_trials != size:
-            numbers = state.history.numbers()
-            before = numbers[size] if size < len(numbers) else None
-            X, Y, V = state.history.arrays(before=before)
+            trials = state.history.arrays().first(size)
             seed = self._derived_seed(size, "fit")
-            state.fit = Fit(
-                self._surrogate, state.history.joint, state.history.targets, X, Y, seed
-            )
-            state.fit.grow_pool(self._elite_merit(V))
+            joint, targets = state.history.joint, state.history.targets
+            state.fit = Fit(self._surrogate, joint, targets, trials, seed)
+            state.fit.grow_pool(self._scalar_composite())
+            state.tell_of_constant_scores(state.fit)
         return state.fit
 
     def _merit(self, fit: Fit, scores: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -358,17 +443,8 @@ class DemixSampler(BaseSampler):
             return tchebycheff(ranks, pareto_weights(scores.shape[1], rng))
         return Composite(self._composite, fit.reference)(scores)
 
-    def _elite_merit(self, values: FloatArray) -> FloatArray:
-        values = finite_scores(values)
-        return Composite(self._scalar_composite(), values)(values)
-
     def _scalar_composite(self) -> str | Sequence[float]:
         return "rank" if self._composite == "pareto" else self._composite
-
-    def _startup_size(self, joint: JointSpace) -> int:
-        if self._n_startup_trials is not None:
-            return self._n_startup_trials
-        return int(np.clip(2 * joint.n_columns, 8, 16 + joint.n_columns // 2))
 
     # Randomness ------------------------------------------------------------------------------
 
@@ -385,9 +461,11 @@ class DemixSampler(BaseSampler):
     # State -----------------------------------------------------------------------------------
 
     def _state_of(self, study: Study) -> _StudyState:
-        key = (id(study._storage), study._study_id)
+        key = _identity(study)
         if key not in self._states:
-            self._states = {key: _StudyState(study)}  # one study at a time: memory stays flat
+            self._states = {
+                key: _StudyState(study, self._warm_start)
+            }  # one study at a time: memory stays flat
         return self._states[key]
 
     def _warn_once(self, study: Study, param_name: str) -> None:
@@ -395,7 +473,7 @@ class DemixSampler(BaseSampler):
             state = self._state_of(study)
             complete = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             # Before the first trials finish nobody can know which parameters are static.
-            if param_name in state.warned or len(complete) < max(1, self._n_startup_trials or 8):
+            if param_name in state.warned or len(complete) < max(1, self._n_startup_trials):
                 return
             state.warned.add(param_name)
         name = type(self._independent_sampler).__name__
@@ -415,21 +493,70 @@ class _SpaceState:
     names: frozenset[str]
     fit: Fit | None = None
     paper_choices: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def tell_of_trouble(self, trials: Sequence[FrozenTrial]) -> None:
+        """Warn, once each, of trials that cannot be used as they are, and say what was done."""
+        history = self.history
+        if history.passed_over:
+            self._warn(
+                "passed over",
+                f"{_trials(history.passed_over)} finished without a weight of every component "
+                "or without a score, and cannot be learned from. If components were added since, "
+                "start a new study with DemixSampler(space, warm_start=[study]).",
+            )
+        if history.outside:
+            self._warn(
+                "outside",
+                f"{_trials(history.outside)} finished with weights outside the constraints of the "
+                "space; they are learned from, and no proposal follows them outside.",
+            )
+        if history.infinite:
+            self._warn(
+                "infinite",
+                f"{_trials(history.infinite)} finished with an infinite score; it counts as just "
+                "beyond the worst or the best finite one.",
+            )
+        if not len(history) and len(trials) >= _ALL_FAILED:
+            if all(trial.state.is_finished() for trial in trials[:_ALL_FAILED]):
+                self._warn(
+                    "no scores",
+                    f"None of the {sum(t.state.is_finished() for t in trials)} finished trials "
+                    "has a score to learn from (failed or pruned?); proposals are drawn without "
+                    "a surrogate.",
+                )
+
+    def tell_of_constant_scores(self, fit: Fit) -> None:
+        """Warn, once, if all scores are equal."""
+        if set(fit.surrogate.kinds_) == {"constant"} and fit.n_trials > 2:
+            self._warn(
+                "constant",
+                f"All scores of {fit.n_trials} trials are equal; proposals are drawn at random "
+                "until they differ.",
+            )
+
+    def _warn(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            warnings.warn(text, stacklevel=2)
 
 
 class _StudyState:
     """What is known of one study."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, warm_start: Sequence[Study] = ()) -> None:
         self.search_space = IntersectionSearchSpace()
         self.warned: set[str] = set()
         self._study = study
+        self._warm_start = tuple(warm_start)
         self._targets = Targets.of(study)
         self._key: tuple[Any, ...] | None = None
         self._space_state: _SpaceState | None = None
 
     def _has_history(self) -> bool:
-        return self._space_state is not None and len(self._space_state.history) > 0
+        if self._space_state is None:
+            return False
+        return len(self._space_state.history) > self._space_state.history.n_warm
 
     def joint(
         self, spaces: Sequence[MixtureSpace], others: Mapping[str, BaseDistribution]
@@ -438,18 +565,55 @@ class _StudyState:
         if not self._targets.benchmarks and not self._has_history():
             # The objective writes down its benchmarks with its first score.
             self._targets = Targets.of(self._study)
-            self._space_state = None
+            if self._targets.benchmarks:
+                self._space_state = None
         key = (len(spaces), *sorted((name, repr(d)) for name, d in others.items()))
         if self._space_state is None or self._key != key:
             ordered = dict(sorted(others.items()))
             joint = JointSpace(spaces, ordered)
             names = frozenset(joint.mixture_names | set(ordered))
-            self._space_state = _SpaceState(History(joint, self._targets), names)
+            history = History(joint, self._targets, self._warm_rows(joint))
+            self._space_state = _SpaceState(history, names)
             self._key = key
         return self._space_state
 
+    def _warm_rows(self, joint: JointSpace) -> list[Row]:
+        rows = []
+        for study in self._warm_start:
+            own = _is_same(study, self._study)
+            found, unused = warm_rows(study, joint, self._targets, own=own)
+            rows += found
+            if unused:
+                warnings.warn(
+                    f"warm_start: {unused} finished trials of study {study.study_name!r} cannot "
+                    "be used: they give weight to components that this study does not have, or "
+                    f"lack a score or parameter; {len(found)} are learned from.",
+                    stacklevel=2,
+                )
+        return rows
 
-def _fit_size(n_trials: int) -> int:
+
+def _identity(study: Study) -> tuple[int, int]:
+    return id(study._storage), study._study_id
+
+
+def _is_same(a: Study, b: Study) -> bool:
+    """Whether two objects are the same study, however it was loaded."""
+    if (a._study_id, a.study_name) != (b._study_id, b.study_name):
+        return False
+    starts = [
+        [t.datetime_start for t in study._get_trials(deepcopy=False)[:1]] for study in (a, b)
+    ]
+    return starts[0] == starts[1]
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    """The trials by number, the first few of them."""
+    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"Trial {shown}" if len(numbers) == 1 else f"Trials {shown}"
+
+
+def fit_size(n_trials: int) -> int:
     """Number of trials the current fit uses: every one at first, then each 16th part more."""
     if n_trials < 32:
         return n_trials
@@ -462,7 +626,7 @@ def _fit_size(n_trials: int) -> int:
 def paper_best(fit: Fit, composite: str | Sequence[float], pool_size: int, n: int) -> FloatArray:
     """The n best rows (n, d) of a large pool, as the published schedule ranks them."""
     pool = fit.joint.sample(pool_size, np.random.default_rng(fit.seed))
-    scores, _ = fit.predict(pool)
+    scores = fit.predict(pool).mean
     merit = Composite(composite, scores)(scores)
     return pool[np.argsort(-merit, kind="stable")[:n]]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from optuna_demix._storage import connect, mask_url, storage_url
 from optuna_demix.errors import StudyError
 
 if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.study import Study
@@ -18,17 +17,35 @@ if TYPE_CHECKING:
     from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.sampler import DemixSampler
+    from optuna_demix.terminator import DemixTerminator
+
+__all__ = [
+    "FINGERPRINT_ATTR",
+    "check_directions",
+    "claim",
+    "composite_of",
+    "connect",
+    "create_command",
+    "differences",
+    "load_study",
+    "mask_url",
+    "objective_names",
+    "sampler_of",
+    "storage_url",
+    "terminator_of",
+    "warm_start_of",
+]
 
 FINGERPRINT_ATTR = "demix:fingerprint"
 """User attribute of a study: what it searches and scores, written by its first worker."""
 
-HEARTBEAT_S = 60
-GRACE_S = 600  # loading a large model can hold the interpreter for minutes
-_SQLITE_WAIT_S = 60  # how long a worker waits while others write
-
 
 def sampler_of(
-    config: StudyConfig, space: MixtureSpace, *, seed: int | None = None
+    config: StudyConfig,
+    space: MixtureSpace,
+    *,
+    seed: int | None = None,
+    warm_start: Sequence[Study] = (),
 ) -> DemixSampler:
     """The sampler that a study asks for.
 
@@ -36,6 +53,7 @@ def sampler_of(
         config: The study.
         space: Its mixture.
         seed: Instead of the study's own seed.
+        warm_start: Earlier studies, see :func:`warm_start_of`.
     """
     from optuna_demix.sampler import PAPER_SIZES, DemixSampler
 
@@ -47,7 +65,34 @@ def sampler_of(
         surrogate=options.surrogate,
         schedule=options.schedule,
         composite=composite_of(config),
+        exploration=options.exploration,
+        kl=options.kl,
+        reevaluate=options.reevaluate,
+        warm_start=warm_start,
         schedule_sizes=options.schedule_sizes or PAPER_SIZES,
+    )
+
+
+def warm_start_of(config: StudyConfig, storage: BaseStorage) -> list[Study]:
+    """The earlier studies that the search learns from.
+
+    Raises:
+        StudyError: If the database does not hold one of them.
+    """
+    names = config.sampler.warm_start
+    return [load_study(storage, study_name=name, sampler=None) for name in names]
+
+
+def terminator_of(config: StudyConfig, space: MixtureSpace) -> DemixTerminator:
+    """What stops a study that has converged."""
+    from optuna_demix.terminator import DemixTerminator
+
+    return DemixTerminator(
+        space,
+        surrogate=config.sampler.surrogate or "auto",
+        composite=composite_of(config),
+        kl=config.sampler.kl,
+        seed=config.sampler.seed or 0,
     )
 
 
@@ -73,69 +118,25 @@ def create_command(config: StudyConfig, *, storage: str, study_name: str) -> str
     )
 
 
-def mask_url(url: str) -> str:
-    """A storage URL with its password replaced by ``***``."""
-    masked = re.sub(r"(://[^:/@\s]*:)\S*(@)", r"\1***\2", url)
-    return re.sub(r"(?i)([?&](?:password|passwd|pwd)=)[^&]*", r"\1***", masked)
+def pruner_of(config: StudyConfig) -> BasePruner:
+    """The pruner that a study asks for; without racing, one that never prunes."""
+    from optuna.pruners import MedianPruner, NopPruner, WilcoxonPruner
+
+    racing = config.scoring.racing
+    if racing is None:
+        return NopPruner()
+    if racing.pruner == "median":
+        return MedianPruner()
+    return WilcoxonPruner(p_threshold=racing.p_threshold)
 
 
-def connect(storage: str) -> BaseStorage:
-    """Connect to a study database.
-
-    The storage keeps heartbeats, so that a trial whose worker has died is given to another one
-    with the same parameters, and reconnects after an idle hour.
-
-    Args:
-        storage: A SQLAlchemy database URL.
-
-    Raises:
-        StudyError: If the database does not exist, cannot be reached or is not Optuna's.
-    """
-    from optuna.exceptions import StorageInternalError
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-
-    shown = mask_url(storage)
-    try:
-        url = make_url(storage)
-    except (ArgumentError, ValueError):
-        raise StudyError(
-            f"storage {shown!r} is not a database URL; "
-            "write sqlite:///study.db or postgresql://user:password@host/database"
-        ) from None
-    engine: dict[str, Any] = {"pool_pre_ping": True}
-    if url.get_backend_name() == "sqlite":
-        if url.database and url.database != ":memory:" and not Path(url.database).exists():
-            raise StudyError(
-                f"storage {shown!r}: there is no file {url.database}; "
-                "make it with 'optuna create-study --storage …' or correct the path"
-            )
-        engine["connect_args"] = {"timeout": _SQLITE_WAIT_S}
-    try:
-        return RDBStorage(
-            storage,
-            engine_kwargs=engine,
-            heartbeat_interval=HEARTBEAT_S,
-            grace_period=GRACE_S,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(
-                inherit_intermediate_values=False
-            ),
-        )
-    except (NoSuchModuleError, ImportError) as error:
-        raise StudyError(
-            f"storage {shown!r}: the driver for {url.drivername!r} is not installed "
-            f"({_clean(error, url.password)}); "
-            "pip install 'optuna-demix[postgresql]' or 'optuna-demix[mysql]'"
-        ) from None
-    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        raise StudyError(
-            f"storage {shown!r} cannot be used: {_clean(error, url.password)}; "
-            "check that the server runs and that the URL is right"
-        ) from None
-
-
-def load_study(storage: BaseStorage, *, study_name: str, sampler: BaseSampler | None) -> Study:
+def load_study(
+    storage: BaseStorage,
+    *,
+    study_name: str,
+    sampler: BaseSampler | None,
+    pruner: BasePruner | None = None,
+) -> Study:
     """Load a study from a storage.
 
     Raises:
@@ -144,7 +145,9 @@ def load_study(storage: BaseStorage, *, study_name: str, sampler: BaseSampler | 
     import optuna
 
     try:
-        return optuna.load_study(study_name=study_name, storage=storage, sampler=sampler)
+        return optuna.load_study(
+            study_name=study_name, storage=storage, sampler=sampler, pruner=pruner
+        )
     except KeyError:
         names = sorted(study.study_name for study in storage.get_all_studies())
         known = f"it holds {', '.join(map(repr, names[:10]))}" if names else "it holds none"
@@ -217,20 +220,6 @@ def claim(
         )
 
 
-def storage_url(given: str | None) -> str:
-    """The storage URL of the command line or of ``OPTUNA_STORAGE``.
-
-    Raises:
-        StudyError: If neither is given.
-    """
-    url = given or os.environ.get("OPTUNA_STORAGE")
-    if not url:
-        raise StudyError(
-            "no storage given; use --storage URL or set OPTUNA_STORAGE, as for optuna itself"
-        )
-    return url
-
-
 def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(value, Mapping):
         flat: dict[str, str] = {}
@@ -239,14 +228,6 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
         return flat
     text = repr(value)
     return {prefix: text if len(text) <= 48 else text[:45] + "..."}
-
-
-def _clean(error: BaseException, password: Any) -> str:
-    """The first line of an error, without the password."""
-    text = str(error.__cause__ or error).strip().split("\n")[0]
-    if password:
-        text = text.replace(str(password), "***")
-    return text.rstrip(". ")
 
 
 def _count(n: int, noun: str) -> str:

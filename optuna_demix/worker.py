@@ -5,86 +5,56 @@ A worker keeps nothing that is not in the storage: kill it, start another, and t
 
 from __future__ import annotations
 
-import hashlib
-import os
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from optuna_demix._code import code_versions
 from optuna_demix._config_space import space_of
+from optuna_demix._fleet import is_one_of_several, progress_bar, run_workers
+from optuna_demix._lease import WORKER_ATTR, keeps_heartbeats, own_name, take_back_lost_trials
+from optuna_demix._loop import StopRequest, WorkerReport, work
+from optuna_demix._storage import Secrets, Timing
 from optuna_demix.errors import ComponentError, DemixError, TaskError
+from optuna_demix.report.write import reporter_of
 from optuna_demix.study import (
     check_directions,
     claim,
     connect,
     load_study,
+    pruner_of,
     sampler_of,
+    terminator_of,
+    warm_start_of,
 )
 
 if TYPE_CHECKING:
     from optuna.study import Study
-    from optuna.trial import FrozenTrial, Trial
 
-    from optuna_demix.config import StudyConfig
+    from optuna_demix.config import RacingConfig, StudyConfig
+    from optuna_demix.merging import Arena, ComponentSet, MergeMethod
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.objective import MixtureObjective
 
-WORKER_ATTR = "demix:worker"
-"""User attribute of a trial: host, process namespace and process that evaluate it."""
+__all__ = [
+    "STOP_GRACE_S",
+    "WORKER_ATTR",
+    "StopRequest",
+    "WorkerReport",
+    "build_objective",
+    "check_benchmarks",
+    "is_one_of_several",
+    "own_name",
+    "progress_bar",
+    "run_worker",
+    "run_workers",
+    "take_back_lost_trials",
+    "work",
+]
 
-_MAX_FAILURES = 3  # in a row: then something is wrong here, not with the mixture
-_PARENT_ENV = "OPTUNA_DEMIX_PARENT"
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class WorkerReport:
-    """What one worker has done.
-
-    Attributes:
-        complete: Trials it completed.
-        failed: Trials that failed on it.
-        stopped: Why it stopped, in words.
-        healthy: Whether it stopped of its own accord and not for failures.
-    """
-
-    complete: int
-    failed: int
-    stopped: str
-    healthy: bool
-
-
-class StopRequest:
-    """SIGINT and SIGTERM as a request: the first ends after the trial, the second at once."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    @contextmanager
-    def installed(self) -> Iterator[StopRequest]:
-        """Catch the signals while in the block; a no-op outside the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-    def _note(self, signum: int, frame: Any) -> None:
-        if self.event.is_set():
-            raise KeyboardInterrupt
-        self.event.set()
+STOP_GRACE_S = 20.0
+"""Seconds that a trial has after SIGTERM; schedulers kill 30 s after it, as a rule."""
 
 
 def build_objective(
@@ -109,39 +79,55 @@ def build_objective(
         DemixError: If a component, task or setting cannot be used.
     """
     say = report or (lambda line: None)
-    try:
-        import torch
+    components = open_components(config, report=say)
+    import torch
 
-        from optuna_demix.merging import Arena, ComponentSet, LiveModel
-    except ImportError as error:
-        raise ComponentError(
-            f"merging needs {error.name or 'torch'}; pip install 'optuna-demix[models]'"
-        ) from None
+    from optuna_demix.merging import LiveModel
     from optuna_demix.objective import MixtureObjective, capabilities_of
     from optuna_demix.scoring import HarnessScorer
 
+    if device == "auto" and config.scoring.device_map is not None:
+        device = config.scoring.device_map
     chosen = _device(device, torch.cuda.is_available(), torch.cuda.device_count())
     trust = config.scoring.trust_remote_code
-    components = ComponentSet.open(_component_paths(config, say), trust_remote_code=trust)
-    config.arena_path.parent.mkdir(parents=True, exist_ok=True)
-    arena = Arena.build(components, config.arena_path, dtype=config.merging.dtype)
-    model = LiveModel(arena, device=chosen, method=config.merging.method, trust_remote_code=trust)
-    say("loading tasks")
+    arena = build_arena(config, components, progress=_announce(components, say))
+    method = merge_method(config)
     scoring = config.scoring
+    model = LiveModel(
+        arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
+    )
+    say("loading tasks")
+    if scoring.shared_prefixes:
+        model.merge([1 / len(model.names)] * len(model.names))  # it is tried on a real proxy
     scorer = HarnessScorer(
         _benchmarks(config),
         model.model,
         model.tokenizer,
         include_path=config.include_path,
-        batch_size=scoring.batch_size,
+        batch_size=scoring.rows,
         max_length=scoring.max_length,
         limit=scoring.limit,
         num_fewshot=scoring.num_fewshot,
         seed=scoring.seed,
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
+        mixed_precision_dtype=scoring.mixed_precision_dtype,
+        shared_prefixes=scoring.shared_prefixes,
+        blocks=scoring.racing.blocks if scoring.racing else None,
     )
+    merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
+    if method.parameters:
+        merging["parameters"] = dict(method.parameters)
+    if arena.base_digest is not None:
+        merging["base"] = arena.base_digest
     weights = config.capability_weights if config.objective == "composite" else None
-    objective = MixtureObjective(space, model, scorer, capabilities_of(config), weights=weights)
+    objective = MixtureObjective(
+        space,
+        model,
+        scorer,
+        capabilities_of(config),
+        weights=weights,
+        racing=_reported(scoring.racing),
+    )
     fingerprint = {
         "space": space.fingerprint(),
         "capabilities": capabilities_of(config),
@@ -149,10 +135,101 @@ def build_objective(
         "components": components.digests(
             cache=arena.path.with_name(f"{arena.path.name}.digests.json")
         ),
-        "merging": {"method": config.merging.method, "dtype": str(arena.dtype)},
+        "merging": merging,
         "scoring": {"plan": scorer.plan_digest(), "device": chosen.split(":")[0]},
+        "code": code_versions(),
     }
     return objective, fingerprint
+
+
+def require_merging() -> None:
+    """Check that what merges can be imported.
+
+    Raises:
+        ComponentError: If torch or another package it needs is missing.
+    """
+    try:
+        import optuna_demix.merging  # noqa: F401
+    except ImportError as error:
+        raise ComponentError(
+            f"merging needs {error.name or 'torch'}; pip install 'optuna-demix[models]'"
+        ) from None
+
+
+def merge_method(config: StudyConfig) -> MergeMethod:
+    """Return the study's merge method with its parameters."""
+    require_merging()
+    from optuna_demix.merging import find_method
+
+    return find_method(config.merging.method, config.merging.parameters)
+
+
+def open_components(
+    config: StudyConfig, *, report: Callable[[str], None] | None = None
+) -> ComponentSet:
+    """Open a study's components, and its base where the merge method needs it.
+
+    Args:
+        config: The study.
+        report: Called with a line before each download.
+
+    Raises:
+        ComponentError: If one is missing, damaged or unlike the others, or torch is missing.
+    """
+    require_merging()
+    from optuna_demix.merging import ComponentSet
+
+    base = None
+    if merge_method(config).preparation.base:
+        base = config.base_path
+        if not base.is_dir():
+            raise ComponentError(
+                f"{config.source}: base: no directory {base}; merge method "
+                f"{config.merging.method!r} needs the base model: train it with 'optuna-demix "
+                "train', or correct 'base'"
+            )
+    paths = _component_paths(config, report or (lambda line: None))
+    trust = config.scoring.trust_remote_code
+    return ComponentSet.open(paths, base=base, trust_remote_code=trust)
+
+
+def build_arena(
+    config: StudyConfig,
+    components: ComponentSet,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Arena:
+    """Return a study's arena, built first unless it is there and up to date.
+
+    Args:
+        config: The study.
+        components: Its components.
+        progress: Called with (blocks done, blocks in all) while it is being built.
+
+    Raises:
+        ComponentError: If a component cannot be merged, or the disk is full.
+    """
+    from optuna_demix.merging import Arena
+
+    return Arena.build(
+        components,
+        config.arena_path,
+        method=merge_method(config),
+        dtype=config.merging.dtype,
+        progress=progress,
+    )
+
+
+def _announce(components: ComponentSet, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Return a progress callback that says once that an arena is being built."""
+    said: list[str] = []
+
+    def progress(done: int, total: int) -> None:
+        if not said:
+            said.append(f"building the arena of {len(components.names)} components")
+            say(said[0])
+
+    return progress
 
 
 def check_benchmarks(config: StudyConfig) -> None:
@@ -184,8 +261,12 @@ def run_worker(
     study_name: str,
     n_trials: int | None = None,
     timeout: float | None = None,
+    until_converged: bool = False,
     device: str = "auto",
     seed: int | None = None,
+    stop_grace: float | None = STOP_GRACE_S,
+    timing: Timing | None = None,
+    dashboard: bool = True,
     progress: bool = True,
     report: Callable[[str], None] | None = None,
 ) -> WorkerReport:
@@ -193,13 +274,19 @@ def run_worker(
 
     Args:
         config: The study's file.
-        storage: Database URL.
+        storage: Storage URL, see :func:`~optuna_demix.study.connect`.
         study_name: Name of the study, made with ``optuna create-study``.
         n_trials: Trials the *study* is to have, those of other workers included; ``None`` for no
             end.
         timeout: Seconds after which no trial is started.
+        until_converged: Stop when further trials are expected to gain less than their noise.
         device: Where the model lives.
         seed: Instead of the study's own seed; workers may share it.
+        stop_grace: Seconds that a trial has after SIGTERM before it is handed back; ``None`` for
+            as long as it takes.
+        timing: Of signs of life and of patience with the storage.
+        dashboard: Show plots and a note in ``optuna-dashboard``, where that is installed and
+            the study's file does not say otherwise.
         progress: Show a bar on stderr.
         report: Called with each line for the user.
 
@@ -207,252 +294,54 @@ def run_worker(
         DemixError: If study, components and tasks do not fit; nothing was written then.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    with StopRequest().installed() as stop:
+    timing = timing or Timing()
+    say = report or (lambda line: None)
+    with StopRequest(grace_s=stop_grace).installed() as stop:
         space = space_of(config)
-        sampler = sampler_of(config, space, seed=seed)
-        study = load_study(connect(storage), study_name=study_name, sampler=sampler)
+        database = connect(storage, timing=timing, give_up=stop.urgent)
+        earlier = warm_start_of(config, database)
+        sampler = sampler_of(config, space, seed=seed, warm_start=earlier)
+        study = load_study(
+            database, study_name=study_name, sampler=sampler, pruner=pruner_of(config)
+        )
         check_directions(study, config)
+        if not keeps_heartbeats(study):
+            say(
+                "Optuna keeps no heartbeats in this storage: each worker keeps a lease on its "
+                f"trial, renewed every {timing.heartbeat_s} s, lost after {timing.grace_s} s"
+            )
         objective, fingerprint = build_objective(config, space, device=device, report=report)
         claim(study, config, fingerprint, objective.layout())
-        take_back_lost_trials(study)
+        reporter = reporter_of(study, config, space, to_dashboard=dashboard, say=report)
+        terminator = terminator_of(config, space) if until_converged else None
+
+        def is_over(study: Study) -> str | None:
+            if terminator is not None and terminator.should_terminate(study):
+                return "further trials are expected to gain less than their noise"
+            return None
+
         with progress_bar(study, n_trials, shown=progress) as refresh:
-            return _work(study, objective, n_trials, deadline, stop, refresh)
-
-
-def _work(
-    study: Study,
-    objective: MixtureObjective,
-    n_trials: int | None,
-    deadline: float | None,
-    stop: StopRequest,
-    refresh: Callable[[], None],
-) -> WorkerReport:
-    from optuna.trial import TrialState
-
-    from optuna_demix.objective import FAILURE_ATTR
-
-    outcomes: list[TrialState] = []
-    parent = os.environ.get(_PARENT_ENV)
-
-    def evaluate(trial: Trial) -> Any:
-        trial.set_user_attr(WORKER_ATTR, _own_name())
-        if n_trials is not None and _n_taken(study, before=trial.number) >= n_trials:
-            # Two workers asked for the last trial at the same moment.
-            trial.set_user_attr(FAILURE_ATTR, "surplus: the study has its trials")
-            raise _Surplus
-        try:
-            return objective(trial)
-        except KeyboardInterrupt:
-            trial.set_user_attr(FAILURE_ATTR, "interrupted")
-            raise _Interrupted from None
-        except Exception as error:
-            line = str(error).strip().split("\n")[0]
-            trial.set_user_attr(FAILURE_ATTR, f"{type(error).__name__}: {line}"[:500])
-            raise
-
-    def after(study: Study, trial: FrozenTrial) -> None:
-        reason = str(trial.user_attrs.get(FAILURE_ATTR, ""))
-        if not reason.startswith("surplus"):
-            outcomes.append(trial.state)
-        refresh()
-
-    def summary(stopped: str, *, healthy: bool = True) -> WorkerReport:
-        complete = outcomes.count(TrialState.COMPLETE)
-        return WorkerReport(complete, len(outcomes) - complete, stopped, healthy)
-
-    while True:
-        if stop.event.is_set():
-            return summary("asked to stop")
-        if n_trials is not None and _n_taken(study) >= n_trials:
-            return summary(f"the study has its {n_trials} trials")
-        if deadline is not None and time.monotonic() >= deadline:
-            return summary("the time is over")
-        if parent is not None and os.getppid() != int(parent):
-            return summary("the process that started it is gone")
-        study.optimize(evaluate, n_trials=1, catch=(Exception,), callbacks=[after])
-        last = outcomes[-_MAX_FAILURES:]
-        if len(last) == _MAX_FAILURES and all(state == TrialState.FAIL for state in last):
-            reason = _last_failure(study)
-            return summary(f"{_MAX_FAILURES} trials in a row failed: {reason}", healthy=False)
-
-
-class _Surplus(Exception):
-    """One trial more than was asked for."""
-
-
-class _Interrupted(Exception):
-    """A second signal came while a trial was running."""
-
-
-def take_back_lost_trials(study: Study) -> int:
-    """Give back running trials of processes of this host that are dead; returns their number.
-
-    Trials of other hosts are given back by their missing heartbeat, after the grace period. The
-    mixture of a lost trial is queued again.
-    """
-    from optuna.storages import RetryHeartbeatStaleTrialCallback
-    from optuna.trial import TrialState
-
-    from optuna_demix.objective import FAILURE_ATTR
-
-    retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=False)
-    lost = 0
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        place, _, process = str(trial.user_attrs.get(WORKER_ATTR, "")).rpartition(" ")
-        if place != _own_place() or _may_live(process):
-            continue
-        storage = study._storage
-        try:
-            storage.set_trial_user_attr(trial._trial_id, FAILURE_ATTR, "its worker died")
-            if storage.set_trial_state_values(trial._trial_id, TrialState.FAIL):
-                retry(study, trial)
-                lost += 1
-        except RuntimeError:
-            continue  # another worker was quicker
-    return lost
-
-
-def run_workers(
-    arguments: Sequence[str],
-    *,
-    config: StudyConfig,
-    storage: str,
-    study_name: str,
-    n_workers: int,
-    n_trials: int | None,
-    progress: bool,
-) -> int:
-    """Run several workers on this host, each with its share of the processor's threads.
-
-    With several CUDA devices each worker sees one of them, in turn.
-
-    Args:
-        arguments: Arguments of the ``worker`` command, those that differ left out.
-        config: The study's file.
-        storage: Database URL; handed over in the environment, where ``ps`` does not show it.
-        study_name: Name of the study.
-        n_workers: Number of processes.
-        n_trials: Trials the study is to have.
-        progress: Show one bar for all.
-
-    Returns:
-        Exit status: that of the first worker which did not end well, or 0.
-    """
-    study = load_study(connect(storage), study_name=study_name, sampler=None)
-    check_directions(study, config)
-    take_back_lost_trials(study)
-    threads = max(1, _n_cores() // n_workers)
-    devices = _visible_devices()
-    command = [sys.executable, "-m", "optuna_demix", "worker", *arguments, "--no-progress"]
-    printer = _Printer()
-    processes = []
-    with StopRequest().installed() as stop:
-        for index in range(n_workers):
-            environment = {
-                **os.environ,
-                "OPTUNA_STORAGE": storage,
-                _PARENT_ENV: str(os.getpid()),
-                **{name: str(threads) for name in _THREAD_VARIABLES},
-            }
-            if len(devices) > 1:
-                environment["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
-            processes.append(
-                # A session of its own: Ctrl-C reaches the parent alone, which asks politely.
-                subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    start_new_session=True,
-                )
+            done = work(
+                study,
+                reporter.watching(objective),
+                n_trials=n_trials,
+                deadline=deadline,
+                is_over=is_over,
+                stop=stop,
+                refresh=reporter.then(refresh),
+                timing=timing,
+                redact=Secrets(storage).mask,
             )
-        readers = [
-            threading.Thread(target=printer.follow, args=(process, i), daemon=True)
-            for i, process in enumerate(processes)
-        ]
-        for reader in readers:
-            reader.start()
-        try:
-            with progress_bar(study, n_trials, shown=progress) as refresh:
-                while any(process.poll() is None for process in processes):
-                    if stop.event.wait(0.5):
-                        stop.event.clear()  # so that a second request is passed on as well
-                        printer.say("stopping after the running trials (again: at once)")
-                        _signal_all(processes)
-                    refresh()
-        finally:
-            for process in processes:
-                process.wait()
-            for reader in readers:
-                reader.join()
-    codes = [process.returncode for process in processes]
-    return next((code for code in codes if code != 0), 0)
+        if done.healthy and not stop.event.is_set():
+            reporter.finish()
+        return done
 
 
-def is_one_of_several() -> bool:
-    """Whether this process was started by :func:`run_workers`, which shows the progress."""
-    return _PARENT_ENV in os.environ
-
-
-class _Printer:
-    """Prints lines of several workers, the same complaint of all of them once."""
-
-    def __init__(self) -> None:
-        self._complaints: set[str] = set()
-        self._lock = threading.Lock()
-
-    def follow(self, process: subprocess.Popen[str], index: int) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            text = line.rstrip()
-            if "error:" in text:
-                with self._lock:
-                    known = text in self._complaints
-                    self._complaints.add(text)
-                if not known:
-                    self.say(text)
-            elif text:
-                self.say(f"[worker {index}] {text}")
-
-    def say(self, line: str) -> None:
-        from tqdm import tqdm
-
-        with self._lock:
-            tqdm.write(line, file=sys.stderr)
-
-
-@contextmanager
-def progress_bar(
-    study: Study, n_trials: int | None, *, shown: bool
-) -> Iterator[Callable[[], None]]:
-    """A bar of the study's finished trials, of all workers; yields a function to refresh it."""
-    from optuna.trial import TrialState
-    from tqdm import tqdm
-
-    def count(state: TrialState) -> int:
-        return study._storage.get_n_trials(study._study_id, state)
-
-    with tqdm(
-        total=n_trials,
-        initial=count(TrialState.COMPLETE),
-        desc=study.study_name,
-        unit="trial",
-        disable=not shown,
-        file=sys.stderr,
-        dynamic_ncols=True,
-    ) as bar:
-
-        def refresh() -> None:
-            if not shown:
-                return
-            complete, failed = count(TrialState.COMPLETE), count(TrialState.FAIL)
-            bar.update(complete - bar.n)
-            if failed:
-                bar.set_postfix(failed=failed, refresh=False)
-
-        yield refresh
-        refresh()
+def _reported(racing: RacingConfig | None) -> Literal["block", "mean"] | None:
+    """What a pruner wants to be told after each block."""
+    if racing is None:
+        return None
+    return "block" if racing.pruner == "wilcoxon" else "mean"
 
 
 def _component_paths(config: StudyConfig, say: Callable[[str], None]) -> dict[str, Path]:
@@ -527,79 +416,3 @@ def _device(device: str, has_cuda: bool, n_devices: int) -> str:
     if kind == "cuda" and index and int(index) >= n_devices:
         raise DemixError(f"--device {device}: there are only {n_devices} CUDA devices")
     return device
-
-
-def _n_taken(study: Study, *, before: int | None = None) -> int:
-    """Number of trials that are done or being worked on, those with a lower number alone."""
-    from optuna.trial import TrialState
-
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    trials = study.get_trials(deepcopy=False, states=states)
-    return sum(before is None or trial.number < before for trial in trials)
-
-
-def _last_failure(study: Study) -> str:
-    from optuna.trial import TrialState
-
-    from optuna_demix.objective import FAILURE_ATTR
-
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    reasons = [str(t.user_attrs[FAILURE_ATTR]) for t in failed if FAILURE_ATTR in t.user_attrs]
-    return reasons[-1] if reasons else "see the log"
-
-
-def _own_name() -> str:
-    return f"{_own_place()} {os.getpid()}"
-
-
-def _own_place() -> str:
-    """Where a process id means what it means here: containers may share a host name."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        marks = f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        marks = ""  # not Linux: the host name has to do
-    scope = hashlib.sha256(marks.encode()).hexdigest()[:8]
-    return f"{socket.gethostname()} {scope}"
-
-
-def _may_live(process: str) -> bool:
-    """Whether a process of this place may still live; only a plain no counts as dead."""
-    if not process.isdigit():
-        return True
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _n_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def _visible_devices() -> list[str]:
-    """CUDA devices by what ``CUDA_VISIBLE_DEVICES`` or the driver says, torch not imported."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return listed.stdout.split()
-
-
-def _signal_all(processes: Sequence[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)

@@ -9,7 +9,7 @@ import pytest
 from optuna_demix.cli import main
 
 QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart" / "study.yaml"
-HEAVY = ("torch", "transformers", "lm_eval", "lightgbm", "scipy", "optuna")
+HEAVY = ("torch", "transformers", "lm_eval", "lightgbm", "scipy", "optuna", "plotly")
 
 
 @pytest.mark.parametrize("code", ["import optuna_demix", "from optuna_demix.cli import _parser"])
@@ -39,7 +39,7 @@ def test_a_function_keeps_its_name_beside_its_module() -> None:
     assert done.stdout.strip() == "True", done.stderr
 
 
-@pytest.mark.parametrize("command", ["check", "train", "worker", "recommend"])
+@pytest.mark.parametrize("command", ["check", "train", "worker", "recommend", "report"])
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

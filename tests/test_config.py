@@ -142,6 +142,25 @@ def test_any_study_gives_a_config_or_a_clear_error(
         assert str(file) in str(error) and "\n" not in str(error)
 
 
+yaml_words = st.sampled_from(
+    ["components", "capabilities", ":", "- ", "{", "}", "[", "]", "\n", "  ", "&a", "*a", "!!map",
+     "'", '"', "|", ">", "#", "?", "%", "@", "---", "\t", "1e999", ".nan", "\x00", "é", "<<"]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(yaml_words, max_size=30).map("".join).map(str.encode) | st.binary(max_size=60))
+def test_any_bytes_give_a_config_or_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    file = tmp_path_factory.mktemp("fuzz") / "study.yaml"
+    file.write_bytes(content)
+    try:
+        load_study_config(file)
+    except ConfigError as error:
+        assert str(file) in str(error) and "\n" not in str(error)
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

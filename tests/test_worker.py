@@ -24,8 +24,8 @@ from optuna_demix.objective import FAILURE_ATTR
 from optuna_demix.study import FINGERPRINT_ATTR
 from optuna_demix.worker import (
     WORKER_ATTR,
-    _own_name,
     build_objective,
+    own_name,
     run_worker,
     take_back_lost_trials,
 )
@@ -138,7 +138,7 @@ def test_sigterm_finishes_the_trial_and_stops(root: Path) -> None:
     assert any("Trial 1 finished" in line for line in lines)
     process.send_signal(signal.SIGTERM)
     rest = process.stderr.read()
-    assert process.wait() == 0 and "asked to stop" in rest
+    assert process.wait() == 128 + signal.SIGTERM and "asked to stop" in rest
     states = {trial.state for trial in load(root).trials}
     assert states == {TrialState.COMPLETE}
 
@@ -170,7 +170,7 @@ def test_a_lost_trial_is_queued_again_with_its_mixture(tmp_path: Path) -> None:
     dead.wait()
     lost, alive, elsewhere = study.ask(), study.ask(), study.ask()
     lost.suggest_float("x", 0, 1)
-    own, here = _own_name(), _own_name().rpartition(" ")[0]
+    own, here = own_name(), own_name().rpartition(" ")[0]
     lost.set_user_attr(WORKER_ATTR, f"{here} {dead.pid}")
     alive.set_user_attr(WORKER_ATTR, own)
     # A container of the same name elsewhere has process ids of its own: nothing is known of it.

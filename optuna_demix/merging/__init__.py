@@ -9,7 +9,7 @@ from optuna_demix.merging._drift import drift
 from optuna_demix.merging.arena import Arena
 from optuna_demix.merging.components import Component, ComponentSet, TensorSpec
 from optuna_demix.merging.live_model import LiveModel
-from optuna_demix.merging.methods import METHODS, MergeMethod
+from optuna_demix.merging.methods import METHODS, MergeMethod, find_method
 
 __all__ = [
     "METHODS",
@@ -20,4 +20,5 @@ __all__ = [
     "MergeMethod",
     "TensorSpec",
     "drift",
+    "find_method",
 ]

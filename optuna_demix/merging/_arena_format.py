@@ -3,13 +3,16 @@
 ::
 
     0       magic "DEMIXARN", version u32, zero u32, length of the JSON u64, SHA-256 of the JSON
-    64      JSON header: names, digests, dtype, layout, sizes of the attached files, key
+    64      JSON header: names, digests, preparation, dtype, layout, sizes of the files, key
     align   attached files: config, tokenizer, … of the first component, back to back
-    align   CRC-32 of every block of every component, u32 (n_blocks, K)
-    page    data (n_blocks, K, block_size), the components' elements side by side
+    align   facts of every tensor, f64 (T, F)
+    align   CRC-32 of every tensor's facts, u32 (T,)
+    align   CRC-32 of every row of every block, u32 (n_blocks, R)
+    page    data (n_blocks, R, block_size), the components' elements side by side
 
-All integers are little-endian. Offsets follow from the sizes and are not stored, no path and no
-date is stored: equal components give equal bytes on every host.
+R is K, or K + 1 where the merge method needs the base: it is the last row. All numbers are
+little-endian. Offsets follow from the sizes and are not stored, no path and no date is stored:
+equal components give equal bytes on every host.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import torch
 
 from optuna_demix.merging._dtypes import as_dtype, dtype_name
 from optuna_demix.merging._layout import Layout, Slot, align
+from optuna_demix.merging._preparation import Preparation
 from optuna_demix.merging._problem import problem, read_problem
 
 if TYPE_CHECKING:
@@ -33,14 +37,15 @@ if TYPE_CHECKING:
     from optuna_demix.errors import ComponentError
 
 MAGIC = b"DEMIXARN"
-VERSION = 1  # of the layout; older arenas are rebuilt
+VERSION = 2  # of the layout; older arenas are rebuilt
 _PREAMBLE = struct.Struct("<8sIIQ32s")
 _JSON_START = 64
 _SECTION_ALIGNMENT = 64
 _PAGE = 1 << 16  # the largest page size in common use
 _LARGEST_JSON = 1 << 28
 CHECKSUM_BYTES = 4
-REBUILD = "delete it; it is built again from the components"
+FACT_BYTES = 8
+REBUILD = "delete it, or run 'optuna-demix arena clear'; it is built again from the components"
 
 
 @dataclass(frozen=True)
@@ -58,19 +63,33 @@ class ArenaHeader:
 
     names: tuple[str, ...]
     digests: dict[str, str]
+    base_digest: str | None
+    preparation: Preparation
     dtype: torch.dtype
     layout: Layout
     files: tuple[AttachedFile, ...]
 
     @property
+    def n_rows(self) -> int:
+        """R, the components and perhaps the base."""
+        return self.preparation.n_rows(len(self.names))
+
+    @property
+    def n_facts(self) -> int:
+        """F, the facts kept of each tensor."""
+        return self.preparation.n_facts(len(self.names))
+
+    @property
     def key(self) -> str:
-        """SHA-256 that changes with the components, their order, the dtype and the layout."""
+        """SHA-256 that changes with the components, their order, their preparation and layout."""
         return hashlib.sha256(_to_bytes({"version": VERSION, **self._fields()})).hexdigest()
 
     def _fields(self) -> dict[str, Any]:
         return {
             "names": list(self.names),
             "digests": self.digests,
+            "base_digest": self.base_digest,
+            "preparation": self.preparation.fields(),
             "dtype": dtype_name(self.dtype),
             "block_size": self.layout.block_size,
             "tensors": [[slot.name, list(slot.shape), slot.offset] for slot in self.layout.slots],
@@ -91,6 +110,8 @@ class ArenaHeader:
         return cls(
             names=tuple(fields["names"]),
             digests=fields["digests"],
+            base_digest=fields["base_digest"],
+            preparation=Preparation.from_fields(fields["preparation"]),
             dtype=as_dtype(fields["dtype"]),
             layout=Layout(slots, fields["block_size"]),
             files=tuple(AttachedFile(*file) for file in fields["files"]),
@@ -102,6 +123,8 @@ class Sections:
     """Byte offsets in an arena file."""
 
     files: int
+    facts: int
+    fact_checksums: int
     checksums: int
     data: int
     end: int
@@ -110,14 +133,18 @@ class Sections:
 def sections(header: ArenaHeader, json_length: int) -> Sections:
     """Return where everything lies."""
     files = align(_JSON_START + json_length, _SECTION_ALIGNMENT)
-    checksums = align(files + sum(file.nbytes for file in header.files), _SECTION_ALIGNMENT)
-    n_rows = header.layout.n_blocks * len(header.names)
+    facts = align(files + sum(file.nbytes for file in header.files), _SECTION_ALIGNMENT)
+    n_tensors = len(header.layout.slots)
+    fact_checksums = align(facts + n_tensors * header.n_facts * FACT_BYTES, _SECTION_ALIGNMENT)
+    checksums = align(fact_checksums + n_tensors * CHECKSUM_BYTES, _SECTION_ALIGNMENT)
+    n_rows = header.layout.n_blocks * header.n_rows
     data = align(checksums + n_rows * CHECKSUM_BYTES, _PAGE)
-    return Sections(files, checksums, data, data + n_rows * row_bytes(header))
+    end = data + n_rows * row_bytes(header)
+    return Sections(files, facts, fact_checksums, checksums, data, end)
 
 
 def row_bytes(header: ArenaHeader) -> int:
-    """Return the size of one block of one component."""
+    """Return the size of one row of one block."""
     return header.layout.block_size * header.dtype.itemsize
 
 

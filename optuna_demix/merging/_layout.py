@@ -2,7 +2,8 @@
 
 All components share one layout. Element ``e`` of component ``k`` is element ``e % block_size`` of
 row ``k`` in block ``e // block_size``, so the data region is an array
-``(n_blocks, K, block_size)`` and one merge reads it from front to back.
+``(n_blocks, R, block_size)`` and one merge reads it from front to back. R is the number of
+components, plus one where the base is among the rows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 ALIGNMENT = 64  # elements: a cache line or more in every dtype, and what vector kernels like
-# One row of K blocks in float32 should stay within a core's share of the last-level cache.
+# One block of R rows in float32 should stay within a core's share of the last-level cache.
 _CACHE_BYTES = 8 << 20
 _LARGEST_BLOCK = 1 << 18
 _SMALLEST_BLOCK = 1 << 12
@@ -90,14 +91,14 @@ def align(number: int, multiple: int) -> int:
 
 
 def plan_layout(
-    shapes: Mapping[str, tuple[int, ...]], *, n_components: int, block_size: int | None = None
+    shapes: Mapping[str, tuple[int, ...]], *, n_rows: int, block_size: int | None = None
 ) -> Layout:
     """Lay tensors out in the order of their names.
 
     Args:
         shapes: Shape of each tensor by name.
-        n_components: K.
-        block_size: Elements a block; by default as large as keeps K rows in cache, and not
+        n_rows: R.
+        block_size: Elements a block; by default as large as keeps R rows in cache, and not
             larger than a small model.
 
     Raises:
@@ -109,14 +110,14 @@ def plan_layout(
         slots.append(Slot(name, tuple(shape), offset))
         offset = align(offset + slots[-1].n_elements, ALIGNMENT)
     if block_size is None:
-        block_size = min(_default_block_size(n_components), max(offset, ALIGNMENT))
+        block_size = min(_default_block_size(n_rows), max(offset, ALIGNMENT))
     if block_size <= 0 or block_size % ALIGNMENT:
         raise ValueError(f"block_size must be a positive multiple of {ALIGNMENT}: {block_size}")
     return Layout(tuple(slots), block_size)
 
 
-def _default_block_size(n_components: int) -> int:
+def _default_block_size(n_rows: int) -> int:
     size = _LARGEST_BLOCK
-    while size > _SMALLEST_BLOCK and size * n_components * 4 > _CACHE_BYTES:
+    while size > _SMALLEST_BLOCK and size * n_rows * 4 > _CACHE_BYTES:
         size //= 2
     return size

@@ -25,7 +25,7 @@ from optuna_demix.merging._tokenizer_files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from optuna_demix.merging._safetensors import TensorEntry
 
@@ -181,31 +181,43 @@ class ComponentSet:
         Raises:
             ComponentError: If a component or the cache cannot be read or written.
         """
-        known = _read_cache(Path(cache)) if cache is not None else {}
-        checkpoints = {
-            str(component.checkpoint.path.resolve()): component.checkpoint
-            for component in self.components
-        }
-        signatures = {key: checkpoint.signature() for key, checkpoint in checkpoints.items()}
-        stale = [
-            key
-            for key, signature in signatures.items()
-            if known.get(key, {}).get("files") != signature
-        ]
-        # hashlib and file reads release the interpreter's lock.
-        with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
-            digests = list(pool.map(lambda key: checkpoints[key].digest(), stale))
-        fresh = dict(zip(stale, digests, strict=True))
-        known.update(
-            {key: {"files": signatures[key], "digest": digest} for key, digest in fresh.items()}
-        )
-        if cache is not None and fresh:
-            with write_aside(Path(cache), "digest cache") as stream:
-                stream.write(json.dumps(known, indent=1, sort_keys=True).encode())
-        return {
-            name: known[str(component.checkpoint.path.resolve())]["digest"]
-            for name, component in zip(self.names, self.components, strict=True)
-        }
+        digests = _digests([component.checkpoint for component in self.components], cache)
+        return dict(zip(self.names, digests, strict=True))
+
+    def base_digest(self, *, cache: str | os.PathLike[str] | None = None) -> str | None:
+        """Return the SHA-256 of the base's tensors and config, or None without a base.
+
+        Args:
+            cache: As in `digests`; one file serves both.
+
+        Raises:
+            ComponentError: If the base or the cache cannot be read or written.
+        """
+        if self.base is None:
+            return None
+        return _digests([self.base.checkpoint], cache)[0]
+
+
+def _digests(checkpoints: Sequence[Checkpoint], cache: str | os.PathLike[str] | None) -> list[str]:
+    """Return the digest of each checkpoint, computing those that the cache does not know."""
+    known = _read_cache(Path(cache)) if cache is not None else {}
+    keys = [str(checkpoint.path.resolve()) for checkpoint in checkpoints]
+    by_key = dict(zip(keys, checkpoints, strict=True))
+    signatures = {key: checkpoint.signature() for key, checkpoint in by_key.items()}
+    stale = [
+        key
+        for key, signature in signatures.items()
+        if known.get(key, {}).get("files") != signature
+    ]
+    # hashlib and file reads release the interpreter's lock.
+    with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
+        fresh = list(pool.map(lambda key: by_key[key].digest(), stale))
+    for key, digest in zip(stale, fresh, strict=True):
+        known[key] = {"files": signatures[key], "digest": digest}
+    if cache is not None and stale:
+        with write_aside(Path(cache), "digest cache") as stream:
+            stream.write(json.dumps(known, indent=1, sort_keys=True).encode())
+    return [known[key]["digest"] for key in keys]
 
 
 def _read_cache(file: Path) -> dict[str, Any]:

@@ -18,10 +18,13 @@ from optuna_demix.merging._arena_format import REBUILD
 from optuna_demix.merging._aside import sync_directory
 from optuna_demix.merging._block_stream import BlockStream
 from optuna_demix.merging._dtypes import as_dtype, dtype_name
+from optuna_demix.merging._kernels import Kernels
+from optuna_demix.merging._memory import check_fits, free_bytes
+from optuna_demix.merging._merge import merge_blocks
 from optuna_demix.merging._problem import cause, problem, write_problem
 from optuna_demix.merging._skeleton import Skeleton, build_skeleton, load_config
 from optuna_demix.merging._tokenizer_files import vocabulary_file
-from optuna_demix.merging.methods import find_method
+from optuna_demix.merging.methods import MergeMethod, find_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from optuna_demix.merging.arena import Arena
 
 _CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
+_WORTH_COMPILING = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
 _RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
 
 
@@ -54,6 +58,7 @@ class LiveModel:
             until the first merge.
         dtype: Element type of the parameters.
         device: Where they are.
+        method: How components become a proxy.
     """
 
     def __init__(
@@ -62,9 +67,10 @@ class LiveModel:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | str | None = None,
-        method: str = "linear",
+        method: MergeMethod | str = "linear",
         trust_remote_code: bool = False,
         resident: bool | None = None,
+        compiled: bool | None = None,
     ) -> None:
         """Build the model around an empty buffer.
 
@@ -72,19 +78,28 @@ class LiveModel:
             arena: The components.
             device: Where the model lives.
             dtype: Element type of the parameters, by default the arena's.
-            method: Name of the merge method.
+            method: The merge method, the one that the arena was built for.
             trust_remote_code: Let the model run code that came with the components.
             resident: Keep a copy of the arena on the device instead of streaming it through
                 pinned buffers at each merge; by default if it fits in 70 % of the free memory.
+            compiled: Merge with kernels that torch.compile makes of the same operations, which
+                needs a C++ compiler at run time; by default for arenas of 64 MiB and more. Without
+                a compiler the eager kernels serve. On a CPU the proxies are the same to the bit.
 
         Raises:
-            ComponentError: If the method is unknown or the model and the arena disagree.
+            ComponentError: If the method is unknown, or the arena was built for another, or the
+                model and the arena disagree, or the model is larger than the free memory.
         """
         self.arena = arena
         self.device = torch.device(device)
         self.dtype = arena.dtype if dtype is None else as_dtype(dtype)
-        self._method = find_method(method)
+        self.method = find_method(method) if isinstance(method, str) else method
+        _check_preparation(arena, self.method)
+        self._tensors = [slot.name for slot in arena.layout.slots]
+        large = arena.nbytes >= _WORTH_COMPILING
+        self._kernels = Kernels(compiled=large if compiled is None else compiled)
         self._trust_remote_code = trust_remote_code
+        check_fits(arena, self.device, self.dtype)
         self._merged = False
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._flat, self.model = _build_model(
@@ -119,16 +134,25 @@ class LiveModel:
                 on the simplex or not. On a CUDA device the work is queued on the current stream.
 
         Raises:
-            ComponentError: If there are not K weights or one is not finite.
+            ComponentError: If there are not K weights, or one is not finite, or the merge method
+                cannot merge with these weights; the model stays as it was.
         """
-        weights = torch.from_numpy(_check_weights(w, self.names))
-        out = self._flat.view(self.arena.layout.n_blocks, self.arena.layout.block_size)
-        if self._stream is None:
-            self._method(self._blocks, weights, out)
-        else:
-            for which, blocks in self._stream.chunks():
-                self._method(blocks, weights, out[which])
+        weights = _check_weights(w, self.names)
+        plan = self.method.plan(weights, self.arena.facts, self._tensors)
+        layout = self.arena.layout
+        out = self._flat.view(layout.n_blocks, layout.block_size)
+        for which, rows in self._chunks():
+            merge_blocks(
+                plan, rows, out[which], layout=layout, blocks=which, kernels=self._kernels
+            )
         self._merged = True
+
+    def _chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield (which blocks, those blocks where they are merged), front to back."""
+        if self._stream is None:
+            yield slice(0, self.arena.layout.n_blocks), self._blocks
+        else:
+            yield from self._stream.chunks()
 
     def save_pretrained(
         self, directory: str | os.PathLike[str], *, overwrite: bool = False
@@ -235,6 +259,12 @@ def _bind(
         tensor.data = view
 
 
+def _check_preparation(arena: Arena, method: MergeMethod) -> None:
+    if arena.preparation != method.preparation:
+        what = f"was built for another merge method than {method.name!r} with these parameters"
+        raise problem("arena", what, "build it again with this method", file=arena.path)
+
+
 def _place_blocks(
     arena: Arena, device: torch.device, *, resident: bool | None
 ) -> tuple[torch.Tensor, BlockStream | None]:
@@ -242,8 +272,8 @@ def _place_blocks(
     if device.type == "cpu":
         return arena.blocks, None
     if resident is None:
-        probe = getattr(torch.get_device_module(device), "mem_get_info", None)
-        resident = probe is None or arena.nbytes <= _RESIDENT_SHARE * probe(device)[0]
+        free = free_bytes(device)
+        resident = free is None or arena.nbytes <= _RESIDENT_SHARE * free
     if resident:
         return arena.blocks.to(device), None
     return arena.blocks, BlockStream(arena.blocks, device, chunk_bytes=_CHUNK_BYTES)

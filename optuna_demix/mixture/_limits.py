@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from optuna_demix.errors import ConfigError
+from optuna_demix.errors import ConfigError, ConstraintError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture._arguments import PerName
 from optuna_demix.mixture._constraints import Constraint, Group
@@ -151,3 +151,18 @@ def group_constraints(
 def _short(count: float) -> str:
     """Write a large number shortly: 3e9, 1.5e10, 250."""
     return f"{count:.4g}".replace("e+0", "e").replace("e+", "e") if count >= 1e5 else f"{count:g}"
+
+
+def check_minimum(least: float, names: Sequence[str], upper: Array) -> None:
+    """Check a minimum of the weights that are not 0 against the upper bounds (K,).
+
+    Raises:
+        ConstraintError: If an upper bound lies between 0 and the minimum.
+    """
+    between = (upper > 0.0) & (upper < least)
+    if between.any():
+        i = int(between.argmax())
+        raise ConstraintError(
+            f"the upper bound of {names[i]!r} is {upper[i]:g} and min_weight is {least:g}; "
+            "raise the bound, or set it to 0 to leave the component out"
+        )

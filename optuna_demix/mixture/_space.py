@@ -17,6 +17,7 @@ from optuna_demix.mixture import _limits as limits
 from optuna_demix.mixture import _moves, _projection, _sampling
 from optuna_demix.mixture._arguments import PerName
 from optuna_demix.mixture._constraints import Constraint, Group, polytope_of
+from optuna_demix.mixture._least import LeastWeight
 from optuna_demix.mixture._polytope import Frame, Polytope
 from optuna_demix.mixture._simplex import Array, Mask, settle
 
@@ -56,6 +57,8 @@ class MixtureSpace:
             the tokens of the datasets which bear the components' names if all do, else uniform.
         lower: Least merge weight: a number for all, a mapping with gaps (0) or a sequence.
         upper: Largest merge weight, likewise (gaps are 1). Equal bounds pin a weight.
+        min_weight: Least weight of a component that takes part: every weight is 0 or at least
+            this. In [0, 1].
         composition: What each component was trained on: a mapping component -> dataset -> share or
             an array (K, D). Rows sum to 1. Default: component i is dataset i alone.
         tokens: Tokens in each dataset, a mapping with gaps or a sequence (D,).
@@ -73,6 +76,7 @@ class MixtureSpace:
         prior: Natural weights, projected on the polytope if they lie outside, (K,).
         lower: Least merge weights as given, (K,).
         upper: Largest merge weights as given, (K,).
+        min_weight: Least weight of a component that takes part; 0 if there is no such minimum.
         composition: Share of each dataset in each component's training data, (K, D).
         caps: Largest data shares, infinite where there is no cap, (D,).
         tokens: Tokens in each dataset, NaN where unknown, (D,); None if none were given.
@@ -92,6 +96,7 @@ class MixtureSpace:
     prior: Array
     lower: Array
     upper: Array
+    min_weight: float
     composition: Array
     caps: Array
     tokens: Array | None
@@ -105,6 +110,7 @@ class MixtureSpace:
     _raw_prior: Array
     _constraints: tuple[Constraint, ...]
     _polytope: Polytope
+    _least: LeastWeight | None
 
     def __init__(
         self,
@@ -113,6 +119,7 @@ class MixtureSpace:
         prior: PerName | None = None,
         lower: float | PerName = 0.0,
         upper: float | PerName = 1.0,
+        min_weight: float = 0.0,
         composition: Mapping[str, Mapping[str, float]] | npt.ArrayLike | None = None,
         tokens: PerName | None = None,
         budget: float | None = None,
@@ -129,6 +136,8 @@ class MixtureSpace:
         table = _frozen(shares)
         low = arguments.bounds_of(lower, names, "lower bound", 0.0)
         high = arguments.bounds_of(upper, names, "upper bound", 1.0)
+        least = arguments.number(min_weight, "min_weight", least=0.0, most=1.0)
+        limits.check_minimum(least, names, high)
         usage = limits.Usage.parse(sets, tokens, budget, max_epochs)
         parsed = tuple(Group.parse(group) for group in groups)
         limits.check_groups(parsed, names, sets)
@@ -144,6 +153,7 @@ class MixtureSpace:
             "prior": tuple(masses.tolist()),
             "lower": tuple(low.tolist()),
             "upper": tuple(high.tolist()),
+            "min_weight": least,
             "composition": table,
             "tokens": usage.tokens or None,
             "budget": usage.budget,
@@ -157,6 +167,7 @@ class MixtureSpace:
             "datasets": sets,
             "lower": _frozen(low),
             "upper": _frozen(high),
+            "min_weight": least,
             "composition": table,
             "caps": _frozen(usage.caps),
             "tokens": _frozen([usage.tokens.get(d, np.nan) for d in sets])
@@ -171,7 +182,13 @@ class MixtureSpace:
             "_constraints": constraints,
             "_polytope": polytope_of(constraints, len(names)),
         }
+        fields["_least"] = LeastWeight(fields["_polytope"], least) if least > 0 else None
         self.__dict__.update(fields)
+        if self._least is not None and self._least.support is None:
+            raise ConstraintError(
+                f"no mixture within the constraints has every weight 0 or at least min_weight "
+                f"({least:g}); lower it"
+            )
         self.__dict__["prior"] = _frozen(self._nearest(self._raw_prior))
 
     # Geometry
@@ -195,7 +212,8 @@ class MixtureSpace:
         """
         if n < 0:
             raise DemixError(f"the number of mixtures to sample must not be negative, got {n}")
-        return _sampling.sample(self._frame, self.prior, n, rng)
+        drawn = _sampling.sample(self._frame, self.prior, n, rng)
+        return drawn if self._least is None else self._least.mend(drawn, rng)
 
     def perturb(self, w: npt.ArrayLike, scale: npt.ArrayLike, rng: np.random.Generator) -> Array:
         """Move mixtures at random, all of them staying inside.
@@ -219,10 +237,35 @@ class MixtureSpace:
         if not (np.isfinite(scales) & (scales >= 0)).all():
             raise DemixError(f"the scale of a move must be finite and not negative, got {scale!r}")
         inside = _projection.project(self._frame, points)
-        return _moves.perturb(self._frame, self.prior, inside, scales, rng).reshape(np.shape(w))
+        moved = _moves.perturb(self._frame, self.prior, inside, scales, rng)
+        if self._least is not None:
+            moved = self._least.mend(moved, rng)
+        return moved.reshape(np.shape(w))
+
+    def blend(
+        self, a: npt.ArrayLike, b: npt.ArrayLike, t: npt.ArrayLike, rng: np.random.Generator
+    ) -> Array:
+        """Points on the segments from mixtures to others, all of them inside.
+
+        Args:
+            a: Merge weights, (n, K), all inside.
+            b: Merge weights, (n, K), all inside.
+            t: How far to go from a to b, in [0, 1], (n,) or (n, 1).
+            rng: Source of randomness, used only with a ``min_weight``.
+
+        Returns:
+            Merge weights, (n, K).
+
+        Raises:
+            DemixError: If a or b has the wrong shape or is not finite.
+        """
+        start, end = self._points(a, finite=True), self._points(b, finite=True)
+        part = np.asarray(t, dtype=np.float64).reshape(-1, 1)
+        blended = settle((1.0 - part) * start + part * end, *self._box)
+        return blended if self._least is None else self._least.mend(blended, rng)
 
     def project(self, w: npt.ArrayLike) -> Array:
-        """Euclidean projection on the polytope.
+        """Euclidean projection on the polytope; with a ``min_weight``, on a near support of it.
 
         Args:
             w: Any finite points, (K,) or (n, K).
@@ -234,7 +277,10 @@ class MixtureSpace:
             DemixError: If ``w`` has the wrong shape or holds NaN or infinities.
         """
         points = self._points(w, finite=True)
-        return _projection.project(self._frame, points).reshape(np.shape(w))
+        nearest = _projection.project(self._frame, points)
+        if self._least is not None:
+            nearest = self._least.project(nearest)
+        return nearest.reshape(np.shape(w))
 
     def contains(self, w: npt.ArrayLike, *, atol: float = _INSIDE) -> bool | Mask:
         """Tell which merge weights sum to 1 and satisfy every bound, cap and group.
@@ -256,6 +302,8 @@ class MixtureSpace:
         inside &= np.all(points >= -atol, axis=1)
         rows, bounds = self._rows
         inside &= np.all(points @ rows.T <= bounds + atol, axis=1)
+        if self._least is not None:
+            inside &= self._least.holds(points, atol)
         return bool(inside[0]) if np.ndim(w) == 1 else inside
 
     def data_shares(self, w: npt.ArrayLike) -> Array:
@@ -269,8 +317,8 @@ class MixtureSpace:
 
     @functools.cached_property
     def center(self) -> Array:
-        """A point of the polytope's relative interior, (K,)."""
-        return _frozen(self._settled(self._frame.centre))
+        """A point of the polytope's relative interior, or near it with a ``min_weight``, (K,)."""
+        return _frozen(self._nearest(self._settled(self._frame.centre)))
 
     def min_weights(self) -> Array:
         """Smallest attainable value of each merge weight, (K,)."""
@@ -300,6 +348,11 @@ class MixtureSpace:
                 raise ConstraintError(
                     f"{component!r} cannot be pinned to {weight:g}: "
                     f"its {side} bound is {nearest:g}"
+                )
+            if 0.0 < nearest < self.min_weight:
+                raise ConstraintError(
+                    f"{component!r} cannot be pinned to {weight:g}: min_weight is "
+                    f"{self.min_weight:g}; pin it to 0 or at least that"
                 )
             lower[i] = upper[i] = nearest
         return MixtureSpace(**{**self._spec, "lower": lower, "upper": upper})
@@ -387,6 +440,7 @@ class MixtureSpace:
             }
             for group in sorted(self.groups, key=lambda group: group.name)
         ]
+        minimum = {"min_weight": _rounded(self.min_weight)} if self.min_weight > 0 else {}
         return {
             "components": list(self.components),
             "datasets": list(self.datasets),
@@ -397,6 +451,7 @@ class MixtureSpace:
             "caps": {dataset: _rounded(cap) for dataset, cap in capped if np.isfinite(cap)},
             "groups": groups,
             "name": self.name,
+            **minimum,
         }
 
     @functools.cached_property
@@ -427,6 +482,8 @@ class MixtureSpace:
         parts = [f"{list(self.components)}"]
         parts.append("prior=[" + ", ".join(f"{p:.3g}" for p in self.prior) + "]")
         parts += [c for c in dict.fromkeys(c.text for c in self._constraints)]
+        if self.min_weight > 0:
+            parts.append(f"min_weight={self.min_weight:g}")
         if self.name is not None:
             parts.append(f"name={self.name!r}")
         return f"MixtureSpace({', '.join(parts)})"
@@ -472,7 +529,10 @@ class MixtureSpace:
 
     def _nearest(self, w: Array) -> Array:
         """Return the point itself if it lies inside, else its projection, (K,)."""
-        return self._settled(w) if self.contains(w) else self.project(w)
+        nearest = self._settled(w) if self.contains(w) else self.project(w)
+        if self._least is not None:
+            nearest = self._least.project(nearest[None])[0]  # crumbs that count as 0 become 0
+        return nearest
 
     def _settled(self, w: Array) -> Array:
         return _settle_one(w, *self._box)

@@ -10,6 +10,10 @@ from typing import Any, Literal
 
 from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.data_files import missing_data
+from optuna_demix.scoring.gold import GOLD_KINDS, GOLD_METRIC
+
+NO_FILTER = "none"
+"""lm-eval's name for answers as they are."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Leaf:
     @property
     def filters(self) -> list[str]:
         """Names of the filters that the answers go through."""
-        return [f["name"] for f in self.config.get("filter_list") or [{"name": "none"}]]
+        return [f["name"] for f in self.config.get("filter_list") or [{"name": NO_FILTER}]]
 
     @property
     def unsafe(self) -> bool:
@@ -90,10 +94,12 @@ def configured_metrics(
     """
     is_open = "class" in config or bool(config.get("process_results"))
     listed = config.get("metric_list")
+    kind = config.get("output_type", "generate_until")
+    gold = {GOLD_METRIC: False} if "class" not in config and kind in GOLD_KINDS else {}
     if listed is None:
-        names = () if "class" in config else defaults[config.get("output_type", "generate_until")]
-        return {name: direction(name) for name in names}, is_open
-    metrics: dict[str, bool | None] = {}
+        names = () if "class" in config else defaults[kind]
+        return {**{name: direction(name) for name in names}, **gold}, is_open
+    metrics: dict[str, bool | None] = {**gold}
     for entry in listed:
         name = str(entry["metric"])
         if os.sep in name:  # a function: its name is the metric's, but it may return several
@@ -118,6 +124,8 @@ def problem(benchmark: Benchmark, card: Card, *, confirm_run_unsafe_code: bool) 
 
 def resolve_filter(benchmark: Benchmark, filters: Sequence[str]) -> str | None:
     """The one filter a benchmark means, or ``None`` if it names none of several or a wrong one."""
+    if benchmark.measure == GOLD_METRIC:  # is taken of no answer that could be filtered
+        filters = [NO_FILTER]
     if benchmark.filter is not None:
         return benchmark.filter if benchmark.filter in filters else None
     return filters[0] if len(filters) == 1 else None

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +49,13 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.batches import Batch, Pair, plan_batches, score_batches
+from optuna_demix.scoring.batches import Batch, Pair, plan_batches, share_rows
 from optuna_demix.scoring.cards import Card, Leaf, configured_metrics
 from optuna_demix.scoring.data_files import with_absolute_data
-from optuna_demix.scoring.digest import digest
+from optuna_demix.scoring.gold import GOLD_METRIC
+from optuna_demix.scoring.packed_model import attention_cost, packed_logits, why_unpackable
+from optuna_demix.scoring.packing import PackedBatch, pack
+from optuna_demix.scoring.passes import Passes, no_room, or_none_without_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +66,8 @@ VERSION: str = lm_eval.__version__
 
 STARTING_SEEDS = (DEFAULT_RANDOM_SEED, DEFAULT_OTHER_SEED, DEFAULT_OTHER_SEED)
 """Seeds of Python, numpy and torch that ``simple_evaluate`` starts with."""
+
+_log = logging.getLogger(__name__)
 
 _KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 
@@ -314,17 +320,19 @@ def _reason(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Requests of one kind, ready to be answered.
 
     Attributes:
+        kind: The kind.
         instances: lm-eval's requests, repeated ones several times.
-        batches: Their layout; empty for generation.
+        passes: Their layout; empty for generation.
         windows: Of each request, how many runs of tokens it was cut into.
     """
 
+    kind: str
     instances: list[Any]
-    batches: list[Batch]
+    passes: Sequence[Batch | PackedBatch]
     windows: list[int]
 
 
@@ -333,13 +341,16 @@ class PreparedModel(HFLM):  # type: ignore[misc]
 
     Prompts, special tokens, windows and truncation are ``HFLM``'s own code, run once; generation
     is its own code on remembered token ids. Only the log-likelihoods are computed differently,
-    see :mod:`optuna_demix.scoring.batches`.
+    see :mod:`optuna_demix.scoring.readout` and, for shared prefixes,
+    :mod:`optuna_demix.scoring.packing`.
 
     Args:
         model: A causal language model; its weights may change in place at any time.
         tokenizer: Its tokenizer; a copy is used, because lm-eval may add a padding token.
         batch_size: Rows of one forward pass.
         max_length: Longest input in tokens; ``None`` for the model's own.
+        mixed_precision_dtype: Compute forward passes under autocast to this dtype.
+        shared_prefixes: Compute what requests begin with alike only once, where the model can.
 
     Raises:
         TaskError: If the model is not a causal language model.
@@ -351,17 +362,22 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch_size: int,
-        max_length: int | None,
+        max_length: int | None = None,
+        mixed_precision_dtype: str | None = None,
+        shared_prefixes: bool = False,
     ) -> None:
         self._ids: dict[Any, Any] = {}
         self._captured: list[Pair] = []
-        self._plans: dict[str, _Plan] = {}
+        self._rows = batch_size
+        self.packs = shared_prefixes
+        self.passes = Passes(self._run)
         with quiet():
             super().__init__(
                 pretrained=model,
                 tokenizer=copy.deepcopy(tokenizer),
                 batch_size=batch_size,
                 max_length=max_length,
+                mixed_precision_dtype=mixed_precision_dtype,
             )
         if self.backend != "causal":
             raise TaskError(
@@ -369,85 +385,106 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 "a proxy must be one"
             )
 
-    def prepare(self, kind: str, instances: list[Any]) -> None:
-        """Tokenise and lay out all requests of one kind.
+    def prepare(self, kind: str, groups: Sequence[list[Any]]) -> list[Plan]:
+        """Tokenise and lay out requests of one kind.
+
+        Args:
+            kind: The kind.
+            groups: Requests that are to be answered together.
+
+        Returns:
+            One plan for each group.
 
         Raises:
             TaskError: If a request cannot be answered, naming its task and document.
         """
-        pairs: list[Pair] = []
-        windows: list[int] = []
-        batches: list[Batch] = []
         if kind == "generate_until":
-            for instance in instances:
+            for instance in (instance for group in groups for instance in group):
                 self._check_room(instance)
-                self.tok_encode(instance.args[0])
-            self._plans[kind] = _Plan(instances, batches, windows)
-            return
-        for instance in instances:
-            found = self._tokenise(kind, instance)
-            pairs.extend(found)
-            windows.append(len(found))
+            return [Plan(kind, group, [], []) for group in groups]
+        found = [[self._tokenise(kind, instance) for instance in group] for group in groups]
         self._ids.clear()
-        # lm-eval lays all log-likelihood requests out together, but rolling ones batch by batch.
-        step = self.batch_size if kind == "loglikelihood_rolling" else max(len(pairs), 1)
-        for start in range(0, len(pairs), step):
-            batches += plan_batches(
-                pairs[start : start + step],
-                batch_size=self.batch_size,
-                max_length=self.max_length,
-                first_request=start,
-            )
-        self._plans[kind] = _Plan(instances, batches, windows)
+        pairs = [[pair for windows in group for pair in windows] for group in found]
+        packs = self._can_pack([pair for group in pairs for pair in group])
+        lay_out = self._pack if packs else self._lay_out
+        return [
+            Plan(kind, group, lay_out(kind, of_group), [len(windows) for windows in tokenised])
+            for group, of_group, tokenised in zip(groups, pairs, found, strict=True)
+        ]
 
-    def answer(self, kind: str) -> list[Any]:
-        """Answers to the prepared requests of one kind, in order, for the weights as they are.
+    def answer(self, plan: Plan) -> list[Any]:
+        """Answers to prepared requests, in order, for the weights as they are.
 
         Returns:
             ``(log-likelihood, is greedy)``, a log-likelihood, or a text, each as lm-eval gives it.
         """
-        plan = self._plans[kind]
-        if kind == "generate_until":
-            if self._answers_nan(plan.instances[0].args[0]):
-                return [math.nan] * len(plan.instances)
-            texts: list[str] = self.generate_until(plan.instances, disable_tqdm=True)
-            return texts
-        rolling = kind == "loglikelihood_rolling"
-        sums, matches = score_batches(
-            self._logits_of,
-            plan.batches,
-            count=sum(plan.windows),
-            device=self.device,
-            greedy=not rolling,
-        )
+        if not plan.instances:
+            return []
+        if plan.kind == "generate_until":
+            return self._generate(plan.instances)
+        rolling = plan.kind == "loglikelihood_rolling"
+        sums, matches = self.passes.run(plan.passes, count=sum(plan.windows), greedy=not rolling)
         if not rolling:
             return list(zip(sums, matches, strict=True))
         ends = np.cumsum([0, *plan.windows]).tolist()
         return [sum(sums[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
 
-    @property
-    def forward_passes(self) -> int:
-        """Batches of one scoring, generation not counted."""
-        return sum(len(plan.batches) for plan in self._plans.values())
+    def content(self, plan: Plan) -> list[Any]:
+        """Every token id that the model is given and how they are batched, to be hashed."""
+        if plan.kind == "generate_until":
+            return [plan.kind, [self.tok_encode(i.args[0]) for i in plan.instances]]
+        return [plan.kind, plan.windows, [passed.content() for passed in plan.passes]]
 
-    def digest(self) -> str:
-        """Hash of every token id that the model is given and of how they are batched."""
-        laid_out = {
-            kind: [
-                [
-                    tuple(batch.inputs.shape),
-                    *(
-                        part.numpy().tobytes()
-                        for part in (batch.inputs, batch.picked, batch.tokens)
-                    ),
-                ]
-                for batch in plan.batches
-            ]
-            for kind, plan in self._plans.items()
-        }
-        generated = self._plans.get("generate_until")
-        prompts = generated.instances if generated else []
-        return digest([laid_out, [self.tok_encode(instance.args[0]) for instance in prompts]])
+    def _lay_out(self, kind: str, pairs: Sequence[Pair]) -> list[Batch]:
+        # lm-eval lays all log-likelihood requests out together, but rolling ones batch by batch.
+        step = self._rows if kind == "loglikelihood_rolling" else max(len(pairs), 1)
+        return [
+            batch
+            for start in range(0, len(pairs), step)
+            for batch in plan_batches(
+                pairs[start : start + step],
+                batch_size=self._rows,
+                max_length=self.max_length,
+                first_request=start,
+            )
+        ]
+
+    def _pack(self, kind: str, pairs: Sequence[Pair]) -> list[PackedBatch]:
+        rows = share_rows(pairs, max_length=self.max_length)
+        longest = max((len(row.ids) for row in rows), default=0)
+        return pack(
+            rows,
+            pass_tokens=self._rows * longest,  # as many as the longest plain batch
+            square_cost=attention_cost(self.model),
+        )
+
+    def _can_pack(self, pairs: Sequence[Pair]) -> bool:
+        rows = share_rows(pairs, max_length=self.max_length)
+        if not rows or not self.packs:
+            return False
+        self.model.eval()
+        with torch.inference_mode():
+            reason = why_unpackable(self.model, rows, self._run)
+        if reason is not None:
+            self.packs = False
+            _log.warning("scoring.shared_prefixes is left off: %s", reason)
+        return self.packs
+
+    def _generate(self, instances: list[Any]) -> list[Any]:
+        if self._answers_nan(instances[0].args[0]):
+            return [math.nan] * len(instances)
+        while True:
+            texts: list[str] | None = or_none_without_memory(
+                partial(self.generate_until, instances, disable_tqdm=True)
+            )
+            if texts is not None:
+                return texts
+            if self.batch_size_per_gpu == 1:
+                raise no_room(self.max_length)
+            self.batch_size_per_gpu //= 2
+            _log.warning(
+                "out of memory while generating: going on with %d rows", self.batch_size_per_gpu
+            )
 
     def tok_encode(
         self,
@@ -514,10 +551,22 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 "max_gen_toks in the task's generation_kwargs"
             )
 
+    def _run(self, passed: Batch | PackedBatch) -> Tensor:
+        """Logits of a pass: (B, L, V), or (1, R, V) of the kept tokens of a packed one."""
+        if isinstance(passed, Batch):
+            return self._logits_of(passed.inputs.to(self.device))
+        with self._autocast():
+            return packed_logits(self.model, passed)
+
     def _logits_of(self, ids: Tensor) -> Tensor:
         """Logits (B, L, V) of token ids (B, L), called exactly as lm-eval calls the model."""
-        logits: Tensor = self.model(ids).logits
+        with self._autocast():
+            logits: Tensor = self.model(ids).logits
         return logits
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.mixed_precision_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def _answers_nan(self, prompt: str) -> bool:
         """Whether the model answers with NaN, which generation would turn into some token."""
@@ -567,6 +616,12 @@ def build_requests(task: Any, limit: float | None, *, where: str) -> None:
             setattr(task, method, _remembered(getattr(task, method)))
 
 
+def apply_filters(task: Any, instances: list[Any]) -> None:
+    """Filter the answers of some of a task's requests, as the task does with all of them."""
+    for ensemble in task._filters:
+        ensemble.apply(instances)
+
+
 def has_own_metrics(task: Any) -> bool:
     """Whether the task's author, not lm-eval, turns answers into metrics."""
     own = type(task).process_results is not ConfigurableTask.process_results
@@ -578,6 +633,8 @@ def aggregation(task: Any, metric: str) -> tuple[Callable[[list[Any]], float], s
 
     It is the mean where the task has none, and has no name where it is the task's own.
     """
+    if metric == GOLD_METRIC:
+        return AGGREGATION_REGISTRY["bits_per_byte"], "bits_per_byte"
     function = task.aggregation().get(metric, mean)
     names = (name for name, known in AGGREGATION_REGISTRY.items() if known is function)
     return function, next(names, None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from optuna_demix.errors import TaskError
 from optuna_demix.scoring.benchmark import Benchmark, check_limit, check_num_fewshot
 from optuna_demix.scoring.cards import Card, direction_of, filters_of, problem, resolve_filter
 from optuna_demix.scoring.digest import digest
+from optuna_demix.scoring.gold import GOLD_METRIC
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +25,23 @@ if TYPE_CHECKING:
     from optuna_demix.scoring.items import ItemTable
 
 IncludePath = str | PathLike[str] | Sequence[str | PathLike[str]] | None
+
+
+@dataclass(frozen=True)
+class Lap:
+    """Scores of a model after one block of documents.
+
+    Attributes:
+        block: Score of each benchmark on this block's documents alone, higher is better.
+        so_far: The same on all documents up to here.
+        items: How many these are, by benchmark.
+        last: Whether these are all documents.
+    """
+
+    block: dict[str, float]
+    so_far: dict[str, float]
+    items: dict[str, int]
+    last: bool
 
 
 class HarnessScorer:
@@ -45,14 +64,25 @@ class HarnessScorer:
         model: A causal language model of transformers, on its device.
         tokenizer: Its tokenizer; left unchanged.
         include_path: Directory or directories of local tasks, searched before lm-eval's own.
-        batch_size: Rows of one forward pass. Always a number: a search for the largest one would
-            be repeated on each call, and the last bits of a score depend on it.
+        batch_size: Rows of one forward pass, fewer after memory has run out. Always a number: a
+            search for the largest one would be repeated on each call, and the last bits of a
+            score depend on it.
         max_length: Longest input in tokens; ``None`` for the model's own.
         limit: Documents of every task, a number (>= 1) or a fraction (< 1); ``None`` for all.
         num_fewshot: Few-shot examples of every task that does not fix them to 0; ``None`` for
             each task's own number.
         seed: Of the choice of few-shot examples.
         confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
+        mixed_precision_dtype: Run forward passes under autocast to ``"bfloat16"`` or
+            ``"float16"``.
+        shared_prefixes: Compute what several requests begin with alike only once, and the output
+            head for continuations only. Several times faster on tasks of multiple choice; each
+            log-likelihood differs by its rounding, up to about 1e-4 nats in float32. Checked on a
+            few inputs with the weights the model has now, and left off with a warning where the
+            model cannot do it.
+        blocks: Score the documents in so many blocks, for :meth:`race`: every benchmark deals an
+            equal share of its documents, shuffled, to each. Batches do not reach over blocks,
+            which may move the last bits of a score.
 
     Raises:
         TaskError: A task or metric that does not exist or cannot be scored, a task file that
@@ -72,17 +102,24 @@ class HarnessScorer:
         num_fewshot: int | None = None,
         seed: int = 1234,
         confirm_run_unsafe_code: bool = False,
+        mixed_precision_dtype: str | None = None,
+        shared_prefixes: bool = False,
+        blocks: int | None = None,
     ) -> None:
         self.benchmarks = tuple(benchmarks)
         _check_names(self.benchmarks)
         _check_positive("batch_size", batch_size)
-        if max_length is not None:
-            _check_positive("max_length", max_length)
+        for setting, value in (
+            ("max_length", max_length),
+            ("blocks", blocks),
+        ):
+            if value is not None:
+                _check_positive(setting, value)
         check_limit(limit, where="scorer")
         check_num_fewshot(num_fewshot, where="scorer")
 
         from optuna_demix.scoring import harness
-        from optuna_demix.scoring.suite import Suite, UnitKey
+        from optuna_demix.scoring.suite import Suite, UnitKey, Wanted
 
         catalogue = harness.Catalogue(_folders(include_path))
         cards = {}
@@ -92,7 +129,13 @@ class HarnessScorer:
                 raise found
             cards[benchmark.name] = found
 
-        self._settings = {"batch_size": batch_size, "limit": limit, "num_fewshot": num_fewshot}
+        self._settings = {
+            "batch_size": batch_size,
+            "limit": limit,
+            "num_fewshot": num_fewshot,
+            "mixed_precision_dtype": mixed_precision_dtype,
+            "blocks": blocks,
+        }
         self._seed = seed
         self._keys = {
             b.name: UnitKey(
@@ -106,18 +149,31 @@ class HarnessScorer:
             b.name: resolve_filter(b, filters_of(b, cards[b.name])) or "none"
             for b in self.benchmarks
         }
-        read: dict[UnitKey, set[str]] = {}
-        for name, key in self._keys.items():
-            read.setdefault(key, set()).add(self._filters[name])
+        read: dict[UnitKey, set[tuple[str, str]]] = {}
+        for b in self.benchmarks:
+            read.setdefault(self._keys[b.name], set()).add((b.measure, self._filters[b.name]))
+        wanted = {
+            key: Wanted(
+                frozenset(f for measure, f in found if measure != GOLD_METRIC),
+                any(measure == GOLD_METRIC for measure, _ in found),
+            )
+            for key, found in read.items()
+        }
         self._lm = harness.PreparedModel(
-            model, tokenizer, batch_size=batch_size, max_length=max_length
+            model,
+            tokenizer,
+            batch_size=batch_size,
+            max_length=max_length,
+            mixed_precision_dtype=mixed_precision_dtype,
+            shared_prefixes=shared_prefixes,
         )
         self._suite = Suite(
             catalogue,
             {self._keys[name]: card for name, card in cards.items()},
-            read,
+            wanted,
             self._lm,
             seed=seed,
+            n_blocks=1 if blocks is None else blocks,
         )
         self._higher = {b.name: self._direction(b, cards[b.name]) for b in self.benchmarks}
         self._version = harness.VERSION
@@ -137,9 +193,39 @@ class HarnessScorer:
         """
         self._suite.run()
         self._scored = True
+        return self._scores(None)
+
+    def race(self) -> Iterator[Lap]:
+        """Score the model block by block, so that the caller can stop early.
+
+        After the last block :meth:`items` and its like work as after :meth:`score`.
+
+        Yields:
+            What is known after each block.
+
+        Raises:
+            TaskError: As :meth:`score`.
+        """
+        self._suite.reset()
+        self._scored = False
+        for block in range(self._suite.n_blocks):
+            self._suite.run_block(block)
+            self._scored = block + 1 == self._suite.n_blocks
+            done = range(block + 1)
+            yield Lap(
+                block=self._scores((block,)),
+                so_far=self._scores(done),
+                items={
+                    name: self._suite.n_documents(key, blocks=done)
+                    for name, key in self._keys.items()
+                },
+                last=block + 1 == self._suite.n_blocks,
+            )
+
+    def _scores(self, blocks: Sequence[int] | None) -> dict[str, float]:
         scores = {}
         for benchmark in self.benchmarks:
-            value = self._suite.value(*self._address(benchmark))
+            value = self._suite.value(*self._address(benchmark), blocks=blocks)
             scores[benchmark.name] = (
                 self._sign(benchmark) * value if math.isfinite(value) else math.nan
             )
@@ -219,7 +305,8 @@ class HarnessScorer:
             "max_length": self._lm.max_length,
             "seed": self._seed,
             "requests": self._suite.requests(),
-            "forward_passes": self._lm.forward_passes,
+            "forward_passes": self._suite.forward_passes(),
+            "shared_prefixes": self._lm.packs,
             "benchmarks": [
                 {
                     "name": b.name,

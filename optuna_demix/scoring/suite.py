@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import torch
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring import harness
-from optuna_demix.scoring.cards import Card
+from optuna_demix.scoring.cards import NO_FILTER, Card
 from optuna_demix.scoring.digest import digest
+from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
 from optuna_demix.scoring.items import ItemTable, join, standard_error, tabulate
 from optuna_demix.scoring.randomness import RandomState, random_state
 
@@ -27,28 +30,48 @@ class UnitKey:
     limit: float | None
 
 
+Values = Mapping[tuple[str, str], Any]
+"""What one document gives, by metric and filter."""
+
+Blocks = Sequence[int] | None
+"""Blocks of documents; ``None`` for all that were scored."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What benchmarks read of a task.
+
+    Attributes:
+        filters: The filters of lm-eval's own metrics; empty if none of them is read, ``None`` for
+            all.
+        gold: Whether bits per byte of the right answer are read.
+    """
+
+    filters: frozenset[str] | None
+    gold: bool
+
+
 @dataclass
 class _PreparedTask:
     """A loaded task with its requests, and what the last scoring made of it.
 
     Attributes:
         task: lm-eval's object.
+        wanted: What is read of it.
         documents: Every document with its requests, in order.
-        filters: The filters that a benchmark reads; ``None`` for all.
-        raw: Per metric and filter, one value per document.
+        gold: Of every document the request for its right answer; empty if it is not wanted.
+        blocks: Of each block of a scoring, which documents are in it, ascending.
+        values: What each document gave; ``None`` where it has not been scored.
         broken: Whether the model answered with NaN.
     """
 
     task: Any
-    documents: list[tuple[Any, list[Any]]]
-    filters: set[str] | None
-    raw: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    wanted: Wanted
+    documents: list[tuple[Any, list[Any]]] = field(default_factory=list)
+    gold: list[Any] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
+    values: list[Values | None] = field(default_factory=list)
     broken: bool = False
-
-    @property
-    def size(self) -> int:
-        """Documents scored, as lm-eval counts them."""
-        return max(map(len, self.raw.values()), default=0)
 
     def build(self, unit: _Unit) -> None:
         """Build the requests, few-shot examples included, once and for all."""
@@ -59,43 +82,81 @@ class _PreparedTask:
             by_document.setdefault(instance.doc_id, []).append(instance)
         for instances in by_document.values():
             self.documents.append((instances[0].doc, sorted(instances, key=lambda i: i.idx)))
+        if self.wanted.gold:
+            self.gold = [gold_request(self.task, *document) for document in self.documents]
+
+    @property
+    def judged(self) -> bool:
+        """Whether any of lm-eval's own metrics is read."""
+        return self.wanted.filters is None or bool(self.wanted.filters)
+
+    def requests(self, block: int) -> Iterator[Any]:
+        """The requests of a block that must be answered, repeated ones several times."""
+        for place in self.blocks[block]:
+            asked = self.documents[place][1] if self.judged else []
+            for instance in asked:
+                yield from repeat(instance, instance.repeats)
+            if self.gold and all(self.gold[place] is not instance for instance in asked):
+                yield self.gold[place]
 
     def reset(self) -> None:
         """Forget the last answers."""
-        self.raw, self.broken = {}, False
-        for instance in self.task.instances:
+        self.values, self.broken = [None] * len(self.documents), False
+        for instance in (*self.task.instances, *self.gold):
             instance.resps, instance.filtered_resps = [], {}
 
-    def process(self) -> None:
-        """Turn answers into one value per metric, filter and document."""
-        if self.broken:
+    def process(self, block: int) -> None:
+        """Turn the answers of a block into one value per metric, filter and document."""
+        if self.broken or not self.blocks[block]:
             return
-        self.task.apply_filters()
+        keys = self._filter(block) if self.judged else []
         # A function of the task's author may write into the document; lm-eval's own does not.
         authored = harness.has_own_metrics(self.task)
-        for key in list(self.task.instances[0].filtered_resps):
-            if self.filters is not None and key not in self.filters:
-                continue
-            for document, instances in self.documents:
-                metrics = self.task.process_results(
+        for place in self.blocks[block]:
+            document, instances = self.documents[place]
+            values = {
+                (metric, key): value
+                for key in keys
+                for metric, value in self.task.process_results(
                     copy.deepcopy(document) if authored else document,
                     [instance.filtered_resps[key] for instance in instances],
-                )
-                for metric, value in metrics.items():
-                    self.raw.setdefault((metric, key), []).append(value)
+                ).items()
+            }
+            if self.gold:
+                values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[place])
+            self.values[place] = values
 
-    def value(self, metric: str, key: str) -> float:
-        """Aggregate of a metric over the documents."""
+    def _filter(self, block: int) -> list[str]:
+        """Filter the answers of a block; the filters that are read."""
+        instances = [i for place in self.blocks[block] for i in self.documents[place][1]]
+        harness.apply_filters(self.task, instances)
+        wanted = self.wanted.filters
+        return [key for key in instances[0].filtered_resps if wanted is None or key in wanted]
+
+    def raw(self, blocks: Blocks) -> dict[tuple[str, str], list[Any]]:
+        """The values of the scored documents, by metric and filter, in the documents' order."""
+        places = (
+            sorted(place for block in blocks for place in self.blocks[block]) if blocks else ()
+        )
+        found = self.values if blocks is None else [self.values[place] for place in places]
+        lists: dict[tuple[str, str], list[Any]] = {}
+        for values in found:
+            for key, value in (values or {}).items():
+                lists.setdefault(key, []).append(value)
+        return lists
+
+    def value(self, metric: str, raw: list[Any]) -> float:
+        """Aggregate of a metric over documents."""
         aggregate, _ = harness.aggregation(self.task, metric)
         try:
-            return float(aggregate(self.raw[metric, key]))
+            return float(aggregate(raw))
         except OverflowError:  # a perplexity beyond floating point
             return math.inf
 
-    def table(self, metric: str, key: str) -> ItemTable | None:
+    def table(self, metric: str, raw: list[Any]) -> ItemTable | None:
         """The documents behind :meth:`value`."""
         _, name = harness.aggregation(self.task, metric)
-        return tabulate(self.raw[metric, key], name)
+        return tabulate(raw, name)
 
 
 @dataclass(frozen=True)
@@ -117,38 +178,41 @@ class _Unit:
 class Suite:
     """Loaded tasks and their requests.
 
-    All requests of one kind go to the model together, in the order of the units, as one call of
-    ``simple_evaluate`` with these tasks would send them.
+    All requests of one kind and block go to the model together, in the order of the units; with a
+    single block, as one call of ``simple_evaluate`` with these tasks would send them.
 
     Args:
         catalogue: Where the tasks are.
         cards: The names to load under each setting.
-        filters: The filters that are read of each.
+        wanted: What is read of each.
         model: What answers.
-        seed: Of the few-shot examples.
+        seed: Of the few-shot examples and of the order of the documents.
+        n_blocks: Parts that documents are scored in.
 
     Raises:
-        TaskError: If a task cannot be loaded or its requests cannot be built.
+        TaskError: If a task cannot be loaded, its requests cannot be built, or it has fewer
+            documents than blocks.
     """
 
     def __init__(
         self,
         catalogue: harness.Catalogue,
         cards: Mapping[UnitKey, Card],
-        filters: Mapping[UnitKey, set[str]],
+        wanted: Mapping[UnitKey, Wanted],
         model: harness.PreparedModel,
         *,
         seed: int,
+        n_blocks: int = 1,
     ) -> None:
         self._model = model
-        self._requests: dict[str, list[tuple[_PreparedTask, Any]]] = {}
+        self.n_blocks = n_blocks
         with random_state(RandomState.seeded(*harness.STARTING_SEEDS)):
             self._units = {
                 key: _Unit(
                     key,
                     card,
                     {
-                        name: _PreparedTask(task, [], None if groups else filters[key])
+                        name: _PreparedTask(task, Wanted(None, False) if groups else wanted[key])
                         for name, task in tasks.items()
                     },
                     groups,
@@ -163,20 +227,33 @@ class Suite:
                 for task in unit.tasks.values():
                     task.build(unit)
             # Where lm-eval would now turn to the model; sampled answers start from here.
-            self._state = RandomState.current()
+            self._start = self._state = RandomState.current()
         for unit in self._units.values():
-            for task in unit.tasks.values():
-                for instance in task.task.instances:
-                    of_kind = self._requests.setdefault(instance.request_type, [])
-                    of_kind.extend([(task, instance)] * instance.repeats)
-        for kind, requests in self._requests.items():
-            model.prepare(kind, [instance for _, instance in requests])
+            _deal(unit, n_blocks, seed=seed)
+        self._requests = [self._requests_of(block) for block in range(n_blocks)]
+        kinds = dict.fromkeys(kind for requests in self._requests for kind in requests)
+        self._plans = {
+            kind: model.prepare(
+                kind,
+                [[i for _, i in requests.get(kind, ())] for requests in self._requests],
+            )
+            for kind in kinds
+        }
 
     def run(self) -> None:
         """Score the model as it is."""
-        for unit in self._units.values():
-            for task in unit.tasks.values():
-                task.reset()
+        self.reset()
+        for block in range(self.n_blocks):
+            self.run_block(block)
+
+    def reset(self) -> None:
+        """Forget all answers."""
+        for task in self._tasks:
+            task.reset()
+        self._state = self._start
+
+    def run_block(self, block: int) -> None:
+        """Score the model as it is on the documents of one block, after those before it."""
         model = self._model
         if model.model.training:
             model.model.eval()
@@ -185,16 +262,25 @@ class Suite:
                 torch.inference_mode(),
                 torch.autocast(device_type=model.device.type, enabled=False),
             ):
-                for kind, requests in self._requests.items():
-                    for (task, instance), answer in zip(requests, model.answer(kind), strict=True):
+                for kind, requests in self._requests[block].items():
+                    answers = model.answer(self._plans[kind][block])
+                    for (task, instance), answer in zip(requests, answers, strict=True):
                         instance.resps.append(answer)
                         task.broken = task.broken or _is_nan(answer)
-            for unit in self._units.values():
-                for task in unit.tasks.values():
-                    task.process()
+            for task in self._tasks:
+                task.process(block)
+            self._state = RandomState.current()
 
-    def value(self, key: UnitKey, metric: str, filter_name: str) -> float:
-        """Aggregated metric of the last :meth:`run`; NaN if the model answered with NaN.
+    def value(
+        self, key: UnitKey, metric: str, filter_name: str, *, blocks: Blocks = None
+    ) -> float:
+        """Aggregated metric of what was scored; NaN if the model answered with NaN.
+
+        Args:
+            key: The unit.
+            metric: The metric.
+            filter_name: Its filter.
+            blocks: Only the documents of these blocks.
 
         Raises:
             TaskError: If the task does not give the metric.
@@ -203,11 +289,10 @@ class Suite:
         if any(task.broken for task in unit.tasks.values()):
             return math.nan
         if unit.group is None:
-            self._check_given(unit, metric, filter_name)
-            return unit.task.value(metric, filter_name)
-        aggregate = unit.group.aggregate(self._leaf_values(unit, metric))
+            return unit.task.value(metric, self._given(unit, metric, filter_name, blocks))
+        aggregate = unit.group.aggregate(self._leaf_values(unit, metric, blocks))
         if f"{metric},{filter_name}" not in aggregate:
-            given = sorted({f"{m},{f}" for task in unit.tasks.values() for m, f in task.raw})
+            given = sorted({f"{m},{f}" for t in unit.tasks.values() for m, f in t.raw(blocks)})
             raise TaskError(
                 f"{unit.card.where}: no task of the group gives {metric},{filter_name}, "
                 f"only {', '.join(given)}"
@@ -220,11 +305,11 @@ class Suite:
         if any(task.broken for task in unit.tasks.values()):
             return None
         if unit.group is None:
-            return unit.task.table(metric, filter_name)
+            return unit.task.table(metric, self._given(unit, metric, filter_name, None))
         tables = [
-            task.table(metric, filter_name)
+            task.table(metric, raw)
             for task in unit.tasks.values()
-            if (metric, filter_name) in task.raw
+            if (raw := task.raw(None).get((metric, filter_name)))
         ]
         found = [table for table in tables if table is not None]
         return (
@@ -243,11 +328,12 @@ class Suite:
         if unit.group is None:
             table = self.table(key, metric, filter_name)
             return math.nan if table is None else standard_error(table)
-        values = self._leaf_values(unit, metric)
+        values = self._leaf_values(unit, metric, None)
         for name, task in unit.tasks.items():
-            if (metric, filter_name) not in task.raw:
+            raw = task.raw(None).get((metric, filter_name))
+            if raw is None:
                 continue
-            table = task.table(metric, filter_name)
+            table = task.table(metric, raw)
             error = math.nan if table is None else standard_error(table)
             if not math.isfinite(error):
                 return math.nan
@@ -256,6 +342,11 @@ class Suite:
             return math.nan
         pooled = unit.group.aggregate(values).get(f"{metric}_stderr,{filter_name}", "N/A")
         return math.nan if pooled == "N/A" else float(pooled)
+
+    def n_documents(self, key: UnitKey, *, blocks: Blocks = None) -> int:
+        """Number of documents of a unit in some blocks."""
+        chosen = range(self.n_blocks) if blocks is None else blocks
+        return sum(len(t.blocks[b]) for t in self._units[key].tasks.values() for b in chosen)
 
     def directions(self, key: UnitKey, metric: str) -> set[bool]:
         """What the loaded tasks say about whether a higher metric is better."""
@@ -271,14 +362,20 @@ class Suite:
                 "version": task.task.VERSION,
                 "num_fewshot": task.task.get_config("num_fewshot"),
                 "documents": len(task.documents),
-                "requests": len(task.task.instances),
+                "requests": sum(1 for b in range(self.n_blocks) for _ in task.requests(b)),
             }
             for name, task in self._units[key].tasks.items()
         ]
 
     def requests(self) -> dict[str, int]:
         """Number of requests by kind."""
-        return {kind: len(requests) for kind, requests in self._requests.items()}
+        return {
+            kind: sum(len(plan.instances) for plan in plans) for kind, plans in self._plans.items()
+        }
+
+    def forward_passes(self) -> int:
+        """Batches of one scoring, generation not counted."""
+        return sum(len(plan.passes) for plans in self._plans.values() for plan in plans)
 
     def digest(self) -> str:
         """Hash of configurations, documents, requests and token ids; free of paths."""
@@ -291,23 +388,63 @@ class Suite:
                 ]
                 for unit in self._units.values()
             ]
-            + [self._model.digest()]
+            + [self._model.content(plan) for plans in self._plans.values() for plan in plans]
         )
 
-    def _leaf_values(self, unit: _Unit, metric: str) -> dict[str, dict[str, Any]]:
-        """lm-eval's result table, the rows of a group's tasks and of one metric only."""
-        return {
-            name: {
-                "sample_len": task.size,
-                **{f"{m},{f}": task.value(m, f) for m, f in task.raw if m == metric},
-            }
-            for name, task in unit.tasks.items()
-        }
+    @property
+    def _tasks(self) -> Iterator[_PreparedTask]:
+        return (task for unit in self._units.values() for task in unit.tasks.values())
 
-    def _check_given(self, unit: _Unit, metric: str, filter_name: str) -> None:
-        if (metric, filter_name) not in unit.task.raw:
-            given = ", ".join(sorted({m for m, _ in unit.task.raw}))
+    def _requests_of(self, block: int) -> dict[str, list[tuple[_PreparedTask, Any]]]:
+        found: dict[str, list[tuple[_PreparedTask, Any]]] = {}
+        for task in self._tasks:
+            for instance in task.requests(block):
+                found.setdefault(instance.request_type, []).append((task, instance))
+        return found
+
+    def _leaf_values(self, unit: _Unit, metric: str, blocks: Blocks) -> dict[str, dict[str, Any]]:
+        """lm-eval's result table, the rows of a group's tasks and of one metric only."""
+        table = {}
+        for name, task in unit.tasks.items():
+            raw = task.raw(blocks)
+            if not raw and blocks is not None:
+                continue  # a small task has no document in some blocks
+            table[name] = {
+                "sample_len": max(map(len, raw.values()), default=0),
+                **{f"{m},{f}": task.value(m, raw[m, f]) for m, f in raw if m == metric},
+            }
+        return table
+
+    def _given(self, unit: _Unit, metric: str, filter_name: str, blocks: Blocks) -> list[Any]:
+        raw = unit.task.raw(blocks)
+        if (metric, filter_name) not in raw:
+            given = ", ".join(sorted({m for m, _ in raw}))
             raise TaskError(f"{unit.card.where}: gives no metric {metric!r}, only {given}")
+        return raw[metric, filter_name]
+
+
+def _deal(unit: _Unit, n_blocks: int, *, seed: int) -> None:
+    """Deal a unit's documents to blocks, an equal share to each, in an order that never changes.
+
+    Raises:
+        TaskError: If there are fewer documents than blocks.
+    """
+    total = sum(len(task.documents) for task in unit.tasks.values())
+    if total < n_blocks:
+        raise TaskError(
+            f"{unit.card.where}: has {total} documents, too few for {n_blocks} blocks of racing; "
+            "lower scoring.racing.blocks or raise its limit"
+        )
+    dealt = 0
+    for name, task in unit.tasks.items():
+        count = len(task.documents)
+        order = list(range(count))
+        if n_blocks > 1:
+            random.Random(f"{seed} {name}").shuffle(order)
+        task.blocks = [
+            sorted(order[(block - dealt) % n_blocks :: n_blocks]) for block in range(n_blocks)
+        ]
+        dealt += count
 
 
 def _is_nan(answer: Any) -> bool:
@@ -320,11 +457,12 @@ def _by_size(group: Any, metric: str) -> bool:
 
 
 def _task_content(name: str, prepared: _PreparedTask) -> Any:
+    gold = [[request] for request in prepared.gold] or [[]] * len(prepared.documents)
     content = [
-        [document, [[i.request_type, i.arguments, i.repeats] for i in instances]]
-        for document, instances in prepared.documents
+        [document, [[i.request_type, i.arguments, i.repeats] for i in (*instances, *right)]]
+        for (document, instances), right in zip(prepared.documents, gold, strict=True)
     ]
-    return [name, harness.settings(prepared.task), digest(content)]
+    return [name, harness.settings(prepared.task), prepared.blocks, digest(content)]
 
 
 def _group_content(group: Any) -> Any:

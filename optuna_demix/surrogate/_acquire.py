@@ -100,11 +100,11 @@ def nearest_distance(X: FloatArray, taken: FloatArray) -> FloatArray:
 
     On the simplex this is the total variation: the share of data that would have to move.
     """
+    from scipy.spatial.distance import cdist
+
     if len(taken) == 0:
         return np.full(len(X), np.inf)
-    nearest = np.full(len(X), np.inf)
-    for row in taken:  # (d,): a loop keeps memory at (n, d)
-        np.minimum(nearest, 0.5 * np.abs(X - row).sum(axis=1), out=nearest)
+    nearest: FloatArray = 0.5 * cdist(X, taken, "cityblock").min(axis=1)
     return nearest
 
 
@@ -123,12 +123,50 @@ def best_untaken(
         The index; where every candidate is too close, the one that is farthest away.
     """
     order = np.argsort(-merit, kind="stable")
-    for start in range(0, len(order), 256):  # the first block nearly always holds one
-        block = order[start : start + 256]
+    start, size = 0, 4  # the first few nearly always hold one
+    while start < len(order):
+        block = order[start : start + size]
         free = nearest_distance(X[block], taken) >= min_distance
         if free.any():
             return int(block[int(np.argmax(free))])
+        start, size = start + size, 4 * size
     return int(np.argmax(nearest_distance(X, taken)))
+
+
+def feasible_first(merit: FloatArray, limits: FloatArray) -> FloatArray:
+    """Merit (n,) with everything that breaks a limit behind all that does not.
+
+    Args:
+        merit: Merit (n,).
+        limits: Constraint values (n, c) in comparable units; feasible at or below 0. NaN counts
+            as feasible.
+
+    Returns:
+        The merit where it is feasible; elsewhere less than any of it, by the violation.
+    """
+    if limits.shape[1] == 0:
+        return merit
+    violation = np.nansum(np.maximum(limits, 0.0), axis=1)
+    worst = float(merit.min()) if len(merit) else 0.0
+    ordered: FloatArray = np.where(violation > 0.0, worst - 1.0 - violation, merit)
+    return ordered
+
+
+def expected_gain(gain: FloatArray, std: FloatArray) -> FloatArray:
+    """Expected improvement (n,) of normal variables over 0 (Jones et al. 1998, equation 15).
+
+    Args:
+        gain: Means (n,).
+        std: Standard deviations (n,); where 0, the gain itself counts if it is positive.
+    """
+    from scipy.special import ndtr
+
+    z = gain / np.where(std > 0.0, std, 1.0)
+    density = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
+    improvement: FloatArray = np.where(
+        std > 0.0, gain * ndtr(z) + std * density, np.maximum(gain, 0.0)
+    )
+    return improvement
 
 
 def finite_scores(Y: Any) -> FloatArray:

@@ -191,6 +191,8 @@ class Surrogate:
             coverage=np.array(coverage),
             n=seen.sum(axis=0),
             kinds=self.kinds_,
+            mean=mean,
+            std=spread,
         )
 
     def _blank(self) -> Surrogate:

@@ -25,6 +25,8 @@ class Validation:
         coverage: Share (m,) of scores inside the 90 % interval of their held-out prediction.
         n: Number (m,) of scores that were compared.
         kinds: ``Surrogate.kinds_`` of the fit to all rows.
+        mean: Held-out prediction (n, m) of every row; NaN where there was nothing to learn from.
+        std: Standard deviation (n, m) of a score about it.
     """
 
     spearman: FloatArray
@@ -32,6 +34,8 @@ class Validation:
     coverage: FloatArray
     n: NDArray[np.intp]
     kinds: tuple[str, ...]
+    mean: FloatArray
+    std: FloatArray
 
 
 def average_ranks(values: FloatArray) -> FloatArray:

@@ -171,7 +171,7 @@ def arena(paths: dict[str, Path], tmp_path: Path) -> Arena:
     return Arena.build(ComponentSet.open(paths), tmp_path / "x.arena", block_size=256)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def saved() -> Callable[..., Path]:
     """Return the function that saves a model."""
     return save_model

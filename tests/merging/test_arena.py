@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging import Arena, ComponentSet
+from optuna_demix.merging import Arena, ComponentSet, find_method
 from optuna_demix.merging._layout import plan_layout
 
 Paths = dict[str, Path]
@@ -50,7 +50,7 @@ def _damage(file: Path, position: int) -> None:
 )
 def test_pieces_of_all_blocks_are_all_elements_in_order(sizes: list[int], block_size: int) -> None:
     shapes = {f"t{number:02d}": (size,) for number, size in enumerate(sizes)}
-    layout = plan_layout(shapes, n_components=3, block_size=block_size)
+    layout = plan_layout(shapes, n_rows=3, block_size=block_size)
     seen: dict[str, list[int]] = {name: [] for name in shapes}
     for block in range(layout.n_blocks):
         for piece in layout.pieces(block):
@@ -65,7 +65,7 @@ def test_pieces_of_all_blocks_are_all_elements_in_order(sizes: list[int], block_
 
 @pytest.mark.parametrize("n_components", [1, 7, 50, 1000])
 def test_blocks_of_all_components_fit_the_cache(n_components: int) -> None:
-    layout = plan_layout({"a": (10**8,)}, n_components=n_components)
+    layout = plan_layout({"a": (10**8,)}, n_rows=n_components)
     assert 2**12 <= layout.block_size <= 2**18
     assert layout.block_size == 2**12 or layout.block_size * n_components * 4 <= 8 << 20
 
@@ -73,7 +73,7 @@ def test_blocks_of_all_components_fit_the_cache(n_components: int) -> None:
 @pytest.mark.parametrize("block_size", [0, -64, 100])
 def test_an_impossible_block_size_is_refused(block_size: int) -> None:
     with pytest.raises(ValueError, match="positive multiple of 64"):
-        plan_layout({"a": (10,)}, n_components=2, block_size=block_size)
+        plan_layout({"a": (10,)}, n_rows=2, block_size=block_size)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -328,7 +328,7 @@ class TestDamage:
         self, arena: Arena, paths: Paths
     ) -> None:
         _damage(arena.path, 8)
-        with pytest.raises(ComponentError, match="written in layout 17, not 1"):
+        with pytest.raises(ComponentError, match="written in layout 18, not 2"):
             Arena.open(arena.path)
         Arena.build(ComponentSet.open(paths), arena.path, block_size=256).verify()
 
@@ -362,7 +362,7 @@ class TestDamage:
 
 _BUILD = """
 import json, os, sys
-from optuna_demix.merging import Arena, ComponentSet
+from optuna_demix.merging import Arena, ComponentSet, find_method
 
 paths, path, die = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3] == "die"
 built = []
@@ -388,8 +388,160 @@ def _start(paths: Paths, path: Path, behaviour: str) -> subprocess.Popen[str]:
     )
 
 
+def _build(paths: Paths, path: Path, **options: Any) -> tuple[Arena, list[int]]:
+    """Build and verify an arena; return it and the numbers of blocks that were reported."""
+    done: list[int] = []
+    base = options.pop("base", None)
+    options = {"block_size": 256, "progress": lambda count, total: done.append(count), **options}
+    arena = Arena.build(ComponentSet.open(paths, base=base), path, **options)
+    arena.verify()
+    return arena, done
+
+
+class Stop(KeyboardInterrupt):
+    """An interrupt at a chosen block."""
+
+
+def _interrupted(paths: Paths, path: Path, *, after: int, **options: Any) -> Path:
+    """Begin a build that is interrupted; return the file it leaves."""
+
+    def progress(done: int, total: int) -> None:
+        if done == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        _build(paths, path, progress=progress, **options)
+    return path.with_name(f"{path.name}.partial")
+
+
+class TestResume:
+    METHODS = {
+        "linear": {},
+        "della": {"density": 0.5, "epsilon": 0.1},
+        "karcher": {},
+    }
+
+    @pytest.mark.parametrize("after", [1, 7, -1])
+    @pytest.mark.parametrize("method", METHODS)
+    def test_an_interrupted_build_goes_on_to_the_same_file(
+        self, paths: Paths, tmp_path: Path, method: str, after: int
+    ) -> None:
+        options = {"method": find_method(method, self.METHODS[method]), "base": paths["web"]}
+        whole, done = _build(paths, tmp_path / "whole", **options)
+        after %= len(done) + 1
+        _interrupted(paths, tmp_path / "a", after=after, **options)
+        resumed, left = _build(paths, tmp_path / "a", **options)
+        assert left == [*range(after, len(done) + 1)]
+        assert resumed.path.read_bytes() == whole.path.read_bytes()
+
+    def test_a_block_that_did_not_reach_the_disk_is_written_again(
+        self, paths: Paths, tmp_path: Path
+    ) -> None:
+        partial = _interrupted(paths, tmp_path / "a", after=7)
+        data = partial.stat().st_size - _build(paths, tmp_path / "whole")[0].nbytes
+        _damage(partial, data + 4 * 3 * 256 * 4 + 5)  # as after a power cut
+        _, left = _build(paths, tmp_path / "a")
+        assert left[0] == 4
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "whole").read_bytes()
+
+    def test_facts_that_did_not_reach_the_disk_are_computed_again(
+        self, paths: Paths, tmp_path: Path
+    ) -> None:
+        options = {"method": "karcher"}
+        whole, _ = _build(paths, tmp_path / "whole", **options)
+        partial = _interrupted(paths, tmp_path / "a", after=9, **options)
+        facts = (tmp_path / "whole").read_bytes().index(whole.facts[0].tobytes())
+        _damage(partial, facts + 3)
+        _, left = _build(paths, tmp_path / "a", **options)
+        assert left[0] == 1  # nothing to go on from: the first tensor's facts are gone
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "whole").read_bytes()
+
+    def test_what_is_left_of_other_components_is_not_used(
+        self, paths: Paths, tmp_path: Path
+    ) -> None:
+        _interrupted(paths, tmp_path / "a", after=7)
+        _, left = _build(_retrain(paths), tmp_path / "a")
+        assert left[0] == 1
+
+    def test_what_is_left_of_another_size_is_not_used(self, paths: Paths, tmp_path: Path) -> None:
+        partial = _interrupted(paths, tmp_path / "a", after=7)
+        os.truncate(partial, partial.stat().st_size - 1)
+        assert _build(paths, tmp_path / "a")[1][0] == 1
+
+
+class TestDifferences:
+    def test_an_arena_of_these_components_has_none(self, arena: Arena, paths: Paths) -> None:
+        assert arena.differences(ComponentSet.open(paths)) == []
+
+    @pytest.mark.parametrize(
+        ("change", "options", "said"),
+        [
+            (_retrain, {}, "component 'code' has changed"),
+            (lambda paths: {"web": paths["web"]}, {}, "it holds web, code, math"),
+            (lambda paths: paths, {"dtype": "float16"}, "in float32, not float16"),
+            (lambda paths: paths, {"method": "karcher"}, "another merge method than 'karcher'"),
+        ],
+    )
+    def test_what_has_changed_is_said(
+        self,
+        arena: Arena,
+        paths: Paths,
+        change: Callable[[Paths], Paths],
+        options: dict[str, Any],
+        said: str,
+    ) -> None:
+        (found,) = arena.differences(ComponentSet.open(change(paths)), **options)
+        assert said in found
+
+    def test_another_base_is_said(self, paths: Paths, tmp_path: Path) -> None:
+        method = find_method("ties", {"density": 0.5})
+        arena, _ = _build(paths, tmp_path / "a", base=paths["web"], method=method)
+        other = ComponentSet.open(paths, base=paths["code"])
+        assert arena.differences(other, method=method) == ["the base has changed"]
+        rebuilt = Arena.build(other, tmp_path / "a", method=method, block_size=256)
+        assert rebuilt.key != arena.key
+
+
+class TestClear:
+    def test_nothing_is_left_and_open_arenas_live_on(self, arena: Arena, paths: Paths) -> None:
+        before = arena.blocks.clone()
+        assert Arena.clear(arena.path) > arena.nbytes
+        assert _leftovers(arena.path.parent) == {"x.arena.lock"}
+        assert torch.equal(arena.blocks, before)
+        assert Arena.clear(arena.path) == 0
+
+    def test_what_is_no_arena_stays(self, tmp_path: Path) -> None:
+        file = tmp_path / "thesis.tex"
+        file.write_text("years of work")
+        with pytest.raises(ComponentError, match="thesis.tex: there is a file which is not"):
+            Arena.clear(file)
+        assert file.read_text() == "years of work"
+
+    def test_a_directory_that_is_not_there_is_not_made(self, tmp_path: Path) -> None:
+        assert Arena.clear(tmp_path / "runs" / "a") == 0
+        assert not (tmp_path / "runs").exists()
+
+
+def test_damaged_facts_are_refused_when_opened(paths: Paths, tmp_path: Path) -> None:
+    arena, _ = _build(paths, tmp_path / "a", method="karcher")
+    facts = arena.path.read_bytes().index(arena.facts[2].tobytes())
+    _damage(arena.path, facts + 9)
+    name = arena.layout.slots[2].name
+    with pytest.raises(ComponentError, match=f"keeps of tensor '{name}' is damaged"):
+        Arena.open(arena.path)
+
+
+def test_verify_names_the_base(paths: Paths, tmp_path: Path) -> None:
+    method = find_method("ties", {"density": 0.5})
+    arena, _ = _build(paths, tmp_path / "a", base=paths["web"], method=method)
+    assert arena.blocks.shape[1] == 4
+    _damage(arena.path, arena.path.stat().st_size - 1)
+    with pytest.raises(ComponentError, match="of the base is damaged"):
+        Arena.open(arena.path).verify()
+
+
 class TestProcesses:
-    def test_a_killed_build_leaves_no_arena_and_the_next_succeeds(
+    def test_a_killed_build_leaves_no_arena_and_the_next_goes_on(
         self, paths: Paths, tmp_path: Path
     ) -> None:
         path = tmp_path / "a"
@@ -397,8 +549,10 @@ class TestProcesses:
             assert process.wait() == 9
         assert not path.exists()
         assert (tmp_path / "a.partial").exists()  # it did die in the middle
-        Arena.build(ComponentSet.open(paths), path, block_size=256).verify()
+        arena, done = _build(paths, path)
+        assert done == [*range(4, arena.layout.n_blocks + 1)]
         assert _leftovers(tmp_path) == {"a", "a.lock", "a.digests.json"}
+        assert path.read_bytes() == _build(paths, tmp_path / "b")[0].path.read_bytes()
 
     def test_of_two_builders_one_builds(self, paths: Paths, tmp_path: Path) -> None:
         path = tmp_path / "a"

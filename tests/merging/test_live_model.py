@@ -17,7 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from transformers import AutoTokenizer as HubTokenizer
 
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging import METHODS, Arena, ComponentSet, LiveModel
+from optuna_demix.merging import Arena, ComponentSet, LiveModel, MergeMethod
+from optuna_demix.merging._plan import Plan
+from optuna_demix.merging._preparation import Preparation
 
 Paths = dict[str, Path]
 FAMILIES = ["llama-tied", "llama-untied", "gpt-neox", "gpt2"]
@@ -393,21 +395,13 @@ class TestBadInput:
         with pytest.raises(ComponentError, match="dtype 'int8' cannot hold merged weights"):
             LiveModel(arena, dtype="int8")
 
-    def test_a_new_method_is_one_line_in_the_registry(
-        self, arena: Arena, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def largest(blocks: torch.Tensor, w: torch.Tensor, out: torch.Tensor) -> None:
-            out.copy_(blocks.amax(dim=1))
-
-        monkeypatch.setitem(METHODS, "largest", largest)
-        live = LiveModel(arena, method="largest")
+    def test_a_method_of_ones_own_needs_no_registry(self, arena: Arena) -> None:
+        halved = MergeMethod("halved", {}, Preparation(), lambda w, facts, tensors: Plan(w / 2))
+        live, linear = LiveModel(arena, method=halved), LiveModel(arena)
         live.merge(W)
-        flat = arena.blocks.amax(dim=1).view(-1)
-        slot = arena.layout.slots[0]
-        assert torch.equal(
-            live.model.state_dict()[slot.name].view(-1),
-            flat[slot.offset : slot.offset + slot.n_elements],
-        )
+        linear.merge(W)
+        for ours, theirs in zip(live.model.parameters(), linear.model.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs / 2)
 
 
 class TestSaving:

@@ -101,3 +101,36 @@ def test_a_damaged_file_is_refused_or_stays_within_its_bounds(
     assert all(
         0 <= entry.start <= entry.start + entry.nbytes <= size for entry in entries.values()
     )
+
+
+numbers = st.integers(-5, 20) | st.integers() | st.floats() | st.booleans() | st.none()
+entries = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "BF16", "I64", "f32", ""]) | numbers,
+        "shape": st.lists(numbers, max_size=3) | numbers,
+        "data_offsets": st.lists(numbers, max_size=3) | numbers,
+    },
+)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    header=st.dictionaries(st.text(max_size=3) | st.just("__metadata__"), entries | numbers)
+    | st.lists(numbers)
+    | numbers,
+    data=st.binary(max_size=16),
+)
+def test_any_header_is_read_within_bounds_or_refused(
+    tmp_path: Path, header: Any, data: bytes
+) -> None:
+    path = _file(tmp_path, header, data)
+    size = path.stat().st_size
+    try:
+        found = read_header(path, "base")
+    except ComponentError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+        return
+    assert all(0 <= each.start <= each.start + each.nbytes <= size for each in found.values())

@@ -59,13 +59,26 @@ def oracle(tmp_path, tasks, tokenizer, monkeypatch):
     monkeypatch.setattr(evaluator, "get_git_commit_hash", lambda: None)
     monkeypatch.setenv("DISABLE_MULTIPROC", "1")
 
-    def evaluate(model, names, *, batch_size=4, max_length=None, stderr=False, **options):
+    def evaluate(
+        model,
+        names,
+        *,
+        batch_size=4,
+        max_length=None,
+        mixed_precision_dtype=None,
+        stderr=False,
+        **options,
+    ):
         folder = tmp_path / "saved"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         monkeypatch.chdir(tasks)  # where lm-eval starts relative data files
         lm = HFLM(
-            pretrained=str(folder), device="cpu", batch_size=batch_size, max_length=max_length
+            pretrained=str(folder),
+            device="cpu",
+            batch_size=batch_size,
+            max_length=max_length,
+            mixed_precision_dtype=mixed_precision_dtype,
         )
         results = lm_eval.simple_evaluate(
             lm,

@@ -56,6 +56,32 @@ doc_to_choice: ["a", "b", "the", "to in"]
 metric_list:
   - {metric: acc, aggregation: mean, higher_is_better: true}
 """,
+    "blanks.yaml": """
+task: blanks
+dataset_path: json
+dataset_kwargs: {data_files: {test: data/choice.jsonl}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: gold
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{' ' + question}}"
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+""",
+    "surprise.yaml": """
+task: surprise
+dataset_path: json
+dataset_kwargs: {data_files: {test: data/choice.jsonl}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_target: gold
+doc_to_choice: "{{choices}}"
+metric_list:
+  - {metric: acc_mutual_info, aggregation: mean, higher_is_better: true}
+  - {metric: acc_bytes, aggregation: mean, higher_is_better: true}
+  - {metric: brier_score, aggregation: brier_score, higher_is_better: false}
+""",
     "cloze.yaml": """
 task: cloze
 dataset_path: json

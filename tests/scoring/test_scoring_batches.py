@@ -9,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from optuna_demix.scoring.batches import plan_batches, score_batches
+from optuna_demix.scoring.batches import plan_batches
+from optuna_demix.scoring.passes import Passes
 
 from scoring_samples import make_model  # isort: skip
 
@@ -42,13 +43,8 @@ def test_any_requests(peer, pairs):
     batches = plan_batches(pairs, batch_size=3, max_length=8)
     for greedy in (True, False):
         with torch.inference_mode():
-            sums, matches = score_batches(
-                lambda ids: peer.model(ids).logits,
-                batches,
-                count=len(pairs),
-                device=peer.device,
-                greedy=greedy,
-            )
+            passes = Passes(lambda batch: peer.model(batch.inputs).logits)
+            sums, matches = passes.run(batches, count=len(pairs), greedy=greedy)
         assert sums == [value for value, _ in wanted]
         assert matches == [match and greedy for _, match in wanted]
 
@@ -70,13 +66,9 @@ def test_greedy_answers_are_found(peer):
     ]
     requests = [(None, *pair) for pair in pairs]
     with torch.inference_mode():
-        _, matches = score_batches(
-            lambda ids: peer.model(ids).logits,
-            plan_batches(pairs, batch_size=3, max_length=8),
-            count=4,
-            device=peer.device,
-            greedy=True,
-        )
+        passes = Passes(lambda batch: peer.model(batch.inputs).logits)
+        batches = plan_batches(pairs, batch_size=3, max_length=8)
+        _, matches = passes.run(batches, count=4, greedy=True)
     assert matches == [True, False, True, True]
     assert matches == [m for _, m in peer._loglikelihood_tokens(requests, disable_tqdm=True)]
 
@@ -85,8 +77,8 @@ def test_one_row_for_answers_of_one_token():
     pairs = [([5, 6], [token]) for token in range(4)] + [([5], [6, 7])]
     (batch,) = plan_batches(pairs, batch_size=8, max_length=8)
     assert batch.inputs.tolist() == [[5, 6]]
-    assert sorted(request for request, _, _ in batch.spans) == [0, 1, 2, 3, 4]
-    assert all(start % 16 == 0 for _, start, _ in batch.spans)
+    assert sorted(batch.readout.requests) == [0, 1, 2, 3, 4]
+    assert batch.readout.positions.tolist() == [0, 1]
 
 
 def test_rows_are_sorted_padded_and_cut():
@@ -94,4 +86,4 @@ def test_rows_are_sorted_padded_and_cut():
     first, second = plan_batches(pairs, batch_size=2, max_length=4, first_request=10)
     assert first.inputs.tolist() == [[3, 4, 5, 6], [1, 2, 0, 0]]
     assert second.inputs.tolist() == [[1]]
-    assert [request for batch in (first, second) for request, _, _ in batch.spans] == [11, 12, 10]
+    assert [b.readout.requests for b in (first, second)] == [(11, 12), (10,)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -55,6 +59,29 @@ def test_every_kind_of_task(kind, dtype, tasks, tokenizer, oracle):
     assert scores == expected(oracle(model, EVERYTHING), benchmarks())
     assert all(math.isfinite(score) for score in scores.values())
     assert len(set(scores.values())) > 6  # the tasks do tell something apart
+
+
+@pytest.mark.parametrize("shared_prefixes", [False, True])
+def test_contexts_as_choices_and_surprise(shared_prefixes, tasks, tokenizer, oracle, model):
+    some = [
+        Benchmark("blanks", "acc"),
+        Benchmark("surprise", "acc_mutual_info"),
+        Benchmark("surprise", "acc_bytes"),
+        Benchmark("surprise", "brier_score"),
+    ]
+    scorer = HarnessScorer(
+        some,
+        model,
+        tokenizer,
+        include_path=tasks,
+        batch_size=4,
+        shared_prefixes=shared_prefixes,
+    )
+    peer = oracle(model, ["blanks", "surprise"])
+    wanted = {b.name: peer[b.task][f"{b.metric},none"] for b in some}
+    wanted["surprise/brier_score"] *= -1
+    exact = not shared_prefixes
+    assert scorer.score() == (wanted if exact else pytest.approx(wanted, abs=1e-5))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -268,3 +295,61 @@ def test_nothing_is_said(tasks, tokenizer, model, capfd, caplog):
     assert out == ""
     assert "it/s" not in err and "lm_eval" not in err
     assert not [record for record in caplog.records if record.name.startswith("lm_eval")]
+
+
+def test_two_models_in_turn_against_fresh_processes(tasks, tokenizer, tmp_path):
+    """Each process knows one model only: nothing of the other can have leaked into its scores."""
+    names = ["prose", "choice", "letters", "cloze", "say"]
+    code = (
+        "import json, sys, lm_eval\n"
+        "from lm_eval import evaluator\n"
+        "from lm_eval.models.huggingface import HFLM\n"
+        "from lm_eval.tasks import TaskManager\n"
+        "evaluator.add_env_info = evaluator.get_git_commit_hash = lambda *_: None\n"
+        "saved, tasks, names = sys.argv[1], sys.argv[2], sys.argv[3].split(',')\n"
+        "found = lm_eval.simple_evaluate(\n"
+        "    HFLM(pretrained=saved, device='cpu', batch_size=4), tasks=names, num_fewshot=1,\n"
+        "    task_manager=TaskManager(include_defaults=False, include_path=tasks),\n"
+        "    bootstrap_iters=0, log_samples=False)\n"
+        "json.dump(found['results'], open(saved + '/scores.json', 'w'))\n"
+    )
+    live = make_model(seed=0)
+    options = {"include_path": tasks, "batch_size": 4, "num_fewshot": 1}
+    scorer = HarnessScorer(benchmarks(names), live, tokenizer, **options)
+    mine = []
+    for seed in (0, 1):
+        model = make_model(seed=seed)
+        live.load_state_dict(model.state_dict())
+        mine.append(scorer.score())
+        model.save_pretrained(tmp_path / str(seed))
+        tokenizer.save_pretrained(tmp_path / str(seed))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / str(seed)), str(tasks), ",".join(names)],
+            cwd=tasks,
+            env={
+                **os.environ,
+                "HF_DATASETS_CACHE": str(tmp_path / "cache"),
+                "DISABLE_MULTIPROC": "1",
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for seed in (0, 1)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    theirs = [json.loads((tmp_path / str(seed) / "scores.json").read_text()) for seed in (0, 1)]
+    assert mine == [expected(results, benchmarks(names)) for results in theirs]
+    assert mine[0] != mine[1]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision(precision, tasks, tokenizer, oracle, model):
+    some = benchmarks(["prose", "choice", "say"])
+    options = {"batch_size": 4, "mixed_precision_dtype": precision}
+    scorer = HarnessScorer(some, model, tokenizer, include_path=tasks, **options)
+    scores = scorer.score()
+    assert scores == expected(oracle(model, ["prose", "choice", "say"], **options), some)
+    plain = HarnessScorer(some, model, tokenizer, include_path=tasks, batch_size=4)
+    assert scores != plain.score()
+    assert scorer.plan_digest() != plain.plan_digest()

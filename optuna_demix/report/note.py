@@ -1,0 +1,178 @@
+"""The note of a report: the recommendation and how far to trust it, as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from optuna_demix.report.data import ReportData
+
+# A link definition that nothing refers to: Markdown's own way to write what is not shown.
+BEGIN = "[optuna-demix]: # (begin: workers replace everything down to the end mark)"
+END = "[optuna-demix]: # (end)"
+
+_GAP = "\u2003"
+
+
+def write_note(data: ReportData, *, at: datetime | None = None) -> str:
+    """The note of a study.
+
+    Args:
+        data: The study.
+        at: When it was read, with a time zone; default now.
+    """
+    when = (at or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    parts = [
+        "## Recommended data mixture",
+        f"From {_count(data.recommendation.n_trials, 'trial')}, {when:%Y-%m-%d %H:%M} UTC. "
+        f"In the study: {_states(data)}.",
+        _shares(data),
+        "Train on the data shares: components hold data of other datasets as well."
+        if not _is_plain(data)
+        else "",
+        _scores(data),
+        _outlook(data),
+        "## How far to trust it",
+        _accuracy(data),
+        "Held-out: refitted without the trials it predicts. The best quarter tells whether good "
+        "mixtures can still be ranked. Of the 90 % intervals, 90 % should hold the score.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def merge_note(existing: str, note: str) -> str:
+    """Put a note into a text that people may have written to: only our own part is replaced.
+
+    Args:
+        existing: What is there.
+        note: The new note.
+    """
+    ours = f"{BEGIN}\n\n{note.strip()}\n\n{END}"
+    end = existing.find(END)
+    start = existing.rfind(BEGIN, 0, max(end, 0))
+    if start >= 0:
+        return existing[:start] + ours + existing[end + len(END) :]
+    return f"{existing.rstrip()}\n\n{ours}\n" if existing.strip() else f"{ours}\n"
+
+
+def _shares(data: ReportData) -> str:
+    """What the recommended mixture is, beside the prior."""
+    mixtures = data.recommendation.mixtures
+    weights, prior = mixtures["recommended"].merge_weights, mixtures["prior"].merge_weights
+    shares, natural = mixtures["recommended"].data_shares, mixtures["prior"].data_shares
+    names = list(dict.fromkeys([*weights, *shares]))
+    rows = [
+        [
+            _cell(name),
+            _percent(weights.get(name)),
+            _percent(prior.get(name)),
+            _percent(shares.get(name)),
+            _percent(natural.get(name)),
+        ]
+        for name in names
+    ]
+    header = ["", "merge weight", "(prior)", "**data share**", "(prior)"]
+    return _table(header, rows)
+
+
+def _scores(data: ReportData) -> str:
+    """What mixtures score."""
+    recommendation = data.recommendation
+    rows = []
+    for key, mixture in recommendation.mixtures.items():
+        name = f"best trial ({recommendation.best_trial})" if key == "best_trial" else key
+        scores = [
+            f"{mixture.capabilities[o]:.4f}" + (f" ± {mixture.std[o]:.4f}" if mixture.std else "")
+            for o in data.objectives
+        ]
+        rows.append([name, *scores, f"{mixture.composite:.3f}"])
+    header = ["predicted", *(_cell(name) for name in data.objectives), "composite"]
+    meaning = {
+        "rank": "Composite: mean over the objectives of the share of random mixtures beaten."
+    }.get(recommendation.composite, f"Composite: {recommendation.composite} of the objectives.")
+    return f"{_table(header, rows)}\n\n{meaning}"
+
+
+def _outlook(data: ReportData) -> str:
+    recommendation = data.recommendation
+    state = "**Converged**" if recommendation.converged else "**Not converged**"
+    return (
+        f"{state}: further trials are expected to add {recommendation.expected_gain:.4f} to the "
+        f"composite; the noise of one trial is {recommendation.noise:.4f}."
+    )
+
+
+def _accuracy(data: ReportData) -> str:
+    """Held-out quality of the surrogate by benchmark."""
+    validation = data.validation
+    rows = [
+        [
+            _cell(name),
+            _correlation(validation.spearman[j]),
+            _correlation(validation.spearman_top_quarter[j]),
+            _percent(validation.coverage[j], digits=0),
+            str(int(validation.n[j])),
+            _cell(validation.kinds[j]),
+        ]
+        for j, name in enumerate(data.effects.benchmarks)
+    ]
+    known = validation.spearman[np.isfinite(validation.spearman)]
+    if len(rows) > 1 and len(known):
+        rows.append(["**mean**", f"**{known.mean():.3f}**", "", "", "", ""])
+    header = [
+        "benchmark",
+        "rank correlation, held-out",
+        "in the best quarter",
+        "90 % interval holds",
+        "scores",
+        "surrogate",
+    ]
+    return _table(header, rows)
+
+
+def _states(data: ReportData) -> str:
+    words = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+    words["WAITING"] = "waiting"
+    return ", ".join(
+        f"{data.states[state]:,} {word}" for state, word in words.items() if data.states.get(state)
+    )
+
+
+def _is_plain(data: ReportData) -> bool:
+    """Whether data shares are the merge weights."""
+    mixture = data.recommendation.mixtures["recommended"]
+    weights, shares = mixture.merge_weights, mixture.data_shares
+    return weights.keys() == shares.keys() and all(
+        abs(weights[name] - shares[name]) < 1e-9 for name in weights
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    # The dashboard leaves no room between columns: each cell but the first brings its own.
+    lines = [[line[0], *(_GAP + cell for cell in line[1:])] for line in [header, *rows]]
+    lines.insert(1, ["---", *["---:"] * (len(header) - 1)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _percent(value: float | None, *, digits: int = 1) -> str:
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{100 * value:.{digits}f} %"
+
+
+def _correlation(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _cell(name: str) -> str:
+    """A name that stays one cell and is shown as it is."""
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", " ".join(name.split()))

@@ -1,0 +1,150 @@
+"""``Reporter``: what a worker does for the dashboard beside its trials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from optuna_demix._predictions import VIOLATION_ATTR, prediction_attrs, violation
+from optuna_demix.report._lease import Turn
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import Trial
+
+    from optuna_demix._fit import Fit
+    from optuna_demix.mixture import MixtureSpace
+
+MIN_TRIALS = 10
+"""Finished trials before the first report."""
+
+_LOOK_S = 15.0  # between two looks at the storage whether a report is due
+
+
+@runtime_checkable
+class Foresight(Protocol):
+    """A sampler that tells which fit its last proposal came from."""
+
+    def fit_of(self, study: Study) -> Fit | None:
+        """The fit, or ``None`` if the last proposal was drawn without one."""
+
+
+class Reporter:
+    """Writes predictions to trials, and now and then the report to the study.
+
+    A report costs a fit, seconds to minutes between two trials of one worker; see
+    :class:`~optuna_demix.report._lease.Turn` for who writes it and when. Nothing that goes wrong
+    here ends a worker or a trial.
+
+    Args:
+        study: The study, with its sampler.
+        space: Its mixture.
+        write: Makes the report and writes it to the study; ``None``: only trials are annotated.
+        turn: Whose turn it is.
+        say: Called with a line for the user when a report could not be written.
+        monotonic: Clock.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        space: MixtureSpace,
+        write: Callable[[], object] | None,
+        *,
+        turn: Turn,
+        say: Callable[[str], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._study = study
+        self._space = space
+        self._write = write
+        self._turn = turn
+        self._say = say or (lambda line: None)
+        self._monotonic = monotonic
+        self._next_look = -float("inf")
+        self._complaints: set[str] = set()
+
+    def watching(self, objective: Callable[[Trial], Any]) -> Callable[[Trial], Any]:
+        """The objective, which writes to each trial what the surrogate expected of it.
+
+        A finished trial takes no attributes, so that this happens before it is told.
+        """
+
+        def watched(trial: Trial) -> Any:
+            values = objective(trial)
+            self._guarded(lambda: self.foretell(trial))
+            return values
+
+        return watched
+
+    def foretell(self, trial: Trial) -> None:
+        """Write a trial's prediction, and by how much its parameters miss the constraints."""
+        missed = violation(self._space, trial.params)
+        if missed is not None:
+            trial.set_user_attr(VIOLATION_ATTR, missed)
+        sampler = self._study.sampler
+        fit = sampler.fit_of(self._study) if isinstance(sampler, Foresight) else None
+        if fit is None:
+            return
+        from optuna_demix.recommend import objective_names_of
+
+        names = objective_names_of(self._study)
+        for key, value in prediction_attrs(fit, trial.params, names).items():
+            trial.set_user_attr(key, value)
+
+    def told(self) -> None:
+        """Call after each trial: writes the report if one is due and nobody else does."""
+        if self._write is None or self._monotonic() < self._next_look:
+            return
+        self._guarded(lambda: self._report(self._turn.is_due))
+        self._next_look = self._monotonic() + _LOOK_S
+
+    def then(self, refresh: Callable[[], None]) -> Callable[[], None]:
+        """A function for after each trial: first ``refresh``, then :meth:`told`."""
+
+        def after() -> None:
+            refresh()
+            self.told()
+
+        return after
+
+    def finish(self) -> None:
+        """Call when the study has its trials: writes the last report if it shows more.
+
+        A worker that finds another one writing leaves it at that: the other one looks for new
+        trials again when it is done.
+        """
+        while self._guarded(lambda: self._report(self._turn.is_newer)):
+            pass
+
+    def _report(self, is_due: Callable[[int], bool]) -> bool:
+        """Write the report if it is due; returns whether it was written."""
+        n_trials = self._n_trials()
+        if self._write is None or n_trials < MIN_TRIALS or not is_due(n_trials):
+            return False
+        with self._turn.taken() as won:
+            n_trials = self._n_trials()
+            if not won or not is_due(n_trials):  # another worker may just have written it
+                return False
+            started = self._monotonic()
+            self._write()
+            self._turn.note(n_trials, self._monotonic() - started)
+        return True
+
+    def _n_trials(self) -> int:
+        from optuna.trial import TrialState
+
+        return self._study._storage.get_n_trials(self._study._study_id, TrialState.COMPLETE)
+
+    def _guarded(self, action: Callable[[], Any]) -> bool:
+        """Do something that must not end the worker; says what went wrong, each thing once."""
+        try:
+            return bool(action())
+        except Exception as error:
+            line = str(error).strip().split("\n")[0]
+            complaint = f"dashboard not updated ({type(error).__name__}: {line})"
+            if complaint not in self._complaints:
+                self._complaints.add(complaint)
+                self._say(complaint)
+            return False

@@ -1,0 +1,114 @@
+"""The report of a study that a ``study.yaml`` describes: for the command line and for workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optuna_demix.errors import StudyError
+from optuna_demix.report import dashboard
+from optuna_demix.report._lease import Turn
+from optuna_demix.report.data import gather
+from optuna_demix.report.note import write_note
+from optuna_demix.report.plots import figures
+from optuna_demix.report.reporter import Reporter
+from optuna_demix.study import composite_of, warm_start_of
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+    from optuna_demix.config import StudyConfig
+    from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.report.data import ReportData
+
+
+def write_report(
+    study: Study,
+    config: StudyConfig,
+    space: MixtureSpace,
+    *,
+    folder: Path | None = None,
+    to_dashboard: bool = False,
+) -> None:
+    """Write the report of a study to files, to the dashboard, or to both.
+
+    Args:
+        study: The study.
+        config: Its file.
+        space: Its mixture.
+        folder: Where to write files; ``None`` for none.
+        to_dashboard: Whether to show it in the dashboard.
+
+    Raises:
+        DemixError: If plotly or the dashboard is missing, or the folder cannot be written to.
+        StudyError: If the study has fewer than two finished trials, or a worker is just writing
+            its report.
+    """
+    from optuna_demix.report.files import write_files
+
+    dashboard.require_available()
+    data = read(study, config, space)
+    drawn, note = figures(data), write_note(data)
+    if folder is not None:
+        write_files(folder, drawn, note, title=study.study_name)
+    if to_dashboard:
+        with Turn(study).taken() as won:
+            if not won:
+                raise StudyError(
+                    f"study {study.study_name!r}: a worker is just writing its report; "
+                    "try again in a minute"
+                )
+            dashboard.push(study, drawn, note)
+
+
+def read(study: Study, config: StudyConfig, space: MixtureSpace) -> ReportData:
+    """Read a study and fit its surrogate as its ``study.yaml`` says.
+
+    Raises:
+        StudyError: If it has fewer than two finished trials.
+    """
+    options = config.sampler
+    return gather(
+        study,
+        space,
+        surrogate=options.surrogate,
+        composite=composite_of(config),
+        schedule=options.schedule,
+        kl=options.kl,
+        warm_start=warm_start_of(config, study._storage),
+        seed=options.seed or 0,
+    )
+
+
+def reporter_of(
+    study: Study,
+    config: StudyConfig,
+    space: MixtureSpace,
+    *,
+    to_dashboard: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Reporter:
+    """What a worker reports with.
+
+    Args:
+        study: The study, with its sampler.
+        config: Its file.
+        space: Its mixture.
+        to_dashboard: Whether to show reports, if the file allows it and the dashboard is
+            installed; without it trials alone are annotated.
+        say: Called with a line for the user.
+    """
+    options = config.dashboard
+
+    def write() -> None:
+        data = read(study, config, space)
+        dashboard.push(study, figures(data), write_note(data))
+
+    return Reporter(
+        study,
+        space,
+        write if to_dashboard and options.push and dashboard.is_available() else None,
+        turn=Turn(study, interval_s=options.interval, growth=options.growth),
+        say=say,
+    )

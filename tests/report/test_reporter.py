@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from optuna_demix import DemixSampler, MixtureSpace
+from optuna_demix._fit import Fit
+from optuna_demix._predictions import violation
+from optuna_demix.report._lease import Turn
+from optuna_demix.report.reporter import MIN_TRIALS, Reporter
+
+pytestmark = pytest.mark.xdist_group("report")
+SPACE = MixtureSpace(["web", "code", "math"], upper={"code": 0.5})
+
+PREDICTED = {"predicted:skill", "predicted_std:skill", "predicted:loss", "predicted_std:loss"}
+
+
+def objective(trial: optuna.Trial) -> list[float]:
+    w = SPACE.suggest(trial)
+    return [-((w["web"] - 0.5) ** 2), (w["code"] - 0.3) ** 2]
+
+
+class Foreseeing(DemixSampler):
+    """Tells its fit, as a worker asks for it."""
+
+    def fit_of(self, study: optuna.Study) -> Fit | None:
+        state = self._state_of(study)._space_state
+        return None if state is None else state.fit
+
+
+def make(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+    return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+
+def reporter_of(study: optuna.Study, write: Any = None, **options: Any) -> Reporter:
+    turn = Turn(study, sleep=lambda s: None, **options)
+    return Reporter(study, SPACE, write, turn=turn)
+
+
+def test_trials_tell_what_was_expected_of_them() -> None:
+    study = make(Foreseeing(SPACE, seed=0, n_startup_trials=8))
+    study.set_metric_names(["skill", "loss"])
+    study.optimize(reporter_of(study).watching(objective), n_trials=14)
+    for trial in study.trials:
+        keys = {key for key in trial.user_attrs if key.startswith("predicted")}
+        named = {
+            f"{kind}:{n}" for kind in ("predicted", "predicted_std") for n in ("skill", "loss")
+        }
+        assert keys == (named if trial.number >= 8 else set())
+        assert trial.user_attrs["violation"] == 0.0
+        assert all(type(value) is float for value in trial.user_attrs.values())
+    last = study.trials[-5:]
+    for j, name in enumerate(["skill", "loss"]):  # in the study's own orientation
+        predicted = np.array([trial.user_attrs[f"predicted:{name}"] for trial in last])
+        std = np.array([trial.user_attrs[f"predicted_std:{name}"] for trial in last])
+        actual = np.array([trial.values[j] for trial in last])
+        assert np.all(std > 0)
+        assert np.all(np.abs(predicted - actual) < 6 * std)
+
+
+def test_a_sampler_that_foresees_nothing_is_fine() -> None:
+    study = make(optuna.samplers.RandomSampler(seed=0))
+    study.optimize(reporter_of(study).watching(objective), n_trials=3)
+    for trial in study.trials:
+        missed = trial.user_attrs["violation"]
+        assert missed == violation(SPACE, trial.params) > 0.0
+
+
+def test_violation_is_the_share_of_data_that_has_to_move() -> None:
+    assert violation(SPACE, {"web": 0.5, "code": 0.5, "math": 0.0}) == 0.0
+    params = {"web": 0.2, "code": 0.8, "math": 0.0}
+    assert violation(SPACE, params) == pytest.approx(0.3)
+    assert violation(SPACE, {"web": 1.0}) is None
+
+
+def test_the_report_comes_when_there_are_enough_trials() -> None:
+    study = make(optuna.samplers.RandomSampler(seed=0))
+    written: list[int] = []
+    reporter = reporter_of(study, lambda: written.append(len(study.trials)), interval_s=0.0)
+    reporter._monotonic = iter(range(0, 10**6, 100)).__next__  # looks each time
+    for _ in range(30):
+        study.optimize(objective, n_trials=1)
+        reporter.told()
+    assert written[0] == MIN_TRIALS
+    growth = np.array(written[1:]) / np.array(written[:-1])
+    assert np.all(growth > 1.1 - 1e-9) and np.all(growth < 1.3)
+
+
+def test_the_last_report_shows_the_last_trial() -> None:
+    study = make(optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=MIN_TRIALS)
+    written: list[int] = []
+
+    def write() -> None:
+        written.append(len(study.trials))
+        if len(written) == 1:  # a trial of another worker ends while this one writes
+            study.optimize(objective, n_trials=1)
+
+    reporter = reporter_of(study, write)
+    reporter.finish()
+    reporter.finish()
+    assert written == [MIN_TRIALS, MIN_TRIALS + 1]
+
+
+def test_what_goes_wrong_is_said_once_and_ends_nothing() -> None:
+    study = make(optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=MIN_TRIALS)
+    said: list[str] = []
+
+    def write() -> None:
+        raise OSError("disk full\nat 0x1")
+
+    reporter = Reporter(study, SPACE, write, turn=Turn(study), say=said.append)
+    reporter.finish()
+    reporter.finish()
+    assert said == ["dashboard not updated (OSError: disk full)"]
+
+    def broken(trial: optuna.Trial) -> None:
+        raise ValueError("bad")
+
+    reporter.foretell = broken  # type: ignore[method-assign,assignment]
+    study.optimize(reporter.watching(objective), n_trials=1)
+    assert study.trials[-1].state.name == "COMPLETE" and "ValueError: bad" in said[-1]
+
+
+def test_without_a_dashboard_nothing_is_written() -> None:
+    study = make(optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=MIN_TRIALS)
+    reporter = reporter_of(study, None)
+    reporter.told()
+    reporter.finish()
+    assert study._storage.get_study_system_attrs(study._study_id) == {}
