@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_worker(commands)
     _add_recommend(commands)
+    _add_fidelity(commands)
     _add_proxy(commands)
     _add_arena(commands)
     _add_report(commands)
@@ -214,6 +215,29 @@ def _add_recommend(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--verify", action="store_true", help="merge and score the mixtures, do not only predict"
     )
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
+    _add_device(parser)
+    parser.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _add_fidelity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "fidelity",
+        _fidelity,
+        "compare merged proxies with models really trained on the same mixtures",
+        "optuna-demix fidelity studies/quickstart/study.yaml "
+        "--references runs/quickstart/models/references",
+    )
+    parser.add_argument(
+        "--references",
+        metavar="DIR",
+        help="folder of the references; default: models/references in the study's run_dir",
+    )
+    parser.add_argument(
+        "--repeats", metavar="DIR", help="the same references trained with another seed"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
+    parser.add_argument("--plots", metavar="DIR", help="write a scatter plot per capability (SVG)")
     _add_device(parser)
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
 
@@ -466,6 +490,40 @@ def _recommend(arguments: argparse.Namespace) -> int:
                 lambda weights: objective.values(objective.score(weights)),
                 done=bar.update,
             )
+    if arguments.json == "-":
+        print(result.to_json())
+        return 0
+    if arguments.json:
+        _write(Path(arguments.json), result.to_json() + "\n")
+    print(result)
+    return 0
+
+
+def _fidelity(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from optuna_demix.config import load_study_config
+    from optuna_demix.fidelity import check_fidelity, scatter
+
+    config = load_study_config(arguments.study)
+    folder = config.run_path / "models" / "references"
+    with tqdm(desc="score", unit="model", disable=arguments.no_progress, file=sys.stderr) as bar:
+
+        def done(count: int, total: int) -> None:
+            bar.total = total
+            bar.update(count - bar.n)
+
+        result = check_fidelity(
+            config,
+            Path(arguments.references) if arguments.references else folder,
+            repeats=Path(arguments.repeats) if arguments.repeats else None,
+            device=arguments.device,
+            done=done,
+        )
+    for capability in result.capabilities if arguments.plots else ():
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in capability)
+        file = Path(arguments.plots) / f"{name}.svg"
+        _write(file, scatter(result, capability), option="--plots")
     if arguments.json == "-":
         print(result.to_json())
         return 0

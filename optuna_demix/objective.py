@@ -116,6 +116,10 @@ class MixtureObjective:
             :class:`optuna.pruners.WilcoxonPruner`, or the running ``"mean"``, for other pruners.
             A trial that is pruned keeps ``partial:<benchmark>`` and ``items:<benchmark>``.
 
+    Attributes:
+        model: The model.
+        scorer: The scorer.
+
     Raises:
         ConfigError: If model and space have different components, or several objectives are to
             be raced.
@@ -143,8 +147,8 @@ class MixtureObjective:
             )
         self.space = space
         self.capabilities = {name: list(items) for name, items in capabilities.items()}
-        self._model = model
-        self._scorer = scorer
+        self.model = model
+        self.scorer = scorer
         self._racing = racing
         self._weights = None if weights is None else dict(weights)
         self._order = [space.components.index(name) for name in model.names]
@@ -152,12 +156,12 @@ class MixtureObjective:
     def score(self, weights: NDArray[np.float64] | Mapping[str, float]) -> Scores:
         """Merge with weights (K,), in the order of the space or by component, and score."""
         self._merge(weights)
-        return self._scores(self._scorer.score())
+        return self._scores(self.scorer.score())
 
     def _merge(self, weights: NDArray[np.float64] | Mapping[str, float]) -> None:
         if isinstance(weights, Mapping):
             weights = np.array([weights[name] for name in self.space.components])
-        self._model.merge(np.asarray(weights, dtype=float)[self._order])
+        self.model.merge(np.asarray(weights, dtype=float)[self._order])
 
     def _scores(self, benchmarks: Mapping[str, float]) -> Scores:
         capabilities = {
@@ -165,6 +169,11 @@ class MixtureObjective:
             for capability, names in self.capabilities.items()
         }
         return Scores(dict(benchmarks), capabilities)
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of all benchmarks."""
+        return [name for names in self.capabilities.values() for name in names]
 
     def values(self, scores: Scores) -> list[float]:
         """Objective values of scores: what a trial reports."""
@@ -207,7 +216,7 @@ class MixtureObjective:
 
         self._merge(weights)
         blocks: dict[str, list[float]] = {}
-        for step, lap in enumerate(cast("RacingScorer", self._scorer).race()):
+        for step, lap in enumerate(cast("RacingScorer", self.scorer).race()):
             for name, score in lap.block.items():
                 blocks.setdefault(name, []).append(score)
             seen = lap.block if self._racing == "block" else lap.so_far

@@ -460,6 +460,11 @@ class DemixSampler(BaseSampler):
 
     # State -----------------------------------------------------------------------------------
 
+    def fit_of(self, study: Study) -> Fit | None:
+        """The fit that the last proposal came from; ``None`` if it was drawn without one."""
+        with self._lock:
+            return self._state_of(study).fit
+
     def _state_of(self, study: Study) -> _StudyState:
         key = _identity(study)
         if key not in self._states:
@@ -552,6 +557,10 @@ class _StudyState:
         self._targets = Targets.of(study)
         self._key: tuple[Any, ...] | None = None
         self._space_state: _SpaceState | None = None
+
+    @property
+    def fit(self) -> Fit | None:
+        return None if self._space_state is None else self._space_state.fit
 
     def _has_history(self) -> bool:
         if self._space_state is None:

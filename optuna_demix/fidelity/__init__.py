@@ -1,0 +1,26 @@
+"""Does ranking merged proxies rank really trained models? The check, on a user's own components.
+
+Reference models, trained on known mixtures, are scored beside the proxies of the same mixtures,
+with the same tasks; the check reports how far the two agree.
+"""
+
+from __future__ import annotations
+
+from optuna_demix.fidelity.agreement import Agreement, Estimate, agreements
+from optuna_demix.fidelity.check import Fidelity, ScoredReference, check_fidelity, judge
+from optuna_demix.fidelity.references import Reference, find_references
+from optuna_demix.fidelity.scatter import draw, scatter
+
+__all__ = [
+    "Agreement",
+    "Estimate",
+    "Fidelity",
+    "Reference",
+    "ScoredReference",
+    "agreements",
+    "check_fidelity",
+    "draw",
+    "find_references",
+    "judge",
+    "scatter",
+]

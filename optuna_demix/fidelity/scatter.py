@@ -1,0 +1,131 @@
+"""A scatter plot of proxies against references as SVG, which every browser and README shows.
+
+A few dozen marks need no plotting library, and the package depends on none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from optuna_demix.fidelity.agreement import best_quarter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_demix.fidelity.check import Fidelity
+
+_SIZE = 420  # pixels, square
+_LEFT, _TOP, _RIGHT, _BOTTOM = 64, 56, 16, 48
+_TICKS = 5
+_STYLE = (
+    "text{font:12px sans-serif;fill:#333}.t{font-size:14px;font-weight:bold}"
+    ".g{stroke:#e3e3e3}.d{stroke:#999;stroke-dasharray:4 3}.p{fill:#4c78a8;fill-opacity:.75}"
+    ".b{fill:#e45756;fill-opacity:.9}"
+)
+
+
+def scatter(fidelity: Fidelity, capability: str) -> str:
+    """Draw the proxies of one capability over their references.
+
+    Args:
+        fidelity: The figures.
+        capability: Which capability.
+
+    Returns:
+        An SVG document. The best quarter of the references is red, the dashed line is where proxy
+        and reference score the same.
+    """
+    trained, proxy = fidelity.capability_scores(capability)
+    found = fidelity.capabilities[capability]
+    parts = [f"Spearman {_shown(found.spearman.value)}"]
+    if found.spearman.low is not None and found.spearman.high is not None:
+        parts[0] += f" [{found.spearman.low:.2f}, {found.spearman.high:.2f}]"
+    parts.append(f"best quarter {_shown(found.top_quarter.value)}")
+    parts.append(f"recovery {_shown(found.recovery.value)}")
+    return draw(
+        trained,
+        proxy,
+        title=capability,
+        subtitle=", ".join(parts),
+        axes=("score of the trained reference", "score of the merged proxy"),
+    )
+
+
+def draw(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    *,
+    title: str,
+    subtitle: str,
+    axes: tuple[str, str],
+) -> str:
+    """Draw points (n,), (n,) on axes of their own, the best quarter by ``x`` in red."""
+    across, up = _Axis(x, _LEFT, _SIZE - _RIGHT), _Axis(y, _SIZE - _BOTTOM, _TOP)
+    marks = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_SIZE} {_SIZE}" '
+        f'width="{_SIZE}" height="{_SIZE}"><style>{_STYLE}</style>',
+        f'<rect width="{_SIZE}" height="{_SIZE}" fill="#fff"/>',
+        f'<text class="t" x="{_LEFT}" y="20">{escape(title)}</text>',
+        f'<text x="{_LEFT}" y="40">{escape(subtitle)}</text>',
+    ]
+    for tick in across.ticks:
+        at = across(tick)
+        marks.append(_line(at, _TOP, at, _SIZE - _BOTTOM, "g"))
+        marks.append(
+            f'<text x="{at:.1f}" y="{_SIZE - _BOTTOM + 16}" text-anchor="middle">{tick:g}</text>'
+        )
+    for tick in up.ticks:
+        at = up(tick)
+        marks.append(_line(_LEFT, at, _SIZE - _RIGHT, at, "g"))
+        marks.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    low, high = max(across.low, up.low), min(across.high, up.high)
+    if low < high:
+        marks.append(_line(across(low), up(low), across(high), up(high), "d"))
+    for a, b, best in zip(x.tolist(), y.tolist(), best_quarter(x).tolist(), strict=True):
+        kind = "b" if best else "p"
+        marks.append(f'<circle class="{kind}" cx="{across(a):.1f}" cy="{up(b):.1f}" r="4"/>')
+    middle = (_TOP + _SIZE - _BOTTOM) / 2
+    marks += [
+        f'<text x="{(_LEFT + _SIZE - _RIGHT) / 2}" y="{_SIZE - 10}" text-anchor="middle">'
+        f"{escape(axes[0])}</text>",
+        f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">'
+        f"{escape(axes[1])}</text>",
+        "</svg>\n",
+    ]
+    return "\n".join(marks)
+
+
+class _Axis:
+    """Maps values to pixels, with room around them."""
+
+    def __init__(self, values: NDArray[np.float64], start: float, end: float) -> None:
+        low, high = float(values.min()), float(values.max())
+        room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+        self.low, self.high = low - room, high + room
+        self._start, self._end = start, end
+
+    def __call__(self, value: float) -> float:
+        """Pixel of a value."""
+        part = (value - self.low) / (self.high - self.low)
+        return self._start + part * (self._end - self._start)
+
+    @property
+    def ticks(self) -> list[float]:
+        """About five round values on the axis."""
+        raw = (self.high - self.low) / _TICKS
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = power * min((m for m in (1.0, 2.0, 5.0, 10.0) if m * power >= raw), default=10.0)
+        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _shown(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}"

@@ -1,0 +1,236 @@
+"""The check on real files and models, through the command a user types."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import yaml
+from tiny import COMPONENTS, make_study, make_tokenizer
+
+from optuna_demix import cli
+from optuna_demix.config import load_study_config
+from optuna_demix.fidelity import Fidelity, ScoredReference, check_fidelity, judge, scatter
+
+torch = pytest.importorskip("torch")
+
+N = 9
+WEIGHTS = np.random.default_rng(0).dirichlet(np.ones(len(COMPONENTS)), size=N)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose references are its own proxies, written to disk."""
+    from optuna_demix.merging import Arena, ComponentSet, LiveModel
+
+    root = tmp_path_factory.mktemp("prepared") / "study"
+    make_study(root)
+    models = root / "run" / "models"
+    shutil.copytree(models / COMPONENTS[0], models / "base")
+    components = ComponentSet.open({name: models / name for name in COMPONENTS})
+    live = LiveModel(Arena.build(components, root / "fixture.arena"))
+    for i, w in enumerate(WEIGHTS):
+        live.merge(w)
+        live.save_pretrained(models / "references" / str(i))
+    rows = {str(i): dict(zip(COMPONENTS, w.tolist(), strict=True)) for i, w in enumerate(WEIGHTS)}
+    (models / "references" / "mixtures.json").write_text(json.dumps(rows))
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    shutil.copytree(prepared, tmp_path / "study")
+    return tmp_path / "study"
+
+
+def references(root: Path) -> Path:
+    return root / "run" / "models" / "references"
+
+
+def run(root: Path, *extra: str) -> int:
+    return cli.main(["fidelity", str(root / "study.yaml"), "--no-progress", *extra])
+
+
+def test_a_reference_that_is_its_proxy_agrees_with_it(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repeats = root / "repeats"
+    shutil.copytree(references(root), repeats)
+    out = root / "out"
+    status = run(
+        root, "--json", str(out / "f.json"), "--plots", str(out), "--repeats", str(repeats)
+    )
+    shown = capsys.readouterr().out
+    assert status == 0
+    found = json.loads((out / "f.json").read_text())
+    assert found["macro"]["spearman"]["value"] == pytest.approx(1.0)
+    assert found["macro"]["recovery"]["value"] == pytest.approx(1.0)
+    for row in found["references"]:
+        assert row["trained"] == pytest.approx(row["proxy"])
+    assert set(found["capabilities"]) == {"language", "reasoning"}
+    assert found["ceiling"]["macro"]["spearman"]["value"] == pytest.approx(1.0)
+    assert found["drift"]["prose"] == 0.0 and found["drift"]["code"] > 0.1
+    assert "component" in shown and "has drifted" in shown and "best quarter" in shown
+    for capability in found["capabilities"]:
+        tree = ElementTree.parse(out / f"{capability}.svg")
+        assert len(tree.findall(".//{http://www.w3.org/2000/svg}circle")) == N
+
+
+def test_scores_are_kept_and_taken_up_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna_demix.scoring import HarnessScorer
+
+    calls: list[int] = []
+    score = HarnessScorer.score
+
+    def counted(self: HarnessScorer) -> dict[str, float]:
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return score(self)
+
+    monkeypatch.setattr(HarnessScorer, "score", counted)
+    assert run(root) == 130
+    calls.clear()
+    monkeypatch.setattr(HarnessScorer, "score", lambda self: calls.append(1) or score(self))
+    config = load_study_config(root / "study.yaml")
+    seen: list[tuple[int, int]] = []
+    first = check_fidelity(config, references(root), done=lambda *count: seen.append(count))
+    assert len(calls) == 2 * N - 5 and seen[-1] == (2 * N, 2 * N)
+    calls.clear()
+    again = check_fidelity(config, references(root))
+    assert calls == [] and again.references == first.references
+    # A score of another scoring plan is not taken for one of this.
+    study = yaml.safe_load((root / "study.yaml").read_text())
+    study["scoring"]["limit"] = 2
+    (root / "study.yaml").write_text(yaml.safe_dump(study))
+    check_fidelity(load_study_config(root / "study.yaml"), references(root))
+    assert len(calls) == 2 * N
+
+
+def swap(root: Path) -> None:
+    file = references(root) / "mixtures.json"
+    rows = json.loads(file.read_text())
+    names = list(rows)
+    file.write_text(json.dumps(dict(zip(names, reversed(rows.values()), strict=True))))
+
+
+def test_references_of_other_mixtures_than_said_do_not_agree(root: Path) -> None:
+    config = load_study_config(root / "study.yaml")
+    swap(root)
+    found = check_fidelity(config, references(root))
+    assert found.macro.spearman.value is not None and found.macro.spearman.value < 0.9
+
+
+def damage_tokenizer(root: Path) -> str:
+    make_tokenizer()  # the same vocabulary size, other merges
+    file = references(root) / "2" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["merges"] = content["model"]["merges"][:-1]
+    last = max(content["model"]["vocab"], key=content["model"]["vocab"].get)
+    content["model"]["vocab"]["~~~"] = content["model"]["vocab"].pop(last)
+    file.write_text(json.dumps(content))
+    return "reference 2"
+
+
+def damage_architecture(root: Path) -> str:
+    file = references(root) / "2" / "config.json"
+    content: dict[str, Any] = json.loads(file.read_text())
+    content["rms_norm_eps"] = 0.5
+    file.write_text(json.dumps(content))
+    return "rms_norm_eps"
+
+
+def damage_weights(root: Path) -> str:
+    from safetensors.torch import load_file, save_file
+
+    file = references(root) / "2" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][0] = math.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    return "tensor 'model.norm.weight' holds NaN"
+
+
+def damage_sum(root: Path) -> str:
+    file = references(root) / "mixtures.json"
+    rows = json.loads(file.read_text())
+    rows["2"][COMPONENTS[0]] += 0.5
+    file.write_text(json.dumps(rows))
+    return "not to 1"
+
+
+def damage_number(root: Path) -> str:
+    for i in range(2, N):
+        shutil.rmtree(references(root) / str(i))
+    (references(root) / "mixtures.json").write_text(
+        json.dumps({str(i): dict.fromkeys(COMPONENTS, 1 / 3) for i in range(2)})
+    )
+    return "2 reference models are too few"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_tokenizer, damage_architecture, damage_weights, damage_sum, damage_number],
+)
+def test_bad_input_is_one_clear_line_and_no_figures(
+    root: Path, capsys: pytest.CaptureFixture[str], damage: Any
+) -> None:
+    said = damage(root)
+    assert run(root, "--json", str(root / "f.json")) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and not (root / "f.json").exists()
+    message = captured.err.strip().split("optuna-demix: error:")[-1]
+    assert said in message and "2" in message and "\n" not in message.strip()
+
+
+def test_a_missing_score_is_refused_not_counted_as_zero(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from optuna_demix.scoring import HarnessScorer
+
+    score = HarnessScorer.score
+    monkeypatch.setattr(
+        HarnessScorer, "score", lambda self: {**score(self), "tiny_math/bits_per_byte": math.nan}
+    )
+    assert run(root) == 2
+    assert "reference 0: benchmark 'tiny_math/bits_per_byte' gives no" in capsys.readouterr().err
+
+
+def test_repeats_must_be_the_same_mixtures(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(references(root), root / "repeats")
+    swap(root)
+    assert run(root, "--repeats", str(root / "repeats")) == 2
+    assert "was trained on another mixture" in capsys.readouterr().err
+
+
+def made_up(n: int) -> Fidelity:
+    rng = np.random.default_rng(1)
+    rows = [
+        ScoredReference(str(i), {}, {}, {"a": float(t + 0.1 * e)}, {"a": float(t)})
+        for i, (t, e) in enumerate(zip(rng.random(n) + 1, rng.random(n), strict=True))
+    ]
+    return judge(rows, {"a & b": ["a"]})
+
+
+def test_few_references_are_warned_of_and_figures_are_plain_json() -> None:
+    few, many = made_up(10), made_up(40)
+    assert any("best quarter of 10" in line for line in few.warnings) and not many.warnings
+    assert json.loads(few.to_json())["ceiling"] is None
+    assert "n/a" not in str(many) and "a & b" in str(many)
+
+
+def test_a_plot_is_well_formed_whatever_a_capability_is_called() -> None:
+    tree = ElementTree.fromstring(scatter(made_up(12), "a & b"))
+    texts = [node.text for node in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert "a & b" in texts and any("Spearman" in str(text) for text in texts)
+    places = [
+        float(circle.attrib[at])
+        for circle in tree.iter("{http://www.w3.org/2000/svg}circle")
+        for at in ("cx", "cy")
+    ]
+    assert len(places) == 24 and 0 < min(places) and max(places) < 420
