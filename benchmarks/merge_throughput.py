@@ -122,6 +122,8 @@ def measure(
     size: str, dtype: str, mixtures: list[list[float]], python: str | None, options: Any
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows of all ways at one size and type, and what else our process found."""
+    if options.work:
+        Path(options.work).mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=options.work, prefix="merge-"))
     try:
         paths = make_components(folder, size, DTYPES[dtype])
