@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_models import word_tokenizer
 from training_samples import STUDY, WORDS, Make
 
 from optuna_demix.config import StudyConfig, load_study_config
@@ -20,8 +21,6 @@ transformers = pytest.importorskip("transformers")
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three datasets of 40 short documents, and a tokenizer that knows their words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     folder = tmp_path_factory.mktemp("corpora")
     rng = random.Random(0)
     for name, words in WORDS.items():
@@ -29,11 +28,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [json.dumps({"text": text}) for text in documents]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     known = ["<eos>", "<unk>", *" ".join(WORDS.values()).split()]
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(known)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>"
-    ).save_pretrained(folder / "tokenizer")
+    word_tokenizer(known, eos_token="<eos>").save_pretrained(folder / "tokenizer")
     return folder
 
 

@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from training_samples import STUDY, Make, train
+from tiny_models import llama_config
+from training_samples import Make, train
 
 from optuna_demix.config import StudyConfig
 from optuna_demix.errors import ConfigError
@@ -17,10 +18,11 @@ class TestExistingBase:
     CHANGES = {"training.base": None, "training.model": None, "base": "given"}
 
     def save_base(self, config: StudyConfig, dtype: Any, spoilt: bool = False) -> None:
-        settings = {k: v for k, v in STUDY["training"]["model"].items() if k != "model_type"}
         torch.manual_seed(0)
         model = transformers.LlamaForCausalLM(
-            transformers.LlamaConfig(**settings, vocab_size=15, eos_token_id=0, bos_token_id=None)
+            llama_config(
+                max_position_embeddings=16, vocab_size=15, eos_token_id=0, bos_token_id=None
+            )
         )
         if spoilt:
             torch.nn.init.constant_(model.model.norm.weight, float("nan"))

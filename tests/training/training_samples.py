@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tiny_models import LLAMA
+
 from optuna_demix.config import StudyConfig
 from optuna_demix.training import TrainedModel, train_study
 from optuna_demix.training._job import Job
@@ -28,15 +30,7 @@ STUDY: dict[str, Any] = {
     "capabilities": {"all": [{"task": "some_task", "metric": "acc"}]},
     "training": {
         "tokenizer": "tokenizer",
-        "model": {
-            "model_type": "llama",
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 16,
-            "tie_word_embeddings": True,
-        },
+        "model": {**LLAMA, "model_type": "llama", "max_position_embeddings": 16},
         "sequence_length": SEQUENCE,
         "batch_size": BATCH,
         "save_every": 3,
