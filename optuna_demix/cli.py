@@ -140,7 +140,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "train",
         _train,
         "train the base, the components and, on request, references",
-        "optuna-demix train studies/quickstart/study.yaml --references 8",
+        "optuna-demix train studies/quickstart/study.yaml --references 8\n"
+        "  torchrun --nproc-per-node 2 -m optuna_demix train studies/quickstart/study.yaml",
     )
     parser.add_argument(
         "--only", nargs="+", action="extend", metavar="NAME", help="models to train; default: all"
@@ -156,7 +157,9 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="NAME",
         help="models to train again",
     )
-    _add_device(parser)
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda; torchrun uses several GPUs"
+    )
     parser.add_argument("--no-progress", action="store_true", help="print lines, not a bar")
 
 
@@ -801,3 +804,7 @@ def _seconds(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text!r}")
     return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,6 +19,14 @@ def test_importing_is_light(code: str) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.mark.parametrize("module", ["optuna_demix", "optuna_demix.cli"])
+def test_modules_run_as_the_command(module: str) -> None:
+    launch = [sys.executable, "-m", module, "train", "nowhere.yaml"]
+    done = subprocess.run(launch, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "nowhere.yaml: cannot be read" in done.stderr
+
+
 def test_the_sampler_needs_neither_torch_nor_lm_eval() -> None:
     program = (
         "import sys, optuna, optuna_demix as d; s = d.MixtureSpace(['a', 'b']);"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tiny_models import VOCABULARY, byte_tokenizer, llama_config
 
 COMPONENTS = ("prose", "code", "math")
 TEXTS = {
@@ -54,36 +55,17 @@ def write_study(root: Path, **changes: Any) -> Path:
 
 
 def make_tokenizer() -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<eos>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    raw.train_from_iterator(TEXTS.values(), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", bos_token="<eos>")
+    return byte_tokenizer(TEXTS.values())
 
 
 def save_model(folder: Path, tokenizer: Any, *, seed: int) -> None:
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        vocab_size=320,
-        max_position_embeddings=32,
+    config = llama_config(
+        vocab_size=VOCABULARY,
         initializer_range=0.5,  # so that components differ and mixtures have something to trade
-        tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=0,
     )

@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tiny_models import llama_config, word_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPTNeoXConfig,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
@@ -27,6 +23,8 @@ from optuna_demix.merging import Arena, ComponentSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from transformers import LlamaConfig
+
 VOCABULARY = 64
 NAMES = ("web", "code", "math")
 
@@ -34,14 +32,11 @@ logging.disable_progress_bar()
 
 
 def _llama(*, tied: bool) -> LlamaConfig:
-    return LlamaConfig(
+    return llama_config(
         vocab_size=VOCABULARY,
-        hidden_size=16,
         intermediate_size=24,
         num_hidden_layers=2,
-        num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=32,
         tie_word_embeddings=tied,
         initializer_range=0.3,
     )
@@ -80,12 +75,7 @@ def save_tokenizer(directory: Path, *, swap: tuple[int, int] | None = None) -> N
     if swap is not None:
         left, right = swap
         words[left], words[right] = words[right], words[left]
-    ids = {word: position for position, word in enumerate(words)}
-    tokenizer = Tokenizer(WordLevel(ids, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(
-        directory
-    )
+    word_tokenizer(words).save_pretrained(directory)
 
 
 def save_model(

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tiny_models import LLAMA
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers import AutoTokenizer as HubTokenizer
 
@@ -260,14 +261,7 @@ AutoModelForCausalLM.register(BufferedLlamaConfig, BufferedLlama)
 
 class TestNamesAndBuffers:
     def test_persistent_buffers_are_merged_with_the_parameters(self, tmp_path: Path) -> None:
-        config = BufferedLlamaConfig(
-            vocab_size=64,
-            hidden_size=16,
-            intermediate_size=24,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=32,
-        )
+        config = BufferedLlamaConfig(**LLAMA, vocab_size=64)
         paths = {}
         for number, name in enumerate(("a", "b")):
             model = BufferedLlama(config)

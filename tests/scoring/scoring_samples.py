@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import torch
+from tiny_models import VOCABULARY, llama_config
 
 WORDS = (
     "the a of and to in is was on for with river stone light green old small house tree bird "
@@ -203,21 +204,19 @@ def make_model(kind: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch
         GPT2LMHeadModel,
         GPTNeoXConfig,
         GPTNeoXForCausalLM,
-        LlamaConfig,
         LlamaForCausalLM,
     )
 
     torch.manual_seed(seed)
-    ids = {"bos_token_id": 0, "eos_token_id": 0, "vocab_size": 320}
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "vocab_size": VOCABULARY}
     wide = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     if kind == "llama":
         model = LlamaForCausalLM(
-            LlamaConfig(
+            llama_config(
                 **ids,
                 **wide,
                 intermediate_size=48,
                 max_position_embeddings=48,
-                tie_word_embeddings=True,
                 initializer_range=0.3,
             )
         )

@@ -1,0 +1,66 @@
+"""Files on the disk: written whole, synced, digested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """The object in a file; None if it is missing or not whole."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def is_write_error(error: Exception) -> bool:
+    """Whether a library failed to write, which each reports in its own way."""
+    text = str(error)
+    if type(error).__name__ == "SafetensorError":
+        return "I/O error" in text
+    # What torch.save says of a full disk.
+    return isinstance(error, RuntimeError) and (
+        "inline_container" in text or "iostream error" in text
+    )
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Write an object whole or not at all."""
+    aside = file.with_name(f".{file.name}.new")
+    with aside.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(aside, file)
+
+
+def sync(directory: Path) -> None:
+    """Bring a directory and its files to the disk."""
+    for file in directory.iterdir():
+        if file.is_file():
+            sync_file(file)
+    sync_file(directory)
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file, or the entries of a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

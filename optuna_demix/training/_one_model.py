@@ -1,0 +1,69 @@
+"""Train one model, or the rest of it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from optuna_demix.training._checkpoints import exclusive, newest_checkpoint, open_partial
+from optuna_demix.training._job import Job, Run
+from optuna_demix.training._model import start_model
+from optuna_demix.training._order import Rows, draw_order, realised_data
+from optuna_demix.training._pilot import Pilot
+from optuna_demix.training._place import put_in_place
+from optuna_demix.training._processes import rank, wait_for_all
+from optuna_demix.training._progress import Progress
+from optuna_demix.training._record import make_record
+from optuna_demix.training._signals import StopRequest
+from optuna_demix.training._tokens import Blocks
+from optuna_demix.training._trainer import make_arguments, make_trainer
+
+
+def train_one(
+    job: Job,
+    run: Run,
+    recipe: dict[str, Any],
+    blocks: Mapping[str, Blocks],
+    stop: StopRequest,
+    meter: Progress,
+) -> dict[str, Any]:
+    """Train one model, or the rest of it, and put it in its place.
+
+    Returns:
+        Its record.
+    """
+    partial = job.partial(run)
+    lock = exclusive(partial, run) if rank() == 0 else contextlib.nullcontext()
+    with lock:
+        arguments = make_arguments(job, run, partial)
+        if rank() == 0:
+            open_partial(partial, recipe)
+        wait_for_all(arguments)
+        checkpoint = newest_checkpoint(partial)
+        model, dtype = start_model(job, run)
+        available = [len(blocks[name]) for name in run.shares]
+        order = draw_order(run, available, job.training.seed, job.training.batch_size)
+        data = realised_data(run, order, available, job.block_tokens)
+        pilot = Pilot(job, run, stop, meter, checkpoint)
+        rows = Rows([blocks[name] for name in run.shares], order)
+        trainer = make_trainer(arguments, model, rows, pilot)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if pilot.stopped:
+            raise stop.error(
+                f"after step {trainer.state.global_step} of {run.steps} of {run.name}"
+            )
+        if trainer.state.global_step != run.steps:
+            raise RuntimeError(f"{run.name}: {trainer.state.global_step} steps of {run.steps}")
+        record = make_record(job, run, recipe, data, trainer, pilot)
+        if rank() == 0:
+            put_in_place(job, run, model.to(dtype), record)
+            shutil.rmtree(partial, ignore_errors=True)
+        wait_for_all(arguments)
+    meter.say(
+        f"{run.name}: {run.steps:,} steps, {record['tokens']:,} tokens in "
+        f"{record['seconds']:.1f} s ({record['tokens_per_second']:,.0f} tokens/s), "
+        f"loss {record['final_loss']:.4f}"
+    )
+    return record

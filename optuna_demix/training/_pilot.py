@@ -1,0 +1,86 @@
+"""What happens after each step: logging, saving, stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna_demix.errors import ConfigError
+from optuna_demix.training._checkpoints import MARKER
+from optuna_demix.training._files import read_json, sync, write_json
+from optuna_demix.training._job import Job, Run
+from optuna_demix.training._processes import signal_group
+from optuna_demix.training._progress import Progress
+from optuna_demix.training._signals import StopRequest
+
+
+class Pilot:
+    """Decides after each step whether to log, to save and to stop."""
+
+    def __init__(
+        self, job: Job, run: Run, stop: StopRequest, meter: Progress, checkpoint: Path | None
+    ) -> None:
+        self._job = job
+        self._run = run
+        self._stop = stop
+        self._meter = meter
+        self._log_every = max(1, min(50, run.steps // 20))
+        marker = None if checkpoint is None else read_json(checkpoint / MARKER)
+        self._seconds_before = 0.0 if marker is None else float(marker["seconds"])
+        self._began = time.monotonic()
+        self._group = signal_group()
+        self.stopped = False
+
+    @property
+    def seconds(self) -> float:
+        """Time of training so far."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def begin(self, step: int) -> None:
+        """Training begins after ``step``, 0 if it is not resumed."""
+        self._began = time.monotonic()
+        step_tokens = self._job.block_tokens * self._job.training.batch_size
+        self._meter.begin(self._run.name, self._run.steps, step_tokens, step)
+
+    def step(self, step: int, control: Any) -> None:
+        """A step is done."""
+        self._meter.advance()
+        last = step >= self._run.steps
+        stop = self._agreed(self._stop.requested) and not last
+        save = not last and (stop or step % self._job.training.save_every == 0)
+        control.should_save = save
+        control.should_log = last or save or step % self._log_every == 0
+        if stop:
+            self.stopped = True
+            control.should_training_stop = True
+
+    def log(self, step: int, loss: float) -> None:
+        """Take the mean loss since the last log.
+
+        Raises:
+            ConfigError: If it is not finite.
+        """
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"{self._job.config.source}: {self._run.section}.learning_rate: the loss of "
+                f"{self._run.name} became {loss} at step {step}; lower it"
+            )
+        self._meter.loss(loss)
+
+    def saved(self, checkpoint: Path) -> None:
+        """Mark a checkpoint whole, once it is safe on the disk."""
+        sync(checkpoint)
+        sizes = {file.name: file.stat().st_size for file in checkpoint.iterdir()}
+        write_json(checkpoint / MARKER, {"seconds": self.seconds, "files": sizes})
+
+    def _agreed(self, requested: bool) -> bool:
+        """Whether any process was asked to stop: all must do it after the same step."""
+        if self._group is None:
+            return requested
+        import torch
+
+        flag = torch.tensor([int(requested)])
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self._group)
+        return bool(flag.item())

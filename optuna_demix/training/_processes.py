@@ -1,0 +1,29 @@
+"""The processes of a data parallel run."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+
+def signal_group() -> Any:
+    """A process group on the CPU, which does not wait for the GPU; None for a single process."""
+    import torch
+
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return None
+    return torch.distributed.new_group(backend="gloo")
+
+
+def wait_for_all(arguments: TrainingArguments) -> None:
+    """Wait until every process has come here."""
+    if arguments.distributed_state is not None:
+        arguments.distributed_state.wait_for_everyone()
+
+
+def rank() -> int:
+    """Number of this process, 0 for a single one."""
+    return int(os.environ.get("RANK", "0"))

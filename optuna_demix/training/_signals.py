@@ -1,0 +1,49 @@
+"""SIGINT and SIGTERM, noted and acted upon after a step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Literal
+
+from optuna_demix.training._results import TrainingInterrupted
+
+
+class StopRequest:
+    """Notes a first SIGINT or SIGTERM; a second one acts as if this were not here."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self._signum is not None
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> Literal[False]:
+        self._restore()
+        return False
+
+    def error(self, where: str) -> TrainingInterrupted:
+        """What to raise after a stop, which may have been asked of another process."""
+        signum = signal.SIGTERM if self._signum is None else self._signum
+        name = signal.Signals(signum).name
+        return TrainingInterrupted(
+            f"training was stopped by {name} {where}; the same command resumes it", signum
+        )
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+        self._restore()
+
+    def _restore(self) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous.clear()

@@ -1,0 +1,124 @@
+"""transformers' Trainer, set up so that the order of blocks and the saving are ours."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.training._job import Job, Run
+from optuna_demix.training._order import Rows
+from optuna_demix.training._pilot import Pilot
+from optuna_demix.training._processes import rank, wait_for_all
+from optuna_demix.training._wording import last_line
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
+
+
+def make_arguments(job: Job, run: Run, partial: Path) -> TrainingArguments:
+    """Settings of Trainer for one run."""
+    from transformers import TrainingArguments
+
+    training, budget = job.training, run.budget
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if training.batch_size % processes:
+        raise ConfigError(
+            f"{job.config.source}: training.batch_size: {training.batch_size} cannot be shared "
+            f"by {processes} processes; give a multiple"
+        )
+    try:
+        arguments = TrainingArguments(
+            output_dir=str(partial),
+            max_steps=run.steps,
+            per_device_train_batch_size=training.batch_size // processes,
+            learning_rate=budget.learning_rate,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr_rate": budget.final_lr_ratio},
+            warmup_steps=math.ceil(budget.warmup_ratio * run.steps),
+            weight_decay=training.weight_decay,
+            max_grad_norm=training.max_grad_norm,
+            bf16=training.bf16,
+            seed=training.seed,
+            use_cpu=job.device == "cpu",
+            train_sampling_strategy="sequential",  # the order is ours
+            remove_unused_columns=False,
+            dataloader_pin_memory=job.device != "cpu",
+            ddp_find_unused_parameters=False,
+            # The pilot says when to log and to save.
+            logging_strategy="no",
+            save_strategy="no",
+            save_total_limit=2,  # the last may be cut short by a crash
+            eval_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            logging_nan_inf_filter=False,
+            log_level="error",
+        )
+        if arguments.device.type == "cpu":
+            arguments.dataloader_pin_memory = False
+    except ValueError as error:
+        raise ConfigError(
+            f"{job.config.source}: training: this device cannot run it ({last_line(error)})"
+        ) from None
+    if arguments.n_gpu > 1:
+        launch = f"torchrun --nproc-per-node {arguments.n_gpu}"
+        job.report(f"{run.name}: one GPU of {arguments.n_gpu} is used; {launch} uses all")
+        arguments._n_gpu = 1  # else Trainer splits each batch among threads
+    return arguments
+
+
+def make_trainer(arguments: TrainingArguments, model: Any, rows: Rows, pilot: Pilot) -> Trainer:
+    """Build the Trainer of one run, steered by its pilot."""
+    import torch
+    from transformers import PrinterCallback, Trainer, TrainerCallback
+
+    class Hooks(TrainerCallback):
+        """Tells the pilot what Trainer does."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            pilot.begin(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            pilot.step(state.global_step, control)
+
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if "loss" in kwargs["logs"]:
+                pilot.log(state.global_step, kwargs["logs"]["loss"])
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            wait_for_all(arguments)
+            if rank() == 0:
+                pilot.saved(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    class LeanTrainer(Trainer):
+        """Trainer without the count of operations, which walks over the model at every step."""
+
+        def floating_point_ops(self, inputs: Any) -> int:
+            return 0
+
+    def collate(batch: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        tokens = torch.from_numpy(batch)  # (b, sequence_length)
+        return {"input_ids": tokens, "labels": tokens}  # the model shifts them
+
+    trainer = LeanTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,  # has all that DataLoader asks for
+        data_collator=collate,  # type: ignore[arg-type]
+        callbacks=[Hooks()],
+    )
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise DemixError(
+            "sharded training (FSDP, DeepSpeed) is not supported; launch plain data parallelism "
+            "with torchrun"
+        )
+    trainer.remove_callback(PrinterCallback)
+    # All blocks are full: the mean over a batch is the mean over its tokens, nothing to count.
+    trainer.model_accepts_loss_kwargs = False
+    return trainer
