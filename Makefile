@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install quickstart test test-slow test-faults lint format bench clean
+.PHONY: help install quickstart test test-slow test-faults lint format bench bench-fidelity clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed  ## Create .venv with everything that is needed
 
@@ -42,6 +42,10 @@ bench: install  ## Run the benchmarks in their quick form (DATA=folder of the Re
 	@test -n "$(DATA)" || { echo "bench: give the folder of the RegMix rows: make bench DATA=DIR"; exit 2; }
 	$(BIN)/python benchmarks/surrogate_accuracy.py --data "$(DATA)" --quick
 	$(BIN)/python benchmarks/search_quality.py --quick
+
+bench-fidelity: install  ## Train reference models and compare proxies with them (hours; it resumes)
+	$(BIN)/python benchmarks/proxy_fidelity.py --out benchmarks/results/proxy_fidelity.json \
+		--keep benchmarks/results/fidelity
 
 clean:  ## Remove what runs have made
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

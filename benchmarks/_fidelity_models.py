@@ -7,6 +7,7 @@ model is skipped, a half trained one goes on. All continue one base.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,15 +27,45 @@ from optuna_demix.training import TrainedModel, train_study
 FloatArray = NDArray[np.float64]
 
 DOMAINS = ("general", "prose", "code", "math", "docs")
-BASE_SEED, COMPONENT_SEED, PROXY_SEED = 0, 100, 200  # references have 1, 2, ...
+BASE_SEED, COMPONENT_SEED, PROXY_SEED, FINAL_SEED = 0, 100, 200, 300  # references have 1, 2, ...
+SHARE = 0.5  # of general data in every component
 _QUICKSTART = Path(__file__).resolve().parent.parent / "studies" / "quickstart"
 _PRIOR = {"general": 0.5, "prose": 0.125, "code": 0.125, "math": 0.125, "docs": 0.125}
 _BASE_SHARES = {"general": 0.6, "prose": 0.1, "code": 0.1, "math": 0.1, "docs": 0.1}
 
 
 @dataclass(frozen=True)
+class Datasets:
+    """What is mixed.
+
+    Attributes:
+        files: The text of each dataset, seen from a study's folder.
+        prior: The prior.
+        general: Which of them is part of every component.
+    """
+
+    files: Mapping[str, str]
+    prior: Mapping[str, float]
+    general: str
+
+    @property
+    def names(self) -> list[str]:
+        """Their names."""
+        return list(self.files)
+
+
+FIVE = Datasets({name: f"../text/data/{name}/train.jsonl" for name in DOMAINS}, _PRIOR, "general")
+TEN = Datasets(
+    {f"{name}-{half}": f"../text10/{name}-{half}.jsonl" for name in DOMAINS for half in "ab"},
+    {f"{name}-{half}": _PRIOR[name] / 2 for name in DOMAINS for half in "ab"},
+    "general-a",
+)
+"""Each of the five cut in two: first and second half of its documents by name."""
+
+
+@dataclass(frozen=True)
 class Sizes:
-    """How large the experiment is.
+    """How large the experiment is. Budgets are the paper's, 50 B of it being one reference here.
 
     Attributes:
         base: Tokens of the base.
@@ -44,7 +75,13 @@ class Sizes:
         component: Tokens of a component, for each budget.
         chosen: The budget that every comparison outside Table 2 uses.
         proxy: Tokens of a trained proxy, for each budget.
+        shares: Shares of general data that are compared.
         long: Tokens of components trained beyond the references.
+        n_ten: Number of references of the ten datasets.
+        final_seeds: Searches and trainings of each final mixture.
+        n_merged: Merged proxies of a search.
+        searched: Number and tokens of the trained proxies of a search; as many tokens in all as
+            the components have.
     """
 
     base: int = 1_600_000
@@ -54,7 +91,12 @@ class Sizes:
     component: tuple[int, ...] = (9_600, 48_000, 144_000, 240_000)
     chosen: int = 144_000
     proxy: tuple[int, ...] = (9_600, 19_200, 38_400, 57_600)
+    shares: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
     long: tuple[int, ...] = (480_000, 960_000)
+    n_ten: int = 32
+    final_seeds: tuple[int, ...] = (0, 1, 2)
+    n_merged: int = 112
+    searched: tuple[tuple[int, int], ...] = ((75, 9_600), (19, 38_400))
 
 
 QUICK = Sizes(
@@ -64,7 +106,12 @@ QUICK = Sizes(
     component=(16_000, 64_000),
     chosen=64_000,
     proxy=(8_000, 16_000),
+    shares=(0.0, 0.5),
     long=(),
+    n_ten=0,
+    final_seeds=(0,),
+    n_merged=28,
+    searched=((8, 40_000),),
 )
 
 
@@ -92,37 +139,45 @@ class Workshop:
         *,
         tokens: int,
         seed: int,
-        share: float = 0.5,
-        learning_rate: float = 3e-3,
+        share: float = SHARE,
+        datasets: Datasets = FIVE,
+        merging: Mapping[str, Any] | None = None,
+        components_of: str | None = None,
     ) -> StudyConfig:
-        """A study on the five domains.
+        """A study on some datasets.
 
         Args:
             key: Its name, which is its directory.
             tokens: Tokens of each of its components and references.
             seed: Of its training.
             share: Share of general data in every component.
-            learning_rate: Peak of the cosine schedule.
+            datasets: What is mixed.
+            merging: How components are merged.
+            components_of: Name of the study that has the components; default: this.
         """
+        models = f"../{components_of}/models" if components_of else "models"
         fields = {
-            "datasets": {
-                name: {"files": [f"../text/data/{name}/train.jsonl"]} for name in DOMAINS
-            },
-            "components": list(DOMAINS),
-            "general": {"dataset": "general", "share": share},
-            "mixture": {"prior": _PRIOR},
-            "capabilities": _capabilities(),
+            "datasets": {name: {"files": [file]} for name, file in datasets.files.items()},
+            "components": {name: {"path": f"{models}/{name}"} for name in datasets.names},
+            "general": {"dataset": datasets.general, "share": share},
+            "mixture": {"prior": dict(datasets.prior)},
         }
-        return self._written(key, fields, tokens, seed, learning_rate)
+        return self._written(key, fields, tokens, seed, merging or {})
 
     def _written(
-        self, key: str, fields: Mapping[str, Any], tokens: int, seed: int, learning_rate: float
+        self,
+        key: str,
+        fields: Mapping[str, Any],
+        tokens: int,
+        seed: int,
+        merging: Mapping[str, Any],
     ) -> StudyConfig:
         quickstart = yaml.safe_load((_QUICKSTART / "study.yaml").read_text(encoding="utf-8"))
+        budget = {"tokens": tokens, "learning_rate": 3e-3, "warmup_ratio": 0.05}
         training = quickstart["training"] | {
             "tokenizer": "../text/tokenizer",
             "seed": seed,
-            "component": {"tokens": tokens, "learning_rate": learning_rate, "warmup_ratio": 0.05},
+            "component": budget,
         }
         if key == "base":
             training["base"] |= {"tokens": tokens, "composition": _BASE_SHARES}
@@ -132,9 +187,12 @@ class Workshop:
             "run_dir": ".",
             "base": "../base/models/base",
             **fields,
+            "capabilities": quickstart["capabilities"],
             "scoring": quickstart["scoring"] | {"include_path": "../text/tasks"},
             "training": training,
         }
+        if merging:
+            content["merging"] = dict(merging)
         folder = self.root / key
         folder.mkdir(parents=True, exist_ok=True)
         cache = self.root / "cache"  # all studies tokenise the same text
@@ -146,6 +204,19 @@ class Workshop:
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             file.write_text(text, encoding="utf-8")
         return load_study_config(file)
+
+    def halve(self) -> None:
+        """Write the text of the ten datasets."""
+        for name in DOMAINS:
+            source = self.root / "text" / "data" / name / "train.jsonl"
+            lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines.sort(key=lambda line: str(json.loads(line)["id"]))
+            middle = len(lines) // 2
+            for half, part in (("a", lines[:middle]), ("b", lines[middle:])):
+                file = self.root / "text10" / f"{name}-{half}.jsonl"
+                file.parent.mkdir(exist_ok=True)
+                if not file.exists() or file.read_text(encoding="utf-8") != "".join(part):
+                    file.write_text("".join(part), encoding="utf-8")
 
     def train(
         self,
@@ -170,24 +241,38 @@ class Workshop:
         self.train(study, only=list(study.components))
         return study
 
-    def references(self, key: str, tokens: int, seed: int, shares: FloatArray) -> StudyConfig:
-        """A study with a reference trained for each row of data shares (n, D)."""
-        study = self.study(key, tokens=tokens, seed=seed)
+    def references(
+        self, key: str, tokens: int, seed: int, shares: FloatArray, **options: Any
+    ) -> list[Path]:
+        """A reference trained for each row of data shares (n, D); returns their folders."""
+        study = self.study(key, tokens=tokens, seed=seed, **options)
         mixtures = [dict(zip(study.dataset_names, row.tolist(), strict=True)) for row in shares]
         self.train(study, only=["references"], mixtures=mixtures)
-        return study
+        return [study.run_path / "models" / "references" / str(i) for i in range(len(shares))]
 
 
-def sampled_shares(space: MixtureSpace, n: int) -> FloatArray:
-    """Data shares (n, D) of mixtures drawn like a search draws them, one generator each."""
-    draws = [space.sample(1, np.random.default_rng([11, i]))[0] for i in range(n)]
-    return space.data_shares(np.stack(draws))
+def sampled_weights(space: MixtureSpace, n: int) -> FloatArray:
+    """Merge weights (n, K) of mixtures drawn like a search draws them, one generator each."""
+    return np.stack([space.sample(1, np.random.default_rng([11, i]))[0] for i in range(n)])
 
 
-def _capabilities() -> dict[str, Any]:
-    quickstart = yaml.safe_load((_QUICKSTART / "study.yaml").read_text(encoding="utf-8"))
-    capabilities: dict[str, Any] = quickstart["capabilities"]
-    return capabilities
+def nearest_weights(shares: FloatArray, composition: FloatArray) -> tuple[FloatArray, float]:
+    """Merge weights (n, K) whose data shares come nearest to shares (n, D).
+
+    Args:
+        shares: Data shares (n, D).
+        composition: What each component was trained on, (K, D).
+
+    Returns:
+        The weights, and the largest total variation between what is asked for and what they give.
+    """
+    from scipy.optimize import nnls
+
+    heavy = 1e3  # the last row makes weights sum to 1
+    system = np.vstack([composition.T, np.full((1, len(composition)), heavy)])
+    W = np.stack([nnls(system, np.append(row, heavy))[0] for row in shares])
+    W /= W.sum(axis=1, keepdims=True)
+    return W, float(0.5 * np.abs(W @ composition - shares).sum(axis=1).max())
 
 
 def _say(line: str) -> None:

@@ -60,12 +60,13 @@ class Agreement:
     recovery: Estimate
 
 
+_Samples = dict[str, "dict[str, FloatArray]"]  # name: measure: its values (B,)
 _MEASURES = ("spearman", "top_quarter", "kendall", "recovery")
 
 
 def agreements(
     proxies: Mapping[str, FloatArray],
-    references: Mapping[str, FloatArray],
+    references: Mapping[str, FloatArray] | Sequence[Mapping[str, FloatArray]],
     capabilities: Mapping[str, Sequence[str]],
     *,
     seed: int = 0,
@@ -80,7 +81,8 @@ def agreements(
 
     Args:
         proxies: Scores (n,) of the proxies by benchmark, higher is better.
-        references: Scores (n,) of the references, in the same order.
+        references: Scores (n,) of the references, in the same order; of several trainings of
+            them a sequence, whose measures are averaged.
         capabilities: Benchmarks of each capability.
         seed: Of the resamples.
         resamples: Number of them.
@@ -88,9 +90,30 @@ def agreements(
     Returns:
         By benchmark, by capability, and macro.
     """
-    n = len(next(iter(references.values())))
+    trainings = [references] if isinstance(references, Mapping) else list(references)
+    n = len(next(iter(proxies.values())))
     rows = np.random.default_rng([seed, n]).integers(n, size=(resamples, n))
     picks = np.concatenate([np.arange(n)[None], rows])  # (1 + resamples, n); first: as it is
+    found = [_sampled(proxies, training, capabilities, picks) for training in trainings]
+
+    def mean(part: int, name: str) -> Agreement:
+        each = [one[part][name] for one in found]
+        return _agreement({m: np.mean([values[m] for values in each], axis=0) for m in _MEASURES})
+
+    return (
+        {name: mean(0, name) for name in trainings[0]},
+        {name: mean(1, name) for name in capabilities},
+        mean(2, "macro"),
+    )
+
+
+def _sampled(
+    proxies: Mapping[str, FloatArray],
+    references: Mapping[str, FloatArray],
+    capabilities: Mapping[str, Sequence[str]],
+    picks: NDArray[np.intp],
+) -> tuple[_Samples, _Samples, _Samples]:
+    """Every measure in each sample of references, picks (B, n): by benchmark, capability, macro."""
     by_benchmark = {
         name: _measured(proxies[name][picks], references[name][picks]) for name in references
     }
@@ -105,11 +128,7 @@ def agreements(
         measure: np.mean([values[measure] for values in by_capability.values()], axis=0)
         for measure in _MEASURES
     }
-    return (
-        {name: _agreement(values) for name, values in by_benchmark.items()},
-        {name: _agreement(values) for name, values in by_capability.items()},
-        _agreement(macro),
-    )
+    return by_benchmark, by_capability, {"macro": macro}
 
 
 def _measured(p: FloatArray, r: FloatArray) -> dict[str, FloatArray]:

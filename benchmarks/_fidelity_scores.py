@@ -1,0 +1,274 @@
+"""Scores of the models behind ``proxy_fidelity.py``, and what they say about proxies.
+
+Scores are arrays (n,) by benchmark, higher is better; every model is scored once and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optuna_demix._config_space import space_of
+from optuna_demix.config import StudyConfig
+from optuna_demix.fidelity.agreement import Agreement, Estimate, agreements, best_quarter
+from optuna_demix.fidelity.references import Reference
+from optuna_demix.fidelity.scores import ScoreBook
+from optuna_demix.objective import capabilities_of
+
+FloatArray = NDArray[np.float64]
+Scores = dict[str, FloatArray]  # benchmark: (n,)
+Capabilities = Mapping[str, Sequence[str]]  # capability: its benchmarks
+
+RIDGE = 1.0  # of a correction's slopes, in units of the standardised shares
+
+
+class Scorer:
+    """Scores proxies of one study, and any trained model of its architecture.
+
+    Args:
+        study: The study, whose components are trained.
+    """
+
+    def __init__(self, study: StudyConfig) -> None:  # noqa: D107
+        self.space = space_of(study)
+        self.capabilities = capabilities_of(study)
+        self._book = ScoreBook(study, self.space, device="cpu")
+
+    def proxies(self, weights: FloatArray) -> Scores:
+        """Scores of the proxies with merge weights (n, K)."""
+        names = self.space.components
+        return _stacked(
+            self._book.proxy(dict(zip(names, row.tolist(), strict=True)), name=f"mixture {i}")
+            for i, row in enumerate(weights)
+        )
+
+    def models(self, folders: Sequence[Path]) -> Scores:
+        """Scores of the models in some folders."""
+        return _stacked(
+            self._book.reference(self._book.open(Reference(folder.name, folder, {}, {})))
+            for folder in folders
+        )
+
+
+def _stacked(rows: Iterable[Mapping[str, float]]) -> Scores:
+    each = list(rows)
+    return {name: np.array([row[name] for row in each]) for name in each[0]}
+
+
+def capability_scores(scores: Scores, capabilities: Capabilities) -> FloatArray:
+    """Scores (n, c) of capabilities: means over their benchmarks."""
+    return np.stack(
+        [np.mean([scores[name] for name in names], axis=0) for names in capabilities.values()],
+        axis=1,
+    )
+
+
+# How well rankings agree ---------------------------------------------------------------------
+
+
+def row_of(
+    proxies: Scores, references: Sequence[Scores], capabilities: Capabilities
+) -> dict[str, Any]:
+    """Agreement with the references, means over their training seeds, as a row of a table."""
+    _, by_capability, macro = agreements(proxies, references, capabilities)
+    return _row(by_capability, macro)
+
+
+def ceiling_of(references: Sequence[Scores], capabilities: Capabilities) -> dict[str, Any] | None:
+    """Agreement of one training seed with another, means over both directions."""
+    if len(references) < 2:
+        return None
+    first, second = references[:2]
+    there = row_of(first, [second], capabilities)
+    back = row_of(second, [first], capabilities)
+    return {
+        "rho_macro": _mean(there["rho"]["macro"], back["rho"]["macro"]),
+        "rho_top_quarter": _mean(
+            there["rho_top_quarter"]["macro"], back["rho_top_quarter"]["macro"]
+        ),
+        "rho": {c: _mean(there["rho"][c], back["rho"][c]) for c in there["rho"]},
+        "ci95": there["ci95"],
+    }
+
+
+def _row(by_capability: Mapping[str, Agreement], macro: Agreement) -> dict[str, Any]:
+    def values(measure: str) -> dict[str, float | None]:
+        of = {**by_capability, "macro": macro}
+        return {name: _rounded(getattr(found, measure).value) for name, found in of.items()}
+
+    return {
+        "rho": values("spearman"),
+        "rho_top_quarter": values("top_quarter"),
+        "recovery": values("recovery"),
+        "ci95": _interval(macro.spearman),
+        "ci95_top_quarter": _interval(macro.top_quarter),
+        "ci95_recovery": _interval(macro.recovery),
+    }
+
+
+def _interval(estimate: Estimate) -> list[float | None]:
+    return [_rounded(estimate.low), _rounded(estimate.high)]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _mean(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else round((a + b) / 2, 4)
+
+
+def tokens_at(rho: float, totals: Sequence[float], rhos: Sequence[float]) -> float | None:
+    """Tokens at which trained proxies reach a correlation, between two budgets on a log scale.
+
+    Args:
+        rho: The correlation.
+        totals: Tokens of each budget, ascending.
+        rhos: What each reached.
+
+    Returns:
+        The tokens of the first crossing; None if no budget reaches it, or the least already does.
+    """
+    if rhos[0] >= rho:
+        return None
+    for i in range(1, len(rhos)):
+        if rhos[i] >= rho:
+            part = (rho - rhos[i - 1]) / (rhos[i] - rhos[i - 1])
+            low, high = np.log(totals[i - 1]), np.log(totals[i])
+            return float(np.exp(low + part * (high - low)))
+    return None
+
+
+# Corrections from a few references -----------------------------------------------------------
+
+Corrector = Callable[[Scores, FloatArray, Scores, NDArray[np.intp]], Scores]
+"""(proxies, features (n, d), references, which of them are known) -> corrected proxies."""
+
+
+def as_they_are(
+    proxies: Scores, features: FloatArray, references: Scores, known: NDArray[np.intp]
+) -> Scores:
+    """No correction."""
+    return proxies
+
+
+def scaled(
+    proxies: Scores, features: FloatArray, references: Scores, known: NDArray[np.intp]
+) -> Scores:
+    """A line for each benchmark, reference on proxy: its slope changes a capability's balance."""
+    result = {}
+    for name, score in proxies.items():
+        slope, offset = np.polyfit(score[known], references[name][known], 1)
+        result[name] = offset + slope * score
+    return result
+
+
+def control_variate(
+    proxies: Scores, features: FloatArray, references: Scores, known: NDArray[np.intp]
+) -> Scores:
+    """Proxy plus what a ridge on the features says of the difference to the reference."""
+    return {
+        name: score + _ridge(features, (references[name] - score)[known], known)
+        for name, score in proxies.items()
+    }
+
+
+def scaled_control_variate(
+    proxies: Scores, features: FloatArray, references: Scores, known: NDArray[np.intp]
+) -> Scores:
+    """The line, then the ridge on what it leaves."""
+    line = scaled(proxies, features, references, known)
+    return control_variate(line, features, references, known)
+
+
+def references_alone(
+    proxies: Scores, features: FloatArray, references: Scores, known: NDArray[np.intp]
+) -> Scores:
+    """The ridge on the known references, without any proxy: what they say by themselves."""
+    return {name: _ridge(features, references[name][known], known) for name in proxies}
+
+
+def _ridge(features: FloatArray, y: FloatArray, known: NDArray[np.intp]) -> FloatArray:
+    """Predictions (n,) of a ridge regression fitted to the known rows."""
+    X = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-12)
+    A = X[known] - X[known].mean(axis=0)
+    gram = A.T @ A + RIDGE * np.eye(X.shape[1])
+    slopes = np.linalg.solve(gram, A.T @ (y - y.mean()))
+    return np.asarray(y.mean() + (X - X[known].mean(axis=0)) @ slopes)
+
+
+CORRECTIONS: Mapping[str, Corrector] = {
+    "none": as_they_are,
+    "line per benchmark": scaled,
+    "control variate": control_variate,
+    "line, then control variate": scaled_control_variate,
+    "references alone": references_alone,
+}
+
+
+def corrections(
+    proxies: Scores,
+    features: FloatArray,
+    references: Sequence[Scores],
+    capabilities: Capabilities,
+    *,
+    n_known: int,
+    draws: int,
+) -> list[dict[str, Any]]:
+    """What corrections from a few references gain on the others, means over draws of the few.
+
+    Args:
+        proxies: Scores (n,) of the proxies.
+        features: What a mixture is described by, (n, d).
+        references: Scores of the references by training seed; a draw learns from and is judged
+            by the same seed, on references it has not seen.
+        capabilities: Benchmarks of each capability.
+        n_known: Number of references learned from.
+        draws: Number of draws.
+    """
+    gathered: dict[str, list[list[float]]] = {name: [] for name in CORRECTIONS}
+    n = len(features)
+    for draw in range(draws):
+        order = np.random.default_rng([17, n_known, draw]).permutation(n)
+        known, rest = np.sort(order[:n_known]), np.sort(order[n_known:])
+        trained = references[draw % len(references)]
+        for name, correct in CORRECTIONS.items():
+            found = correct(proxies, features, trained, known)
+            gathered[name].append(_judged(found, trained, capabilities, rest))
+    base = np.array(gathered["none"])
+    rows = []
+    for name, values in gathered.items():
+        array = np.array(values)  # (draws, 2)
+        gain = array - base
+        error = gain.std(axis=0, ddof=1) / np.sqrt(draws)
+        rows.append(
+            {
+                "correction": name,
+                "n_known": n_known,
+                "rho_macro": round(float(array[:, 0].mean()), 4),
+                "rho_top_quarter": round(float(array[:, 1].mean()), 4),
+                "gain_top_quarter": round(float(gain[:, 1].mean()), 4),
+                "gain_top_quarter_se": round(float(error[1]), 4),
+            }
+        )
+    return rows
+
+
+def _judged(
+    found: Scores, trained: Scores, capabilities: Capabilities, rest: NDArray[np.intp]
+) -> list[float]:
+    """Macro correlation of some rows, over all of them and in their best quarter."""
+    from scipy.stats import spearmanr
+
+    P = capability_scores(found, capabilities)[rest]
+    R = capability_scores(trained, capabilities)[rest]
+    whole, top = [], []
+    for p, r in zip(P.T, R.T, strict=True):
+        best = best_quarter(r)
+        whole.append(float(spearmanr(p, r).statistic))
+        top.append(float(spearmanr(p[best], r[best]).statistic))
+    return [float(np.mean(whole)), float(np.mean(top))]
