@@ -23,6 +23,7 @@ from optuna_demix import DemixSampler, MixtureSpace
 from optuna_demix._loop import work
 from optuna_demix._storage import connect
 from optuna_demix.objective import MixtureObjective
+from optuna_demix.surrogate import Surrogate
 
 STUDY = "scaling"
 COMPONENTS = tuple(f"c{i}" for i in range(8))
@@ -137,6 +138,13 @@ def timed(call: Callable[..., Any], account: Account, purpose: str) -> Callable[
     return wrapper
 
 
+def watch_calls(storage: Any, sampler: Any, account: Account) -> None:
+    """Book the calls of a sampler, and those of a storage, also where the sampler makes them."""
+    storage._keep_trying = timed(storage._keep_trying, account, "storage")
+    for name in ("infer_relative_search_space", "sample_relative", "before_trial", "after_trial"):
+        setattr(sampler, name, timed(getattr(sampler, name), account, "sampler"))
+
+
 @dataclass(frozen=True)
 class Job:
     """What a simulated worker is to do.
@@ -175,8 +183,7 @@ def run(job: Job) -> dict[str, Any]:
     model = Model()
     scorer = Sleeper(model, account, job.seed, job.scale)
     objective = MixtureObjective(space, model, scorer, CAPABILITIES)
-    storage._keep_trying = timed(storage._keep_trying, account, "storage")
-    sampler.sample_relative = timed(sampler.sample_relative, account, "sampler")  # type: ignore[method-assign]
+    watch_calls(storage, sampler, account)
     late = max(0.0, time.time() - job.go)
     time.sleep(max(0.0, job.go - time.time()))
 
@@ -228,3 +235,4 @@ def proxy(url: str, ready: Any, done: Any) -> None:
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 # What a first connection and a first fit load, once for all processes.
 optuna.storages.RDBStorage("sqlite:///:memory:")
+Surrogate().fit(np.eye(32, len(COMPONENTS)), np.arange(32.0)[:, None])
