@@ -16,7 +16,7 @@ from tiny import command, make_study
 
 from optuna_demix.study import FINGERPRINT_ATTR
 
-pytestmark = pytest.mark.xdist_group("storages")
+pytestmark = pytest.mark.xdist_group("disk")  # beside the other storages
 WORKER = ("worker", "study.yaml", "--storage", "sqlite:///mix.db", "--study-name", "mix")
 
 
