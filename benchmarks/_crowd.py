@@ -5,7 +5,6 @@ Only the evaluation is simulated: a sleep. Each process keeps account of where i
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from _forks import fork_context
 
 from optuna_demix import DemixSampler, MixtureSpace
 from optuna_demix._loop import work
@@ -30,8 +30,7 @@ COMPONENTS = tuple(f"c{i}" for i in range(8))
 CAPABILITIES = {"one": ["a", "b"], "two": ["c", "d"]}
 SHORTEST_S, LONGEST_S = 2.0, 30.0
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["_crowd"])
+CONTEXT = fork_context("_crowd")
 
 
 def evaluation_s(seed: int, number: int, *, scale: float = 1.0) -> float:
@@ -235,4 +234,4 @@ def proxy(url: str, ready: Any, done: Any) -> None:
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 # What a first connection and a first fit load, once for all processes.
 optuna.storages.RDBStorage("sqlite:///:memory:")
-Surrogate().fit(np.eye(32, len(COMPONENTS)), np.arange(32.0)[:, None])
+Surrogate()

@@ -39,6 +39,7 @@ import optuna
 from _bulk import new_study
 from _common import parser, print_table, provenance, write
 from _crowd import COMPONENTS, CONTEXT, STUDY, Account, Job, memory_mb, watch_calls
+from _forks import start_server
 
 WORKERS = (1, 16, 64)
 PARTS = ("postgresql", "grpc", "long")
@@ -162,8 +163,11 @@ def long_study(url: str, n_trials: int, seed: int, n_asks: int, results: Any) ->
     from optuna_demix._loop import work
     from optuna_demix._storage import connect
     from optuna_demix.objective import MixtureObjective
+    from optuna_demix.surrogate import Surrogate
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # What the first fit of a process loads, once.
+    Surrogate().fit(np.eye(32, len(COMPONENTS)), np.arange(32.0)[:, None])
     space = MixtureSpace(COMPONENTS)
     sampler = DemixSampler(space, seed=seed)
     base = memory_mb()
@@ -318,6 +322,7 @@ def main() -> None:
     quick = options.quick
     workers = options.workers or ((1, 8) if quick else WORKERS)
     sizes = options.trials or ((300,) if quick else SIZES)
+    start_server()
     origin = {**provenance(), "quick": quick, "seeds": [options.seed]}
     rows: list[dict[str, Any]] = []
     long_rows: list[dict[str, Any]] = []
