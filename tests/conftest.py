@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _common import provenance
 from fault_summary import note_inputs, write_summary
 from hypothesis import settings
 
@@ -16,6 +17,14 @@ pytest.register_assert_rewrite("optuna.testing.pytest_samplers")
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+_ORIGIN = pytest.StashKey[dict[str, Any]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "FAULTS_OUT" in os.environ:
+        config.stash[_ORIGIN] = provenance()  # now: the commit may change while tests run
 
 
 @pytest.hookimpl(wrapper=True)
@@ -29,4 +38,4 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     path = os.environ.get("FAULTS_OUT")
     if path:
         ended = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
-        write_summary(Path(path), ended)
+        write_summary(Path(path), ended, origin=terminalreporter.config.stash[_ORIGIN])

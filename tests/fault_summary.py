@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _common import provenance, write
+from _common import write
 
 PROPERTY = "faults"
 """Name of the user property in which a test's report carries its row."""
@@ -25,12 +25,15 @@ def note_inputs(item: Any, report: pytest.TestReport) -> None:
         report.user_properties.append((PROPERTY, {"inputs": inputs}))
 
 
-def write_summary(path: Path, reports: Iterable[pytest.TestReport]) -> None:
+def write_summary(
+    path: Path, reports: Iterable[pytest.TestReport], *, origin: dict[str, Any]
+) -> None:
     """Write what fault tests have recorded, how many inputs fuzz tests tried, how they ended.
 
     Args:
         path: The file.
         reports: Of tests; those which have neither are left out.
+        origin: Commit, machine and versions.
     """
     rows = [row for report in reports if (row := _row(report)) is not None]
     faults: dict[str, int] = {}
@@ -46,7 +49,7 @@ def write_summary(path: Path, reports: Iterable[pytest.TestReport]) -> None:
         },
         "duration_s": round(sum(row["duration_s"] for row in rows), 1),
     }
-    write(path, {**provenance(), "total": total, "rows": rows})
+    write(path, {**origin, "total": total, "rows": rows})
 
 
 def _row(report: pytest.TestReport) -> dict[str, Any] | None:
