@@ -26,8 +26,8 @@ test: install  ## Run the tests
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m 'slow and not faults'
 
-test-faults: install  ## Kill workers, restart databases, cut networks, for minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
+test-faults: install  ## Kill workers, restart databases, cut networks, for half an hour
+	OMP_NUM_THREADS=1 FUZZ_INPUTS=10000 $(BIN)/python -m pytest -m 'faults or fuzz' --timeout 1800
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ Only the evaluation is simulated: a sleep. Each process keeps account of where i
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import time
@@ -18,19 +17,20 @@ from typing import Any
 
 import numpy as np
 import optuna
+from _forks import fork_context
 
 from optuna_demix import DemixSampler, MixtureSpace
 from optuna_demix._loop import work
 from optuna_demix._storage import connect
 from optuna_demix.objective import MixtureObjective
+from optuna_demix.surrogate import Surrogate
 
 STUDY = "scaling"
 COMPONENTS = tuple(f"c{i}" for i in range(8))
 CAPABILITIES = {"one": ["a", "b"], "two": ["c", "d"]}
 SHORTEST_S, LONGEST_S = 2.0, 30.0
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["_crowd"])
+CONTEXT = fork_context("_crowd")
 
 
 def evaluation_s(seed: int, number: int, *, scale: float = 1.0) -> float:
@@ -137,6 +137,13 @@ def timed(call: Callable[..., Any], account: Account, purpose: str) -> Callable[
     return wrapper
 
 
+def watch_calls(storage: Any, sampler: Any, account: Account) -> None:
+    """Book the calls of a sampler, and those of a storage, also where the sampler makes them."""
+    storage._keep_trying = timed(storage._keep_trying, account, "storage")
+    for name in ("infer_relative_search_space", "sample_relative", "before_trial", "after_trial"):
+        setattr(sampler, name, timed(getattr(sampler, name), account, "sampler"))
+
+
 @dataclass(frozen=True)
 class Job:
     """What a simulated worker is to do.
@@ -175,8 +182,7 @@ def run(job: Job) -> dict[str, Any]:
     model = Model()
     scorer = Sleeper(model, account, job.seed, job.scale)
     objective = MixtureObjective(space, model, scorer, CAPABILITIES)
-    storage._keep_trying = timed(storage._keep_trying, account, "storage")
-    sampler.sample_relative = timed(sampler.sample_relative, account, "sampler")  # type: ignore[method-assign]
+    watch_calls(storage, sampler, account)
     late = max(0.0, time.time() - job.go)
     time.sleep(max(0.0, job.go - time.time()))
 
@@ -228,3 +234,4 @@ def proxy(url: str, ready: Any, done: Any) -> None:
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 # What a first connection and a first fit load, once for all processes.
 optuna.storages.RDBStorage("sqlite:///:memory:")
+Surrogate()

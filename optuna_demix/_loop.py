@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -184,8 +184,10 @@ class _Worker:
     ) -> None:
         from optuna_demix._steady import SteadyStorage
 
-        if isinstance(study._storage, SteadyStorage):
-            study._storage.is_watched = True
+        storage = study._storage
+        self.steady = storage if isinstance(storage, SteadyStorage) else None
+        if self.steady is not None:
+            self.steady.is_watched = True
         self.study = study
         self.objective = objective
         self.n_trials = n_trials
@@ -242,7 +244,10 @@ class _Worker:
             told.append(trial)
 
         try:
-            self.study.optimize(self._evaluate, n_trials=1, catch=(Exception,), callbacks=[after])
+            with self._shared_looks():
+                self.study.optimize(
+                    self._evaluate, n_trials=1, catch=(Exception,), callbacks=[after]
+                )
         except StorageLostError:
             raise
         except Exception:
@@ -287,6 +292,9 @@ class _Worker:
                 _free_memory()
                 raise
 
+    def _shared_looks(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.steady is None else self.steady.shared_looks()
+
     def _was_taken_over(self) -> bool:
         """Whether somebody else has failed the current trial."""
         if self.current is None:
@@ -322,6 +330,8 @@ class _Worker:
         """Whether the study has its trials without this one: so many lower ones are taken."""
         if self.n_trials is None or number < self.n_trials:
             return False
+        if self.steady is not None:
+            self.steady.look_anew()  # and see this trial
         return sum(trial.number < number for trial in self._taken()) >= self.n_trials
 
     def _taken(self) -> list[FrozenTrial]:

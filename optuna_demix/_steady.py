@@ -4,15 +4,21 @@ Optuna's storages raise when a database restarts or a network is cut, and the ev
 just finished would be lost with its process. This one waits and tries again. Every call may be
 repeated: attributes, parameters and heartbeats are overwritten with the same content, and a state
 that was already written, its answer lost, is recognised.
+
+It also spares reads. Optuna caches finished trials; every running one is read anew by each look at
+the trials, and one proposal takes four of them. With many workers that is most of the database's
+work, so that looks may be shared while a worker asks, see :meth:`SteadyStorage.shared_looks`.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -32,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 15.0  # far below any grace period: heartbeats are back before they are missed
+_LOOK_S = 1.0  # for which a look at the trials may be shared
 _QUIET_S = 2.0  # a shorter disturbance is not worth a line
 
 
@@ -118,6 +125,8 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
         self._give_up = give_up or threading.Event()
         self._describe = describe
         self._lost = False
+        self._shares_looks = False
+        self._look: tuple[int, float, list[FrozenTrial]] | None = None
 
     def _keep_trying(self, call: Callable[[], _T]) -> _T:
         start = time.monotonic()
@@ -156,6 +165,51 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
                 _log.warning("the storage is back after %.0f s", time.monotonic() - start)
             return result
 
+    @contextmanager
+    def shared_looks(self) -> Iterator[None]:
+        """Within the block, reads of all trials within a second are one.
+
+        That is meant for the way to a proposal. A system attribute or a state that is written
+        makes the next read a new one: a proposal looks again when it has been written. The first
+        parameter ends the sharing.
+        """
+        self._shares_looks = True
+        try:
+            yield
+        finally:
+            self.look_anew()
+
+    def look_anew(self) -> None:
+        """End the sharing of looks before the block ends."""
+        self._shares_looks, self._look = False, None
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """All trials of a study; see :class:`optuna.storages.BaseStorage`."""
+        read = self.inner.get_all_trials
+        if not self._shares_looks:
+            return self._keep_trying(lambda: read(study_id, deepcopy=deepcopy, states=states))
+        look = self._look
+        if look is None or look[0] != study_id or time.monotonic() - look[1] > _LOOK_S:
+            found = self._keep_trying(lambda: read(study_id, deepcopy=False))
+            self._look = look = study_id, time.monotonic(), found
+        trials = [trial for trial in look[2] if states is None or trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def set_trial_param(self, *args: Any, **kwargs: Any) -> None:
+        """Write a parameter; see :class:`optuna.storages.BaseStorage`."""
+        self.look_anew()
+        self._keep_trying(lambda: self.inner.set_trial_param(*args, **kwargs))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write a system attribute; see :class:`optuna.storages.BaseStorage`."""
+        self._look = None
+        self._keep_trying(lambda: self.inner.set_trial_system_attr(trial_id, key, value))
+
     create_new_study = _forward("create_new_study")
     delete_study = _forward("delete_study")
     set_study_user_attr = _forward("set_study_user_attr")
@@ -167,15 +221,12 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
     get_study_system_attrs = _forward("get_study_system_attrs")
     get_all_studies = _forward("get_all_studies")
     create_new_trial = _forward("create_new_trial")
-    set_trial_param = _forward("set_trial_param")
     get_trial_id_from_study_id_trial_number = _forward("get_trial_id_from_study_id_trial_number")
     get_trial_number_from_id = _forward("get_trial_number_from_id")
     get_trial_param = _forward("get_trial_param")
     set_trial_intermediate_value = _forward("set_trial_intermediate_value")
     set_trial_user_attr = _forward("set_trial_user_attr")
-    set_trial_system_attr = _forward("set_trial_system_attr")
     get_trial = _forward("get_trial")
-    get_all_trials = _forward("get_all_trials")
     get_n_trials = _forward("get_n_trials")
     get_best_trial = _forward("get_best_trial")
     get_trial_params = _forward("get_trial_params")
@@ -186,6 +237,7 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """Write state and values of a trial; see :class:`optuna.storages.BaseStorage`."""
+        self._look = None
         attempts = 0
 
         def write() -> bool:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from _common import provenance
+from fault_summary import note_inputs, write_summary
 from hypothesis import settings
 
 # Their asserts should explain themselves as ours do.
@@ -12,3 +17,25 @@ pytest.register_assert_rewrite("optuna.testing.pytest_samplers")
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+_ORIGIN = pytest.StashKey[dict[str, Any]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "FAULTS_OUT" in os.environ:
+        config.stash[_ORIGIN] = provenance()  # now: the commit may change while tests run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    report = yield
+    note_inputs(item, report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    path = os.environ.get("FAULTS_OUT")
+    if path:
+        ended = terminalreporter.stats.get("passed", []) + terminalreporter.stats.get("failed", [])
+        write_summary(Path(path), ended, origin=terminalreporter.config.stash[_ORIGIN])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fuzzing import N_INPUTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,7 +123,8 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=N_INPUTS, deadline=None)
 @given(
     st.fixed_dictionaries(
         {},
@@ -148,7 +150,8 @@ yaml_words = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=N_INPUTS, deadline=None)
 @given(st.lists(yaml_words, max_size=30).map("".join).map(str.encode) | st.binary(max_size=60))
 def test_any_bytes_give_a_config_or_a_clear_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

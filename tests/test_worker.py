@@ -185,7 +185,7 @@ def test_a_nan_score_fails_its_trial_only(root: Path) -> None:
     url = create(root)
     config = load_study_config(root / "study.yaml")
     objective, _ = build_objective(config, space_of(config), device="cpu")
-    score, first = objective._scorer.score, iter([True])
+    score, first = objective.scorer.score, iter([True])
 
     def score_with_nan() -> dict[str, float]:
         scores = score()
@@ -193,7 +193,7 @@ def test_a_nan_score_fails_its_trial_only(root: Path) -> None:
             scores["tiny_code/bits_per_byte"] = math.nan
         return scores
 
-    objective._scorer.score = score_with_nan  # type: ignore[method-assign]
+    objective.scorer.score = score_with_nan  # type: ignore[method-assign]
     study = optuna.load_study(study_name="mix", storage=url.replace("///", f"///{root}/"))
     study.optimize(objective, n_trials=3)
     assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]

@@ -236,7 +236,8 @@ def effects(data: ReportData) -> go.Figure:
     most = float(np.abs(relative).max(initial=0.0)) or 1.0
     text: dict[str, Any] = {}
     if relative.size <= _MOST_CELLS:
-        text["text"] = [[f"{cell:+.2f}" for cell in row] for row in relative]
+        rounded = np.round(relative, 2) + 0.0  # no -0.00
+        text["text"] = [[f"{cell:+.2f}" for cell in row] for row in rounded]
         text["texttemplate"] = "%{text}"
     figure = go.Figure(
         go.Heatmap(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXPECTED = {
@@ -17,9 +18,10 @@ EXPECTED = {
 }
 
 
-def run(name: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, EXAMPLES / name],
+        [sys.executable, EXAMPLES / name, *arguments],
+        cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -40,8 +42,21 @@ def test_ray_tune_uses_the_sampler() -> None:
     assert "best of 16" in done.stdout
 
 
+def test_hydra_sweeps_with_the_sampler(tmp_path: Path) -> None:
+    pytest.importorskip(
+        "hydra_plugins.hydra_optuna_sweeper",
+        reason="Hydra's sweeper is not installed; pip install 'hydra-optuna-sweeper>=1.4.0rc3'",
+    )
+    done = run("hydra_sweep.py", "--multirun", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (found,) = tmp_path.rglob("optimization_results.yaml")
+    result = yaml.safe_load(found.read_text())
+    assert result["best_value"] > -0.01
+    assert sum(result["best_params"].values()) == pytest.approx(1.0, abs=1e-12)
+
+
 def test_every_example_is_listed_and_run() -> None:
     files = {file.name for file in EXAMPLES.glob("*.py")}
-    assert files == {*EXPECTED, "ray_tune.py"}
+    assert files == {*EXPECTED, "ray_tune.py", "hydra_sweep.py"}
     listed = (EXAMPLES / "README.md").read_text()
     assert all(f"({name})" in listed for name in files)

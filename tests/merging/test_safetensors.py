@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzzing import N_INPUTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -81,8 +82,11 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) 
         read_header(path, "base")
 
 
+@pytest.mark.fuzz
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=N_INPUTS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(position=st.integers(0, 10**6), value=st.integers(0, 255), cut=st.integers(0, 10**6))
 def test_a_damaged_file_is_refused_or_stays_within_its_bounds(
@@ -114,8 +118,11 @@ entries = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.fuzz
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=N_INPUTS,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     header=st.dictionaries(st.text(max_size=3) | st.just("__metadata__"), entries | numbers)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import crew
@@ -18,9 +18,9 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="session")
-def mysql_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mariadb(tmp_path_factory.mktemp("mariadb")) as url:
-        yield url
+def new_mysql_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    with mariadb(tmp_path_factory.mktemp("mariadb")) as new_database:
+        yield new_database
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         crew.new_study(url)
         yield url
     elif kind == "mysql":
-        url = request.getfixturevalue("mysql_url")
+        url = request.getfixturevalue("new_mysql_database")()
         crew.new_study(url.replace("mysql:", "mysql+pymysql:"))
         yield url
     elif kind == "grpc":

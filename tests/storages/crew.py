@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from _forks import fork_context, start_server
 
 from optuna_demix import DemixSampler, MixtureSpace
 from optuna_demix._lease import WORKER_ATTR
@@ -29,8 +29,7 @@ from optuna_demix.surrogate import Surrogate
 # Loads what a first connection loads, once for all workers.
 optuna.storages.RDBStorage("sqlite:///:memory:")
 Surrogate()
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["crew"])
+_CONTEXT = fork_context("crew")
 
 COMPONENTS = ("web", "code", "math", "books")
 TARGET = (0.5, 0.2, 0.2, 0.1)
@@ -59,6 +58,7 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(prefix="crew")
         self._report = Path(self._folder.name, "report.json")
         self._log = Path(self._folder.name, "log")
+        start_server()
         arguments = (url, list(options), str(self._report), str(self._log))
         self._process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()

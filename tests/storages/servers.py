@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -62,8 +63,8 @@ class PostgreSQL:
 
 
 @contextmanager
-def mariadb(folder: Path) -> Iterator[str]:
-    """A MariaDB from Debian's ``mariadb-server-core``; yields the URL of an empty database."""
+def mariadb(folder: Path) -> Iterator[Callable[[], str]]:
+    """A MariaDB from Debian's ``mariadb-server-core``; yields a maker of empty databases."""
     program = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
     if program is None:
         pytest.skip("no mariadbd here; apt-get install mariadb-server-core")
@@ -86,9 +87,15 @@ def mariadb(folder: Path) -> Iterator[str]:
         assert any("ready for connections" in line for line in process.stderr)
         drain = threading.Thread(target=process.stderr.read, daemon=True)
         drain.start()
-        with pymysql.connect(unix_socket=str(address), user="root") as connection:
-            connection.cursor().execute("CREATE DATABASE mix")
-        yield f"mysql://root@localhost/mix?unix_socket={quote(str(address))}"
+        numbers = itertools.count(1)
+
+        def new_database() -> str:
+            name = f"mix{next(numbers)}"
+            with pymysql.connect(unix_socket=str(address), user="root") as connection:
+                connection.cursor().execute(f"CREATE DATABASE {name}")
+            return f"mysql://root@localhost/{name}?unix_socket={quote(str(address))}"
+
+        yield new_database
     finally:
         process.terminate()
         process.wait()

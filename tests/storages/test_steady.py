@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -162,3 +163,67 @@ def test_a_call_that_hangs_is_a_disturbance(
     steady.get_all_studies()
     monkeypatch.undo()
     assert steady.back_at == 300.0
+
+
+def test_looks_are_shared_on_the_way_to_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optuna_demix._steady._LOOK_S", 3600.0)
+    inner = optuna.storages.InMemoryStorage()
+    steady = SteadyStorage(inner, patience_s=60.0, grace_s=600.0)
+    study = optuna.create_study(storage=steady)
+    study.ask(), study.ask()
+    with steady.shared_looks():
+        assert len(study.get_trials()) == 2
+        other = optuna.load_study(study_name=study.study_name, storage=inner).ask()
+        assert len(study.get_trials()) == 2  # still what was seen first
+        assert study.get_trials(states=(TrialState.COMPLETE,)) == []
+        first = study.get_trials()[0]
+        first.user_attrs["mine"] = 1  # a copy, as Optuna promises
+        assert study.get_trials()[0].user_attrs == {}
+        steady.set_trial_system_attr(0, "proposal", 1)
+        assert [t.number for t in study.get_trials()] == [0, 1, other.number]
+        inner.create_new_trial(study._study_id)
+        assert len(study.get_trials()) == 3
+        monkeypatch.setattr("optuna_demix._steady._LOOK_S", -1.0)  # that look has become old
+        assert len(study.get_trials()) == 4
+        monkeypatch.setattr("optuna_demix._steady._LOOK_S", 3600.0)
+        inner.create_new_trial(study._study_id)
+        assert len(study.get_trials()) == 4
+        steady.set_trial_param(0, "x", 0.5, optuna.distributions.FloatDistribution(0, 1))
+        assert len(study.get_trials()) == 5
+        inner.create_new_trial(study._study_id)
+        assert len(study.get_trials()) == 6
+    inner.create_new_trial(study._study_id)
+    assert len(study.get_trials()) == 7
+
+
+def test_one_proposal_takes_few_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from optuna_demix import DemixSampler, MixtureSpace
+    from optuna_demix._loop import work
+
+    monkeypatch.setattr("optuna_demix._steady._LOOK_S", 3600.0)
+    inner = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'a.db'}", heartbeat_interval=60)
+    steady = SteadyStorage(inner, patience_s=60.0, grace_s=600.0)
+    space = MixtureSpace(["a", "b", "c"])
+    study = optuna.create_study(storage=steady, sampler=DemixSampler(space, seed=0))
+    looks: list[int] = []
+    read = inner.get_all_trials
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        looks.append(1)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(inner, "get_all_trials", counted)
+    asked: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        weight = space.suggest(trial)["a"]
+        asked.append(len(looks))
+        return weight
+
+    def is_over(study: optuna.Study) -> str | None:
+        looks.clear()
+        return "enough" if len(asked) == 3 else None
+
+    work(study, objective, is_over=is_over)
+    # One to choose with, and one after the choice has been written: has another made the same?
+    assert asked == [2, 2, 2]

@@ -28,7 +28,12 @@ def test_workers_share_a_study(new_url: str) -> None:
 
 @pytest.mark.parametrize(
     "new_url",
-    ["postgresql", pytest.param("grpc", marks=pytest.mark.faults), "journal"],
+    [
+        "postgresql",
+        pytest.param("mysql", marks=pytest.mark.faults),
+        pytest.param("grpc", marks=pytest.mark.faults),
+        "journal",
+    ],
     indirect=True,
 )
 def test_a_killed_worker_s_trial_is_repeated_with_its_weights(new_url: str) -> None:
@@ -52,7 +57,7 @@ def test_a_killed_worker_s_trial_is_repeated_with_its_weights(new_url: str) -> N
     assert keeps_heartbeats(study) == (LEASE_ATTR not in lost.system_attrs)
 
 
-@pytest.mark.parametrize("new_url", ["postgresql", "journal"], indirect=True)
+@pytest.mark.parametrize("new_url", ["postgresql", "mysql", "journal"], indirect=True)
 def test_sigterm_hands_the_trial_back_when_the_grace_is_over(new_url: str) -> None:
     study = crew.load(connect(new_url))
     worker = crew.start(new_url, "--sleep", "600", "--stop-grace", "0.2")
