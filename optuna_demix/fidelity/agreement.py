@@ -113,7 +113,7 @@ def _sampled(
     capabilities: Mapping[str, Sequence[str]],
     picks: NDArray[np.intp],
 ) -> tuple[_Samples, _Samples, _Samples]:
-    """Every measure in each sample of references, picks (B, n): by benchmark, capability, macro."""
+    """Every measure in samples of references, picks (B, n): by benchmark, capability, macro."""
     by_benchmark = {
         name: _measured(proxies[name][picks], references[name][picks]) for name in references
     }

@@ -145,9 +145,13 @@ def polytope_of(constraints: Sequence[Constraint], k: int) -> Polytope:
 
 
 def _uncrossed(normal: _Normal) -> tuple[Array, Array]:
-    """Let bounds which cross by a rounding error meet: at the one a user gave for this weight."""
+    """Let bounds which cross by a rounding error meet: at the one a user gave for this weight.
+
+    The bounds 0 and 1 of the simplex itself come before both.
+    """
     given = [c is None or np.count_nonzero(c.row) == 1 for c in normal.lower_from]
     meeting = np.where(given, normal.lower, normal.upper)
+    meeting = np.clip(meeting, 0.0, 1.0)
     crossed = normal.lower > normal.upper
     return np.where(crossed, meeting, normal.lower), np.where(crossed, meeting, normal.upper)
 

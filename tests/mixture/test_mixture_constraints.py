@@ -183,6 +183,15 @@ def test_constraints_which_only_just_touch_are_satisfiable() -> None:
         MixtureSpace(NAMES, upper=0.333333)
 
 
+def test_a_floor_that_rounding_lifts_above_one_stays_on_the_simplex() -> None:
+    almost = np.nextafter(1.0, 0.0)  # a share of one divided by it is above one
+    floor = Group("all", members=("web",), lower=1.0, of="shares")
+    space = MixtureSpace(
+        ["web"], composition=np.array([[almost]]), datasets=["web"], groups=[floor]
+    )
+    assert space.sample(4, np.random.default_rng(0)).max() == 1.0
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_a_share_that_all_but_one_hold_alike_is_a_bound_of_that_weight(k: int, seed: int) -> None:
