@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,23 +25,38 @@ _QUIET = (
 
 @contextmanager
 def dashboard(url: str) -> Iterator[str]:
-    """Serve a storage; yields the address of the server."""
+    """Serve a storage; yields the address of a server that takes requests."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from optuna_dashboard._cli import main; main()",
-         url, "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile("w+") as log:  # a pipe nobody reads would fill up
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from optuna_dashboard._cli import main; main()",
+             url, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            # It says "Listening" before it listens: only an answer tells.
+            while not _answers(address):
+                if process.poll() is not None:
+                    log.seek(0)
+                    pytest.fail(f"the dashboard did not start:\n{log.read()}")
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(address: str) -> bool:
     try:
-        assert process.stdout is not None
-        assert any("Listening" in line for line in process.stdout), "the dashboard did not start"
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.communicate()
+        fetch(address)
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ConnectionRefusedError):
+            time.sleep(0.05)
+            return False
+        raise
+    return True
 
 
 @contextmanager
