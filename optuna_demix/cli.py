@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_demix._whole_file import write_whole
 from optuna_demix.errors import DemixError
 
 if TYPE_CHECKING:
@@ -724,17 +725,11 @@ def _length(text: str) -> tuple[str, float]:
 
 
 def _write(path: Path, text: str, *, option: str = "--json") -> None:
-    """Write a file as a whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write what an option asks for."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
+        write_whole(path, text)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise DemixError(
             f"{option} {path}: cannot be written ({error.strerror}); check the path and the space"
         ) from None

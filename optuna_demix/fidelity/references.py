@@ -190,14 +190,8 @@ def _vector(
 def _weights(
     shares: np.ndarray[Any, np.dtype[np.float64]], space: MixtureSpace, where: str
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Merge weights (K,) on the simplex whose data shares are nearest those asked for, (D,)."""
-    from scipy.optimize import nnls
-
-    # A heavy last row makes the weights sum to 1.
-    heavy = 1e3
-    system = np.vstack([space.composition.T, heavy * np.ones(len(space.components))])  # (D + 1, K)
-    weights = nnls(system, np.append(shares, heavy))[0]
-    weights = weights / weights.sum()
+    """Merge weights (K,) of data shares (D,) that the components reach."""
+    weights = nearest_weights(shares, space.composition)
     off = np.abs(weights @ space.composition - shares)
     if off.max() > _MISSED:
         worst = int(off.argmax())
@@ -207,4 +201,23 @@ def _weights(
             f"{space.datasets[worst]!r} it has {shares[worst]:.4f}, the nearest proxy "
             f"{near:.4f}; train references within reach of the components"
         )
-    return np.asarray(weights, dtype=float)
+    return weights
+
+
+def nearest_weights(
+    shares: np.ndarray[Any, np.dtype[np.float64]],
+    composition: np.ndarray[Any, np.dtype[np.float64]],
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Merge weights (K,) on the simplex whose data shares come nearest to those asked for.
+
+    Args:
+        shares: Data shares (D,).
+        composition: What each component was trained on, (K, D).
+    """
+    from scipy.optimize import nnls
+
+    # A heavy last row makes the weights sum to 1.
+    heavy = 1e3
+    system = np.vstack([composition.T, heavy * np.ones(len(composition))])  # (D + 1, K)
+    weights = nnls(system, np.append(shares, heavy))[0]
+    return np.asarray(weights / weights.sum(), dtype=float)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optuna_demix._whole_file import write_whole
 from optuna_demix.errors import ConfigError, DemixError
 
 if TYPE_CHECKING:
@@ -153,16 +153,10 @@ def _read(file: Path, wanted: Sequence[str]) -> Scores | None:
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as stream:
-            json.dump(content, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(file)
+        write_whole(file, json.dumps(content, indent=1))
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise ConfigError(
             f"{file}: cannot be written ({error.strerror}); check the path and the space"
         ) from None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_demix._whole_file import write_whole
 from optuna_demix.errors import DemixError
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def write_files(folder: Path, figures: Mapping[str, go.Figure], note: str, *, ti
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / _SCRIPT, get_plotlyjs())
-        _write(folder / PAGE, page(figures, title=title))
-        _write(folder / NOTE, note)
+        write_whole(folder / _SCRIPT, get_plotlyjs())
+        write_whole(folder / PAGE, page(figures, title=title))
+        write_whole(folder / NOTE, note)
     except OSError as error:
         raise DemixError(
             f"--out {folder}: cannot be written ({error.strerror}); check the path and the space"
@@ -66,16 +66,3 @@ def page(figures: Mapping[str, go.Figure], *, title: str) -> str:
         f'<script src="{_SCRIPT}"></script>\n</head>\n<body>\n<h1>{heading}</h1>\n'
         f"<main>\n{sections}\n</main>\n</body>\n</html>\n"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -60,12 +60,13 @@ def train_all(
         for run in todo:
             if stop.requested:
                 raise stop.error(f"before {run.name}")
-            recipe = recipe_of(job, run, corpora, base_digest(job.config))
+            recipe = recipe_of(job, run, corpora, base)
             record = train_one(job, run, recipe, blocks, stop, meter)
             results[run.name] = trained_model(run, record, skipped=False)
             ledger.trained(run)
             if run.is_base:
-                ledger.pending(runs, recipes(base_digest(job.config)))
+                base = base_digest(job.config)
+                ledger.pending(runs, recipes(base))
     for run in runs:
         if run.name not in results:
             record_there = read_record(run.path)

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from optuna_demix._whole_file import write_whole
+
 
 def read_json(file: Path) -> dict[str, Any] | None:
     """The object in a file; None if it is missing or not whole."""
@@ -31,13 +33,7 @@ def is_write_error(error: Exception) -> bool:
 
 def write_json(file: Path, value: Any) -> None:
     """Write an object whole or not at all."""
-    aside = file.with_name(f".{file.name}.new")
-    with aside.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, file)
+    write_whole(file, json.dumps(value, indent=1) + "\n")
 
 
 def sync(directory: Path) -> None:
