@@ -31,7 +31,7 @@ from optuna_demix.scoring import HarnessScorer
 from optuna_demix.scoring.scorer import Lap
 
 BLOCKS = 24
-P_THRESHOLD = 0.1
+P_THRESHOLD = 0.2
 SEEDS, TRIALS = 10, 36
 QUICK_SEEDS, QUICK_TRIALS = 2, 18
 _COLUMNS = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from optuna_demix._partial import with_estimates
 from optuna_demix.surrogate import Surrogate
 from optuna_demix.surrogate._acquire import (
     Composite,
@@ -65,7 +66,7 @@ class Fit:
         self.targets = targets
         self.n_trials = len(trials.X)
         self.seed = seed
-        self.trials = trials
+        self.trials = trials = with_estimates(trials, targets.mixing)
         self.surrogate = self._fitted(kind, trials.Y)
         # Constraints are regressed like scores; what varies little is as strict as what does not.
         known = np.isfinite(trials.C).any(axis=0)

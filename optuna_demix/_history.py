@@ -1,5 +1,8 @@
 """The finished trials of a study as arrays: what the surrogate learns from.
 
+Complete trials, and of the pruned ones those that were raced: they know how they did on the blocks
+of items they saw.
+
 Trials are read once, in one pass, and only new ones afterwards; nothing is kept that cannot be
 read again from the storage.
 """
@@ -24,18 +27,22 @@ if TYPE_CHECKING:
 SCORE_PREFIX = "score:"
 """Prefix of the user attributes of a trial that hold one benchmark's score each."""
 
+BLOCKS_ATTR = "demix:blocks"
+"""User attribute of a raced trial: of every benchmark its score on each block of items."""
+
 OBJECTIVES_ATTR = "demix:objectives"
 """User attribute of a study: for each objective the benchmarks it averages, with weights."""
 
 
 class Row(NamedTuple):
-    """One finished trial."""
+    """One finished trial. One that was pruned has blocks, and NaN as scores and values."""
 
     number: int
     x: FloatArray  # (d,)
     scores: FloatArray  # (b,)
     values: FloatArray  # (m,)
     constraints: Mapping[str, float]
+    blocks: FloatArray | None = None  # (b, l): scores on each of the first l blocks of items
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,17 @@ class Targets:
             return None
         return np.asarray(trial.values, dtype=float) * self.signs
 
+    def read_blocks(self, trial: FrozenTrial) -> FloatArray | None:
+        """Scores (b, l) on the first l blocks of items; ``None`` if it was not raced."""
+        written = trial.user_attrs.get(BLOCKS_ATTR)
+        if not self.benchmarks or not isinstance(written, dict):
+            return None
+        try:
+            blocks = np.array([written[name] for name in self.benchmarks], dtype=float)
+        except (KeyError, TypeError, ValueError):
+            return None  # of other benchmarks
+        return blocks if blocks.ndim == 2 and np.isfinite(blocks).all() else None
+
     def values(self, trial: FrozenTrial) -> FloatArray:
         """Objective values (m,) of a finished trial, higher is better."""
         return np.asarray(trial.values, dtype=float) * self.signs
@@ -101,10 +119,13 @@ class Arrays(NamedTuple):
     Y: FloatArray  # regressed scores (n, b), higher is better, NaN where one is missing
     V: FloatArray  # objective values (n, m), higher is better
     C: FloatArray  # constraint values (n, c), feasible at or below 0, NaN where unknown
+    B: FloatArray  # scores of raced trials on blocks of items (n, b, l), NaN where not scored
+    complete: NDArray[np.bool_]  # (n,); False: pruned, with NaN in Y and V, or estimates there
 
-    def take(self, rows: slice | NDArray[np.intp]) -> Arrays:
-        """Some of the trials, by slice or index."""
-        return Arrays(self.numbers[rows], self.X[rows], self.Y[rows], self.V[rows], self.C[rows])
+    def take(self, rows: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Arrays:
+        """Some of the trials, by slice, index or mask."""
+        numbers, X, Y, V, C, B, complete = self
+        return Arrays(numbers[rows], X[rows], Y[rows], V[rows], C[rows], B[rows], complete[rows])
 
     def before(self, number: int) -> Arrays:
         """The trials with smaller numbers."""
@@ -135,7 +156,7 @@ class History:
         self.infinite: list[int] = []
         self._open = 0  # all trials before this position of the list are finished and taken in
         self._seen: set[int] = set()
-        self._arrays = self._stack([])
+        self._arrays = self._stack([], 0)
         self._add([row._replace(number=i - len(warm)) for i, row in enumerate(warm)])
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
@@ -152,9 +173,8 @@ class History:
                 continue
             if trial.number not in self._seen:
                 self._seen.add(trial.number)
-                if trial.state.name == "COMPLETE":
-                    row = self._read(trial)
-                    new += [] if row is None else [row]
+                row = self._read(trial)
+                new += [] if row is None else [row]
             if position == self._open:
                 self._open += 1
         self._add(new)
@@ -167,6 +187,10 @@ class History:
         return self._arrays
 
     def _read(self, trial: FrozenTrial) -> Row | None:
+        if trial.state.name == "PRUNED":
+            return self._read_pruned(trial)
+        if trial.state.name != "COMPLETE":
+            return None
         row = self.joint.encode(trial)
         scores = self.targets.read(trial)
         if row is None or scores is None:
@@ -177,7 +201,19 @@ class History:
             self.outside.append(trial.number)
         if np.isinf(scores).any() or np.isinf(values).any():
             self.infinite.append(trial.number)
-        return Row(trial.number, row, scores, values, trial.constraints)
+        blocks = self.targets.read_blocks(trial)
+        return Row(trial.number, row, scores, values, trial.constraints, blocks)
+
+    def _read_pruned(self, trial: FrozenTrial) -> Row | None:
+        """A pruned trial, if it was raced: its scores can be estimated."""
+        row, blocks = self.joint.encode(trial), self.targets.read_blocks(trial)
+        if row is None or blocks is None:
+            return None
+        if not self.joint.contains(row):
+            self.outside.append(trial.number)
+        b, m = self.targets.mixing.shape
+        unknown = np.full(b, np.nan), np.full(m, np.nan)
+        return Row(trial.number, row, *unknown, trial.constraints, blocks)
 
     def _add(self, rows: Sequence[Row]) -> None:
         if not rows:
@@ -188,23 +224,35 @@ class History:
             wider = np.full((len(self), len(known)), np.nan)
             wider[:, [known.index(key) for key in self.constraints]] = self._arrays.C
             self.constraints, self._arrays = known, self._arrays._replace(C=wider)
-        new = self._stack(rows)
+        B = self._arrays.B
+        n_blocks = max(0 if row.blocks is None else row.blocks.shape[1] for row in rows)
+        if n_blocks > B.shape[2]:
+            more = (0, n_blocks - B.shape[2])
+            B = np.pad(B, ((0, 0), (0, 0), more), constant_values=np.nan)
+            self._arrays = self._arrays._replace(B=B)
+        new = self._stack(rows, B.shape[2])
         joined = Arrays(*(np.concatenate(pair) for pair in zip(self._arrays, new, strict=True)))
         if np.any(np.diff(joined.numbers[max(len(self) - 1, 0) :]) < 0):
             order = np.argsort(joined.numbers, kind="stable")  # workers finish out of order
             joined = joined.take(order)
         self._arrays = joined
 
-    def _stack(self, rows: Sequence[Row]) -> Arrays:
+    def _stack(self, rows: Sequence[Row], n_blocks: int) -> Arrays:
         n = len(rows)
         b, m = self.targets.mixing.shape
         C = np.array([[row.constraints.get(k, np.nan) for k in self.constraints] for row in rows])
+        B = np.full((n, b, n_blocks), np.nan)
+        for i, row in enumerate(rows):
+            if row.blocks is not None:
+                B[i, :, : row.blocks.shape[1]] = row.blocks
         return Arrays(
             np.array([row.number for row in rows], dtype=np.int64),
             np.array([row.x for row in rows], dtype=float).reshape(n, self.joint.n_columns),
             np.array([row.scores for row in rows], dtype=float).reshape(n, b),
             np.array([row.values for row in rows], dtype=float).reshape(n, m),
             C.astype(float).reshape(n, len(self.constraints)),
+            B,
+            np.array([not np.isnan(row.values).any() for row in rows], dtype=bool),
         )
 
 

@@ -19,13 +19,34 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from optuna_demix._history import Arrays
+
     FloatArray = NDArray[np.float64]
 
 _ITERATIONS = 50
 _TOLERANCE = 1e-12
 
 
-def full_scores(blocks: FloatArray, known: FloatArray) -> tuple[FloatArray, FloatArray]:
+def with_estimates(trials: Arrays, mixing: FloatArray) -> Arrays:
+    """Trials with the scores that pruned ones would have had on all items.
+
+    Args:
+        trials: Complete and pruned trials.
+        mixing: Matrix (b, m): objectives (n, m) = benchmarks (n, b) @ mixing.
+
+    Returns:
+        The trials, less those of which nothing can be said.
+    """
+    if trials.complete.all():
+        return trials
+    columns = [full_scores(trials.B[:, j], trials.Y[:, j]) for j in range(trials.Y.shape[1])]
+    Y = np.stack(columns, axis=1)  # (n, b)
+    V = np.where(trials.complete[:, None], trials.V, Y @ mixing)
+    known = trials.complete | np.isfinite(V).all(axis=1)
+    return trials._replace(Y=Y, V=V).take(known)
+
+
+def full_scores(blocks: FloatArray, known: FloatArray) -> FloatArray:
     """Scores on all items, estimated where only some blocks were scored.
 
     Args:
@@ -33,31 +54,19 @@ def full_scores(blocks: FloatArray, known: FloatArray) -> tuple[FloatArray, Floa
         known: Full score of each trial, (n,), NaN where there is none.
 
     Returns:
-        Full scores (n,), the known ones as they are, and the standard errors of the estimated
-        ones, (n,), 0 for known ones. NaN where nothing can be said.
+        Full scores (n,), the known ones as they are; NaN where nothing can be said.
     """
     seen = np.isfinite(blocks)  # (n, B)
-    whole = np.isfinite(known)
-    errors = np.where(whole, 0.0, np.nan)
-    if whole.all() or not whole.any() or not seen[whole].any():
-        return known.copy(), errors
-    quality, ease = _additive(np.where(seen, blocks, 0.0), seen)
-    both = whole & seen.any(axis=1)
-    estimated = ~whole & seen.any(axis=1)
+    both = np.isfinite(known) & seen.any(axis=1)
+    missing = np.isnan(known) & seen.any(axis=1)
     result = known.copy()
-    result[estimated] = quality[estimated] + np.mean(known[both] - quality[both])
-    residuals = np.where(seen, blocks - quality[:, None] - ease, 0.0)
-    n, b = blocks.shape
-    free = max(int(seen.sum()) - n - b + 1, 1)
-    noise = np.sqrt(np.sum(residuals**2) / free)
-    counts = seen.sum(axis=1)
-    # The blocks still missing would have had their own noise; all of them together have none.
-    missing = np.maximum(1.0 - counts / b, 0.0)
-    errors[estimated] = noise * np.sqrt(missing[estimated] / counts[estimated])
-    return result, errors
+    if both.any() and missing.any():
+        quality = _quality(np.where(seen, blocks, 0.0), seen)
+        result[missing] = quality[missing] + np.mean(known[both] - quality[both])
+    return result
 
 
-def _additive(values: FloatArray, seen: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def _quality(values: FloatArray, seen: NDArray[np.bool_]) -> FloatArray:
     """Least squares fit ``quality[t] + ease[j]`` of the seen values; ease has mean 0."""
     rows = np.maximum(seen.sum(axis=1), 1)
     columns = np.maximum(seen.sum(axis=0), 1)
@@ -69,4 +78,4 @@ def _additive(values: FloatArray, seen: NDArray[np.bool_]) -> tuple[FloatArray, 
         ease -= ease.mean()
         if np.abs(quality - before).max() <= _TOLERANCE * max(np.abs(quality).max(), 1.0):
             break
-    return quality, ease
+    return quality

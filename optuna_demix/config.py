@@ -163,7 +163,7 @@ class RacingConfig(_Strict):
 
     blocks: Annotated[int, Field(ge=4)] = 24
     pruner: Literal["wilcoxon", "median"] = "wilcoxon"
-    p_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    p_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
 
 
 class ScoringConfig(_Strict):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
-from optuna_demix._history import OBJECTIVES_ATTR, SCORE_PREFIX, objective_layout
+from optuna_demix._history import BLOCKS_ATTR, OBJECTIVES_ATTR, SCORE_PREFIX, objective_layout
 from optuna_demix.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ PARTIAL_PREFIX = "partial:"
 
 ITEMS_PREFIX = "items:"
 """Prefix of the user attributes of a pruned trial: how many items these are."""
-
-BLOCKS_ATTR = "demix:blocks"
-"""User attribute of a raced trial: of every benchmark its score on each block of items."""
 
 
 class Model(Protocol):
@@ -114,7 +111,8 @@ class MixtureObjective:
         racing: Score in blocks and ask the study's pruner after each; the scorer must be able to.
             What is reported: each ``"block"``'s own value, for
             :class:`optuna.pruners.WilcoxonPruner`, or the running ``"mean"``, for other pruners.
-            A trial that is pruned keeps ``partial:<benchmark>`` and ``items:<benchmark>``.
+            A trial that is pruned keeps ``partial:<benchmark>`` and ``items:<benchmark>``, and
+            its scores on each block, from which the sampler learns.
 
     Attributes:
         model: The model.

@@ -247,14 +247,20 @@ def analyse(
     ]
     history = History(joint, targets, warm)
     history.update(study.get_trials(deepcopy=False))
-    if len(history) - history.n_warm < _MIN_TRIALS:
+    n_own = len(history) - history.n_warm
+    if n_own < _MIN_TRIALS:
         raise StudyError(
-            f"study {study.study_name!r} has {len(history) - history.n_warm} finished trials of "
-            f"this mixture ({', '.join(space.components)}); run at least {_MIN_TRIALS}"
+            f"study {study.study_name!r} has {n_own} finished trials of this mixture "
+            f"({', '.join(space.components)}); run at least {_MIN_TRIALS}"
         )
-    trials = history.arrays()
+    if not history.arrays().complete[history.n_warm :].any():
+        raise StudyError(
+            f"study {study.study_name!r}: all {n_own} finished trials of this mixture were "
+            "pruned; choose a pruner that lets some complete"
+        )
     kind = surrogate or ("lightgbm" if schedule == "paper" else "auto")
-    fit = Fit(kind, joint, targets, trials, seed)
+    fit = Fit(kind, joint, targets, history.arrays(), seed)
+    trials = fit.trials
     fit.grow_pool(composite, size=_POOL, generations=_GENERATIONS, optimism=0.0)
     # Ranks among random mixtures, as in the paper: those among the trials would depend on where
     # the search has crowded.
@@ -264,7 +270,8 @@ def analyse(
         final = paper_best(fit, composite, PAPER_POOL, PAPER_AVERAGE).mean(axis=0)
     else:
         final = fit.best_mean(outlook.merit, _AVERAGE, radius=_RADIUS)
-    observed = feasible_first(merit(finite_scores(trials.V)), trials.C)[history.n_warm :]
+    observed = feasible_first(merit(finite_scores(trials.V)), trials.C)
+    observed = np.where(trials.complete, observed, -np.inf)[history.n_warm :]
     best_index = history.n_warm + int(np.argmax(observed))
     rows = {
         "prior": np.asarray(space.prior),

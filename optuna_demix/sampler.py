@@ -66,7 +66,9 @@ class DemixSampler(BaseSampler):
 
     Parameters beside the mixture join the surrogate where the search space is static; dynamic
     ones go to ``independent_sampler``. Constraints set by ``Trial.set_constraint`` are learned
-    like scores: mixtures that the surrogate expects to break one come last.
+    like scores: mixtures that the surrogate expects to break one come last. Of trials that
+    :class:`~optuna_demix.MixtureObjective` raced and a pruner dropped, it learns what they would
+    have scored on all items.
 
     Example:
         .. code-block:: python
@@ -374,7 +376,8 @@ class DemixSampler(BaseSampler):
     def _is_startup(self, history: History, joint: JointSpace) -> bool:
         """Whether too little is known for the surrogate to choose."""
         n, size = len(history), self._n_startup_trials
-        if n == 0 or n < size:
+        fitted = history.arrays().first(fit_size(n))
+        if n < size or not fitted.complete.any():
             return True
         if not history.n_warm or n - history.n_warm >= size:
             return False
@@ -389,6 +392,7 @@ class DemixSampler(BaseSampler):
         """Row (d,) of the best trial if its score looks like luck, else None."""
         trials = fit.trials
         merit = self._merit(fit, finite_scores(trials.V), rng)
+        merit = np.where(trials.complete, merit, merit.min() - 1.0)
         best = int(np.argmax(feasible_first(merit, trials.C)))
         row = trials.X[best]
         mean = fit.predict(row[None]).mean

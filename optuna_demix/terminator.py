@@ -108,14 +108,15 @@ class DemixTerminator(BaseTerminator):
         history.update(study._get_trials(deepcopy=False, use_cache=False))
         size = fit_size(len(history))
         sizes: list[int] = []
+        known = history.arrays()
         while size >= self._min_n_trials and len(sizes) < _AGAIN:
+            if not known.first(size).complete.any():
+                break
             sizes.append(size)
             size = fit_size(size - 1)
         for size in reversed(sizes):
             if size not in self._judged:
-                fit = Fit(
-                    self._surrogate, joint, targets, history.arrays().first(size), self._seed
-                )
+                fit = Fit(self._surrogate, joint, targets, known.first(size), self._seed)
                 fit.grow_pool(self._composite)
                 merit = Composite(self._composite, fit.reference)
                 self._judged[size] = converge(fit, merit, kl=self._kl)

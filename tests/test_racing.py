@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
+from racers import BLOCKS, Runner
 
 from optuna_demix import MixtureObjective, MixtureSpace
 from optuna_demix._history import SCORE_PREFIX
@@ -21,43 +19,6 @@ from optuna_demix.study import pruner_of
 from tiny import make_study, write_study  # isort: skip
 
 SPACE = MixtureSpace(["web", "code"])
-BLOCKS = 12
-
-
-@dataclass
-class _Lap:
-    block: dict[str, float]
-    so_far: dict[str, float]
-    items: dict[str, int]
-    last: bool
-
-
-class Runner:
-    """A model whose score is its share of code, on blocks that are harder and harder."""
-
-    names = ("web", "code")
-
-    def __init__(self, *, broken_at: int | None = None) -> None:
-        self.broken_at, self.blocks_run = broken_at, 0
-
-    def merge(self, w: np.ndarray) -> None:
-        self.code = float(w[1])
-
-    def score(self) -> dict[str, float]:
-        return list(self.race())[-1].so_far
-
-    def race(self) -> Iterator[_Lap]:
-        seen = []
-        for block in range(BLOCKS):
-            self.blocks_run += 1
-            noise = 0.01 * math.sin(7 * block + 50 * self.code)
-            seen.append(math.nan if block == self.broken_at else self.code - block + noise)
-            yield _Lap(
-                {"humaneval": seen[-1]},
-                {"humaneval": float(np.mean(seen))},
-                {"humaneval": 5 * (block + 1)},
-                block + 1 == BLOCKS,
-            )
 
 
 def run(

@@ -130,7 +130,7 @@ def gather(
     trials = study.get_trials(deepcopy=False)  # only now: none of those analysed is missing
     fit, validation = analysis.fit, analysis.validation
     signs, mixing = fit.targets.signs, fit.targets.mixing
-    own = slice(analysis.n_warm, None)
+    own = analysis.trials.complete & (analysis.trials.numbers >= 0)  # pruned ones lack a score
     arrays = analysis.trials.take(own)
     proposed, proposed_std = read_predictions(
         [trials[number] for number in arrays.numbers], analysis.objectives
