@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import subprocess
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +41,18 @@ def parser(description: str) -> argparse.ArgumentParser:
 def provenance() -> dict[str, Any]:
     """Commit, machine and versions behind a result; nothing that names a host or a path."""
     return {"commit": _commit(), "machine": _machine(), "versions": _versions()}
+
+
+def quiet() -> None:
+    """One torch thread, no network, no progress bars of others, warnings only from Optuna."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    import optuna
+    import torch
+
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    logging.getLogger("datasets").setLevel(logging.ERROR)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ reference has, once for each search.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -34,7 +34,6 @@ class Proxies:
         self._scorer = scorer
         self.space: MixtureSpace = scorer.space
         self.benchmarks = tuple(b for names in scorer.capabilities.values() for b in names)
-        self.ceiling = np.array([0.0 if "bits_per" in b else 1.0 for b in self.benchmarks])
 
     @cached_property
     def weights(self) -> FloatArray:
@@ -49,11 +48,6 @@ class Proxies:
         }
         return np.array([named[b] for b in self.benchmarks])
 
-    @property
-    def spread(self) -> FloatArray:
-        """Unit of each benchmark (b,)."""
-        return 1.0 / (self.weights * len(self.benchmarks))
-
     def observe(self, w: FloatArray, *, seed: int, trial: int) -> FloatArray:
         """Scores (b,) of one proxy."""
         return self.table(self._scorer.proxies(np.atleast_2d(self.space.project(w))))[0]
@@ -63,7 +57,7 @@ class Proxies:
         return np.stack([scores[b] for b in self.benchmarks], axis=1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainedRun(Run):
     """A search that trains a small model for each mixture.
 
@@ -74,24 +68,16 @@ class TrainedRun(Run):
         tokens: Tokens of each.
     """
 
-    shop: Workshop | None = None
-    scorer: Scorer | None = None
-    key: str = ""
-    tokens: int = 0
-    _rows: list[FloatArray] = field(default_factory=list)
-
-    def restart(self) -> None:
-        """Begin again; models that are trained stay."""
-        super().restart()
-        self._rows = []
+    shop: Workshop
+    scorer: Scorer
+    key: str
+    tokens: int
 
     def measure_all(self, W: FloatArray) -> FloatArray:
         """Train and score n more models; returns (n, b)."""
-        assert self.shop is not None and self.scorer is not None
         surface = cast(Proxies, self.surface)
-        self._rows += list(surface.space.project(np.atleast_2d(W)))
         self.tried += list(np.atleast_2d(W))
-        shares = surface.space.data_shares(np.stack(self._rows))
+        shares = surface.space.data_shares(surface.space.project(np.stack(self.tried)))
         seed = PROXY_SEED + 1 + self.seed
         folders = self.shop.references(self.key, self.tokens, seed, shares)
         return surface.table(self.scorer.models(folders[-len(W) :]))
@@ -111,7 +97,7 @@ def final_mixtures(shop: Workshop, scorer: Scorer, seed: int) -> dict[str, Float
     for count, tokens in shop.sizes.searched:
         for name, method in (("RegMix", "regmix"), ("CLIMB", "climb")):
             key = f"{method}-{count}x{tokens}-{seed}"
-            run = TrainedRun(surface, seed, [], shop, scorer, key, tokens)
+            run = TrainedRun(surface, seed, shop=shop, scorer=scorer, key=key, tokens=tokens)
             found[f"{name}, {count} trained"] = _only(METHODS[method], run, count)
     found["prior"] = space.prior
     found["uniform"] = space.project(np.full(len(space), 1.0 / len(space)))

@@ -21,6 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from optuna_demix.config import StudyConfig, load_study_config
+from optuna_demix.fidelity import references
 from optuna_demix.mixture import MixtureSpace
 from optuna_demix.training import TrainedModel, train_study
 
@@ -200,9 +201,7 @@ class Workshop:
         if not (folder / "cache").exists():
             (folder / "cache").symlink_to(os.path.join("..", "cache"))
         file = folder / "study.yaml"
-        text = yaml.safe_dump(content, sort_keys=False)
-        if not file.exists() or file.read_text(encoding="utf-8") != text:
-            file.write_text(text, encoding="utf-8")
+        _write_if_new(file, yaml.safe_dump(content, sort_keys=False))
         return load_study_config(file)
 
     def halve(self) -> None:
@@ -215,8 +214,7 @@ class Workshop:
             for half, part in (("a", lines[:middle]), ("b", lines[middle:])):
                 file = self.root / "text10" / f"{name}-{half}.jsonl"
                 file.parent.mkdir(exist_ok=True)
-                if not file.exists() or file.read_text(encoding="utf-8") != "".join(part):
-                    file.write_text("".join(part), encoding="utf-8")
+                _write_if_new(file, "".join(part))
 
     def train(
         self,
@@ -266,13 +264,14 @@ def nearest_weights(shares: FloatArray, composition: FloatArray) -> tuple[FloatA
     Returns:
         The weights, and the largest total variation between what is asked for and what they give.
     """
-    from scipy.optimize import nnls
-
-    heavy = 1e3  # the last row makes weights sum to 1
-    system = np.vstack([composition.T, np.full((1, len(composition)), heavy)])
-    W = np.stack([nnls(system, np.append(row, heavy))[0] for row in shares])
-    W /= W.sum(axis=1, keepdims=True)
+    W = np.stack([references.nearest_weights(row, composition) for row in shares])
     return W, float(0.5 * np.abs(W @ composition - shares).sum(axis=1).max())
+
+
+def _write_if_new(file: Path, text: str) -> None:
+    """Leave a file alone that says the same: what was made from it is still good."""
+    if not file.exists() or file.read_text(encoding="utf-8") != text:
+        file.write_text(text, encoding="utf-8")
 
 
 def _say(line: str) -> None:

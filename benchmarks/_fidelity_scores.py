@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from optuna_demix._config_space import space_of
 from optuna_demix.config import StudyConfig
-from optuna_demix.fidelity.agreement import Agreement, Estimate, agreements, best_quarter
+from optuna_demix.fidelity.agreement import (
+    Agreement,
+    Estimate,
+    agreements,
+    best_quarter,
+    spearman_rows,
+)
 from optuna_demix.fidelity.references import Reference
 from optuna_demix.fidelity.scores import ScoreBook
 from optuna_demix.objective import capabilities_of
@@ -262,13 +268,11 @@ def _judged(
     found: Scores, trained: Scores, capabilities: Capabilities, rest: NDArray[np.intp]
 ) -> list[float]:
     """Macro correlation of some rows, over all of them and in their best quarter."""
-    from scipy.stats import spearmanr
-
     P = capability_scores(found, capabilities)[rest]
     R = capability_scores(trained, capabilities)[rest]
     whole, top = [], []
     for p, r in zip(P.T, R.T, strict=True):
         best = best_quarter(r)
-        whole.append(float(spearmanr(p, r).statistic))
-        top.append(float(spearmanr(p[best], r[best]).statistic))
+        whole.append(spearman_rows(p[None], r[None])[0])
+        top.append(spearman_rows(p[None, best], r[None, best])[0])
     return [float(np.mean(whole)), float(np.mean(top))]

@@ -21,15 +21,12 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
-import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import parser, print_table, provenance, write
+from _common import parser, print_table, provenance, quiet, write
 from _fidelity_final import table3
 from _fidelity_models import (
     FIVE,
@@ -46,7 +43,7 @@ from _fidelity_models import (
 from _fidelity_scores import Scorer, Scores, ceiling_of, corrections, row_of, tokens_at
 
 from optuna_demix.config import StudyConfig
-from optuna_demix.fidelity.check import ScoredReference, judge
+from optuna_demix.fidelity.check import ScoredReference, drift_of, judge
 from optuna_demix.fidelity.scatter import scatter
 
 SEARCHED = 112  # mixtures of a search: models that trained proxies cost
@@ -99,11 +96,15 @@ class Experiment:
             )
             for seed in sizes.seeds
         ]
-        self.merged: dict[int, Scores] = {}
+        self.merged = {tokens: self._merged(tokens) for tokens in sizes.component}
         self.trained: dict[int, Scores] = {}
 
     def _components(self, tokens: int, **options: Any) -> StudyConfig:
         return self.shop.components(f"components-{tokens}", tokens, **options)
+
+    def _merged(self, tokens: int) -> Scores:
+        """Scores of the proxies merged from components of a budget."""
+        return Scorer(self._components(tokens)).proxies(self.weights)
 
     def _row(self, proxies: Scores, **facts: Any) -> dict[str, Any]:
         return {**facts, **row_of(proxies, self.references, self.capabilities)}
@@ -113,7 +114,6 @@ class Experiment:
         rows = []
         for tokens in self.sizes.component:
             study = self._components(tokens)
-            self.merged[tokens] = Scorer(study).proxies(self.weights)
             total = tokens * len(study.components)
             facts = {"method": "merged", "tokens_per_model": tokens, "total_tokens": total}
             rows.append(self._row(self.merged[tokens], **facts, drift=_drift(study)))
@@ -169,10 +169,9 @@ class Experiment:
         """Components trained for longer and longer, up to several times the references."""
         rows = []
         for tokens in (*self.sizes.component, *self.sizes.long):
-            study = self._components(tokens)
-            scores = Scorer(study).proxies(self.weights)
-            row = self._row(scores, tokens_per_component=tokens, drift=_drift(study))
-            rows.append(row)
+            scores = self.merged[tokens] if tokens in self.merged else self._merged(tokens)
+            drift = _drift(self._components(tokens))
+            rows.append(self._row(scores, tokens_per_component=tokens, drift=drift))
         return rows
 
     def more_datasets(self) -> list[dict[str, Any]]:
@@ -259,10 +258,14 @@ class Experiment:
 
 def _drift(study: StudyConfig) -> float:
     """Mean drift of the components from the base."""
-    from optuna_demix.fidelity.check import _drift as drifts
+    found = drift_of(study) or {}
+    return round(float(np.mean(list(found.values()))), 4)
 
-    found = drifts(study)
-    return round(float(np.mean(list((found or {}).values()))), 4)
+
+def chosen_row(rows: Sequence[Mapping[str, Any]], chosen: int) -> Mapping[str, Any]:
+    """The row of Table 2 of the proxies merged from components of the chosen budget."""
+    (row,) = (r for r in rows if r["method"] == "merged" and r["tokens_per_model"] == chosen)
+    return row
 
 
 def ratio_at_equal_rho(
@@ -274,9 +277,7 @@ def ratio_at_equal_rho(
         The ratio, None if no trained budget reaches the correlation; and a lower bound in that
         case: the ratio of the largest budget that falls short.
     """
-    (merged,) = (
-        row for row in rows if row["method"] == "merged" and row["tokens_per_model"] == chosen
-    )
+    merged = chosen_row(rows, chosen)
     trained = [row for row in rows if row["method"] == "trained"]
     totals = [row["total_tokens"] for row in trained]
     tokens = tokens_at(merged["rho"]["macro"], totals, [row["rho"]["macro"] for row in trained])
@@ -304,9 +305,7 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(result: Mapping[str, Any], chosen: int) -> list[dict[str, Any]]:
     """What was aimed at, and whether it was reached."""
-    (row,) = (
-        r for r in result["table2"] if r["method"] == "merged" and r["tokens_per_model"] == chosen
-    )
+    row = chosen_row(result["table2"], chosen)
     found = [
         {"target": what, "value": row[key]["macro"], "bound": bound}
         for what, key, bound in _TARGETS
@@ -414,14 +413,7 @@ def main() -> None:
         "--keep", type=Path, metavar="DIR", help="write plots and raw scores there"
     )
     options = arguments.parse_args()
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    import optuna
-    import torch
-
-    torch.set_num_threads(1)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    logging.getLogger("datasets").setLevel(logging.ERROR)
+    quiet()
     sizes = QUICK if options.quick else Sizes()
     root = options.run or Path("runs") / ("fidelity-quick" if options.quick else "fidelity")
     experiment = Experiment(Workshop(root.resolve(), sizes))

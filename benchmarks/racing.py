@@ -12,16 +12,13 @@ recommendation of any seed reached, minus its own.
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import parser, print_table, provenance, write
+from _common import parser, print_table, provenance, quiet, write
 from _quickstart import CAPABILITIES, MAX_LENGTH, benchmarks, live_model, run_directory
 from numpy.typing import NDArray
 
@@ -178,14 +175,7 @@ def main() -> None:
     arguments.add_argument("--trials", type=int, default=TRIALS, help="trials of a study")
     options = arguments.parse_args()
     run = run_directory(arguments, options.run)
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    import optuna
-    import torch
-
-    torch.set_num_threads(1)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    logging.getLogger("datasets").setLevel(logging.ERROR)
+    quiet()
     n_seeds, n_trials = (
         (QUICK_SEEDS, QUICK_TRIALS) if options.quick else (options.seeds, options.trials)
     )

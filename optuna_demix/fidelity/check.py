@@ -173,7 +173,7 @@ def check_fidelity(
                 reference.name, reference.shares, reference.weights, proxy, trained, repeat
             )
         )
-    drift = _drift(config)
+    drift = drift_of(config)
     warnings = _warnings(found, drift, config)
     return judge(rows, capabilities_of(config), drift=drift, warnings=warnings, seed=seed)
 
@@ -251,7 +251,8 @@ def _repeated(first: Sequence[Reference], second: Sequence[Reference]) -> list[R
     return [by_name[reference.name] for reference in first]
 
 
-def _drift(config: StudyConfig) -> dict[str, float] | None:
+def drift_of(config: StudyConfig) -> dict[str, float] | None:
+    """Drift of each component from the base (paper, Table 12); ``None`` without a base."""
     from optuna_demix.merging import ComponentSet, drift
 
     if not (config.base_path / "config.json").is_file():
