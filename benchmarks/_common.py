@@ -82,7 +82,8 @@ def write(path: Path | None, result: Mapping[str, Any]) -> None:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(_ROOT), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty"]
+    command += ["--abbrev=40", "--exclude=*"]  # the whole hash, and no tag
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

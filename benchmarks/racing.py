@@ -89,8 +89,15 @@ class Replay:
         return dict(list(self.race())[-1].so_far)
 
 
-def search(replay: Replay, *, seed: int, n_trials: int, racing: bool) -> dict[str, Any]:
-    """Run one study; its figures and those of the mixture it recommends."""
+def search(replay: Replay, *, seed: int, n_trials: int, racing: float | None) -> dict[str, Any]:
+    """Run one study; its figures and those of the mixture it recommends.
+
+    Args:
+        replay: Merges and scores.
+        seed: Of the sampler.
+        n_trials: Number of trials.
+        racing: Threshold of the Wilcoxon test that prunes; ``None`` scores all items.
+    """
     import optuna
 
     space = MixtureSpace(list(replay.names))
@@ -103,9 +110,9 @@ def search(replay: Replay, *, seed: int, n_trials: int, racing: bool) -> dict[st
         racing="block",
     )
     pruner = (
-        optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD)
-        if racing
-        else optuna.pruners.NopPruner()
+        optuna.pruners.NopPruner()
+        if racing is None
+        else optuna.pruners.WilcoxonPruner(p_threshold=racing)
     )
     study = optuna.create_study(
         direction="maximize", sampler=DemixSampler(space, seed=seed), pruner=pruner
@@ -120,7 +127,7 @@ def search(replay: Replay, *, seed: int, n_trials: int, racing: bool) -> dict[st
     (composite,) = objective.values(objective.score(recommended))
     return {
         "seed": seed,
-        "way": "racing" if racing else "all items",
+        "way": "all items" if racing is None else "racing",
         "trials": len(states),
         "pruned": states.count("PRUNED"),
         "items": items,
@@ -173,6 +180,9 @@ def main() -> None:
     )
     arguments.add_argument("--seeds", type=int, default=SEEDS, help="number of seeds")
     arguments.add_argument("--trials", type=int, default=TRIALS, help="trials of a study")
+    arguments.add_argument(
+        "--p-threshold", type=float, default=P_THRESHOLD, help="of the Wilcoxon test"
+    )
     options = arguments.parse_args()
     run = run_directory(arguments, options.run)
     quiet()
@@ -184,7 +194,7 @@ def main() -> None:
     rows = [
         search(replay, seed=seed, n_trials=n_trials, racing=racing)
         for seed in seeds
-        for racing in (False, True)
+        for racing in (None, options.p_threshold)
     ]
     result = conclude(rows)
     print_table(rows, _COLUMNS)
@@ -195,6 +205,7 @@ def main() -> None:
         figures = f"{target['value']:.4f}, required {target['bound']:.4f}"
         print(f"{verdict} {target['target']}: {figures}")
     about = {**provenance(), "quick": options.quick, "seeds": seeds, "blocks": BLOCKS}
+    about["p_threshold"] = options.p_threshold
     write(options.out, {**about, **result, "rows": rows, "targets": targets})
 
 
