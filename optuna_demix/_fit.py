@@ -66,8 +66,9 @@ class Fit:
         self.targets = targets
         self.n_trials = len(trials.X)
         self.seed = seed
-        self.trials = trials = with_estimates(trials, targets.mixing)
-        self.surrogate = self._fitted(kind, trials.Y)
+        self.trials, errors = with_estimates(trials, targets.mixing)
+        trials = self.trials
+        self.surrogate = self._fitted(kind, trials.Y, errors)
         # Constraints are regressed like scores; what varies little is as strict as what does not.
         known = np.isfinite(trials.C).any(axis=0)
         C = finite_scores(trials.C[:, known]) if known.any() else trials.C[:, known]
@@ -76,9 +77,9 @@ class Fit:
         self.pool = self.predict(np.empty((0, joint.n_columns)))
         self.reference: FloatArray = self.pool.mean
 
-    def _fitted(self, kind: str, Y: FloatArray) -> Surrogate:
+    def _fitted(self, kind: str, Y: FloatArray, errors: FloatArray | None = None) -> Surrogate:
         surrogate = Surrogate(kind, seed=self.seed % 2**31, n_mixture=self.joint.n_mixture)
-        return surrogate.fit(self.trials.X, finite_scores(Y))
+        return surrogate.fit(self.trials.X, finite_scores(Y), errors)
 
     @property
     def noise(self) -> FloatArray:

@@ -30,21 +30,37 @@ def test_quality_and_ease_are_told_apart(lengths: list[int], seed: int, differen
     for row, length in zip(blocks, lengths, strict=True):
         row[length:] = np.nan
     known = np.where(np.array(lengths) == 8, full, np.nan)
-    np.testing.assert_allclose(full_scores(blocks, known), full, atol=1e-6)
+    scores, errors = full_scores(blocks, known)
+    np.testing.assert_allclose(scores, full, atol=1e-6)
+    np.testing.assert_allclose(errors, 0.0, atol=1e-6)
 
 
 def test_known_scores_stay_and_unknowable_ones_are_missing() -> None:
     nan = np.nan
     blocks = np.array([[1.0, 3.0], [nan, nan], [nan, nan], [2.0, nan]])
     known = np.array([2.5, 7.0, nan, nan])
-    np.testing.assert_allclose(full_scores(blocks, known), [2.5, 7.0, nan, 3.5], atol=1e-9)
+    np.testing.assert_allclose(full_scores(blocks, known)[0], [2.5, 7.0, nan, 3.5], atol=1e-9)
     nobody = np.full(4, nan)
-    assert np.isnan(full_scores(blocks, nobody)).all()
+    assert np.isnan(full_scores(blocks, nobody)[0]).all()
+
+
+def test_standard_errors_are_those_of_the_estimates() -> None:
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=(400, 1)) + 5 * rng.normal(size=12) + 0.3 * rng.normal(size=(400, 12))
+    full = whole.mean(axis=1)
+    lengths = rng.integers(2, 12, size=400)
+    lengths[:40] = 12
+    blocks = np.where(np.arange(12) < lengths[:, None], whole, np.nan)
+    scores, errors = full_scores(blocks, np.where(lengths == 12, full, np.nan))
+    assert (errors[:40] == 0.0).all()
+    for length in (2, 6, 11):
+        rows = lengths == length
+        assert np.std(scores[rows] - full[rows]) == pytest.approx(errors[rows][0], rel=0.3)
 
 
 def test_an_infinite_score_is_not_estimated_over() -> None:
     blocks = np.array([[1.0, 3.0], [0.0, 2.0], [2.0, np.nan]])
-    found = full_scores(blocks, np.array([2.0, -np.inf, np.nan]))
+    found, _ = full_scores(blocks, np.array([2.0, -np.inf, np.nan]))
     np.testing.assert_allclose(found, [2.0, -np.inf, 3.0], atol=1e-9)
 
 

@@ -52,6 +52,26 @@ def checked_scores(Y: ArrayLike, n: int) -> FloatArray:
     return finite_scores(scores) if scores.size else scores
 
 
+def checked_errors(errors: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:
+    """Standard errors of scores (n, m) as floats, zeros if there are none.
+
+    Raises:
+        DemixError: If there is not one for each score, or one is negative or not finite.
+    """
+    if errors is None:
+        return np.zeros(shape)
+    result = np.asarray(errors, dtype=float)
+    if result.ndim == 1:
+        result = result[:, None]
+    if result.shape != shape:
+        raise DemixError(
+            f"errors must be shaped like Y, {shape}; got an array of shape {result.shape}"
+        )
+    if not np.all(np.isfinite(result) & (result >= 0.0)):
+        raise DemixError("errors must be finite and not negative; use 0 where one is not known")
+    return result
+
+
 def center_scale(y: FloatArray) -> tuple[float, float]:
     """Mean and standard deviation of finite scores (n,); the latter is 0 where all are equal."""
     if len(y) == 0:

@@ -31,7 +31,10 @@ _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and 
 
 
 class Task(NamedTuple):
-    """What a regressor is fitted to: one benchmark in standard units."""
+    """What a regressor is fitted to: one benchmark in standard units.
+
+    The law alone makes use of the variances: trees take all rows as equally noisy.
+    """
 
     X: FloatArray  # (n, d)
     z: FloatArray  # (n,)
@@ -39,6 +42,7 @@ class Task(NamedTuple):
     n_mixture: int
     seed: int
     n_threads: int
+    variance: FloatArray  # (n,) of the known error of each score
 
 
 class PaperTrees:
@@ -185,7 +189,14 @@ def _useful_amount(correction: FloatArray, residual: FloatArray) -> float:
 
 
 def _law(task: Task) -> SmoothLaw:
-    return SmoothLaw(task.X, task.z, task.folds, n_mixture=task.n_mixture, seed=task.seed)
+    return SmoothLaw(
+        task.X,
+        task.z,
+        task.folds,
+        n_mixture=task.n_mixture,
+        seed=task.seed,
+        variance=task.variance,
+    )
 
 
 _REGRESSORS: dict[str, Callable[[Task], Regressor]] = {

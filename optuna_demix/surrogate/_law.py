@@ -59,6 +59,7 @@ class SmoothLaw:
         folds: Disjoint folds that cover the rows.
         n_mixture: Number of columns that are merge weights.
         seed: Seed of the choice of rows where not all are used.
+        variance: Known variance (n,) of the error of each score, beside the noise they all have.
     """
 
     def __init__(
@@ -69,21 +70,26 @@ class SmoothLaw:
         *,
         n_mixture: int,
         seed: int,
+        variance: FloatArray | None = None,
     ) -> None:
+        variance = np.zeros_like(z) if variance is None else variance
         rng = np.random.default_rng([seed, len(z)])
         tuning = _some_rows(len(z), _TUNING_ROWS, rng)
         self._n_mixture = n_mixture
-        self.hyperparameters = tune(X[tuning], z[tuning], n_mixture)
+        self.hyperparameters = tune(X[tuning], z[tuning], n_mixture, variance[tuning])
         self._centers = self._features(X[_some_rows(len(z), _INDUCING_ROWS, rng)])  # (u, d)
         kernel = self._kernel(self._centers)  # (u, u)
         kernel[np.diag_indices_from(kernel)] += _JITTER * self.hyperparameters.signal
         self._whiten = np.linalg.inv(np.linalg.cholesky(kernel))  # (u, u)
+        noise = self.hyperparameters.noise
+        error = np.sqrt(1.0 + variance / noise)  # (n,): divided by it, rows are equally noisy
         basis = self._kernel(self._features(X)) @ self._whiten.T  # (n, u): f = basis @ beta
+        basis /= error[:, None]
+        z = z / error
         # Deterministic training conditional (Quiñonero-Candela and Rasmussen 2005, section 5);
         # with every row a center it is the exact process.
         gram = basis.T @ basis
         eye = np.eye(len(gram))
-        noise = self.hyperparameters.noise
         inverse = np.linalg.inv(np.linalg.cholesky(gram + noise * eye))  # (u, u)
         posterior = noise * (inverse.T @ inverse)  # covariance of beta
         beta = posterior @ (basis.T @ z) / noise  # (u,)
@@ -91,7 +97,8 @@ class SmoothLaw:
         # Variance that the rows took away: k' S'S k, S = chol(I - posterior)' whiten.
         learnt = np.linalg.cholesky(eye - posterior + 1e-10 * eye)
         self._certainty = learnt.T @ self._whiten  # (u, u)
-        self.held_out = self._leave_out(basis @ inverse.T, z - basis @ beta, z, folds)
+        held_out = self._leave_out(basis @ inverse.T, z - basis @ beta, z, folds)
+        self.held_out = Estimate(held_out.mean * error, held_out.variance * error**2)
 
     def mean(self, X: FloatArray) -> FloatArray:
         """Means (N,) at rows (N, d)."""
@@ -149,13 +156,16 @@ def warp(X: FloatArray, n_mixture: int, power: float) -> FloatArray:
     return warped
 
 
-def tune(X: FloatArray, z: FloatArray, n_mixture: int) -> Hyperparameters:
+def tune(
+    X: FloatArray, z: FloatArray, n_mixture: int, variance: FloatArray | float = 0.0
+) -> Hyperparameters:
     """Hyperparameters of the greatest posterior density, by L-BFGS from one start.
 
     Args:
         X: Rows (n, d), the first ``n_mixture`` columns being merge weights.
         z: Standardised scores (n,).
         n_mixture: Number of columns that are merge weights.
+        variance: Known variance (n,) of the error of each score, beside the noise.
     """
     from scipy.optimize import minimize
 
@@ -167,7 +177,7 @@ def tune(X: FloatArray, z: FloatArray, n_mixture: int) -> Hyperparameters:
     start = np.concatenate([np.zeros(d), center[d:]])
 
     def objective(theta: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = _negative_log_likelihood(theta, X, z, n_mixture)
+        value, gradient = _negative_log_likelihood(theta, X, z, n_mixture, variance)
         pull = (theta - center) / width
         return value + 0.5 * float(pull @ pull), gradient + pull / width
 
@@ -184,7 +194,7 @@ def tune(X: FloatArray, z: FloatArray, n_mixture: int) -> Hyperparameters:
 
 
 def _negative_log_likelihood(
-    theta: FloatArray, X: FloatArray, z: FloatArray, n_mixture: int
+    theta: FloatArray, X: FloatArray, z: FloatArray, n_mixture: int, variance: FloatArray | float
 ) -> tuple[float, FloatArray]:
     """Minus the log marginal likelihood and its gradient in the log hyperparameters (d + 3,)."""
     from scipy.linalg import lapack
@@ -198,7 +208,7 @@ def _negative_log_likelihood(
     slope = signal * _matern_slope(squared)  # (n, n)
     kernel = signal * _matern(squared)  # (n, n)
     covariance = kernel.copy()
-    covariance[np.diag_indices(n)] += noise + _JITTER * signal
+    covariance[np.diag_indices(n)] += noise + variance + _JITTER * signal
     lower, failed = lapack.dpotrf(covariance, lower=1, clean=1)
     if failed:
         return 1e10, np.zeros_like(theta)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_demix.errors import ConfigError, DemixError
-from optuna_demix.surrogate._data import center_scale, checked_rows, checked_scores
+from optuna_demix.surrogate._data import center_scale, checked_errors, checked_rows, checked_scores
 from optuna_demix.surrogate._kinds import KINDS, Task, build
 from optuna_demix.surrogate._regressor import Constant, make_folds
 from optuna_demix.surrogate._threads import one_blas_thread
@@ -106,23 +106,29 @@ class Surrogate:
         self.n_threads = n_threads
         self.n_members = n_members
 
-    def fit(self, X: ArrayLike, Y: ArrayLike) -> Surrogate:
+    def fit(self, X: ArrayLike, Y: ArrayLike, errors: ArrayLike | None = None) -> Surrogate:
         """Fit every benchmark to the rows that have its score.
 
         Args:
             X: Rows (n, d): merge weights, then other parameters in [0, 1]; finite.
             Y: Scores (n, m) or (n,). NaN is a missing score; ±inf is drawn in to just beyond the
                 worst and best finite score of its benchmark.
+            errors: Standard errors of scores that are estimates themselves, shaped like ``Y``; 0
+                for those that are as noisy as any other. ``None`` for zeros.
 
         Raises:
-            DemixError: If the arrays do not fit each other or X is not finite.
+            DemixError: If the arrays do not fit each other, X is not finite, or an error is
+                negative or not finite.
         """
         rows = checked_rows(X, self.n_mixture)
         scores = checked_scores(Y, len(rows))
         self._n_columns = rows.shape[1]
         self._X, self._Y = rows, scores
+        self._errors = checked_errors(errors, scores.shape)
         with one_blas_thread():
-            self._fitted = [self._fit_one(rows, y) for y in scores.T]
+            self._fitted = [
+                self._fit_one(rows, y, e) for y, e in zip(scores.T, self._errors.T, strict=True)
+            ]
         self.shares_ = tuple(fitted.regressor.shares for fitted in self._fitted)
         self.kinds_ = tuple("+".join(_by_weight(shares)) for shares in self.shares_)
         self.noise_ = np.array([fitted.noise for fitted in self._fitted])
@@ -173,9 +179,9 @@ class Surrogate:
             kept = np.setdiff1d(np.arange(len(X)), fold, assume_unique=True)
             if len(kept) == 0:
                 continue
-            part = self._blank().fit(X[kept], Y[kept])
+            part = self._blank().fit(X[kept], Y[kept], self._errors[kept])
             mean[fold], std = part.posterior(X[fold])
-            spread[fold] = np.hypot(std, part.noise_)
+            spread[fold] = np.hypot(np.hypot(std, part.noise_), self._errors[fold])
         seen = np.isfinite(Y) & np.isfinite(mean)
         inside = np.abs(Y - mean) <= _Z90 * spread
         ranks, top_ranks, coverage = [], [], []
@@ -215,17 +221,20 @@ class Surrogate:
             )
         return rows
 
-    def _fit_one(self, X: FloatArray, y: FloatArray) -> _Fitted:
+    def _fit_one(self, X: FloatArray, y: FloatArray, errors: FloatArray) -> _Fitted:
         known = np.flatnonzero(np.isfinite(y))
-        X, y = X[known], y[known]
+        X, y, errors = X[known], y[known], errors[known]
         center, scale = center_scale(y)
         if len(y) < _MIN_ROWS or scale == 0.0:
             return _constant(len(y), center, scale)
         z = (y - center) / scale
         folds = make_folds(len(y), self.n_members, self.seed)
         n_mixture = X.shape[1] if self.n_mixture is None else self.n_mixture
-        regressor = build(self.kind, Task(X, z, folds, n_mixture, self.seed, self.n_threads))
-        error = regressor.optimism * float(np.mean((z - regressor.held_out.mean) ** 2))
+        variance = (errors / scale) ** 2
+        task = Task(X, z, folds, n_mixture, self.seed, self.n_threads, variance)
+        regressor = build(self.kind, task)
+        squares = (z - regressor.held_out.mean) ** 2 - variance
+        error = regressor.optimism * max(float(np.mean(squares)), 0.0)
         explained = float(np.mean(regressor.held_out.variance))
         noise = max(error - explained, 0.1 * error, _MIN_NOISE)
         return _Fitted(regressor, center, scale, scale * float(np.sqrt(noise)))

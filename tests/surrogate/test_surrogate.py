@@ -120,6 +120,40 @@ def test_90_percent_intervals_cover_new_scores(kind: str) -> None:
     assert 0.80 <= np.mean(hits) <= 0.97
 
 
+@pytest.mark.parametrize("kind", ["law", "auto"])
+def test_scores_with_stated_errors_count_less(kind: str) -> None:
+    rng = np.random.default_rng(11)
+    X, new = mixtures(60, 4, rng), mixtures(200, 4, rng)
+    errors = np.where(np.arange(60) < 30, 0.0, 0.5)
+    Y = quadratic(X) + errors * rng.standard_normal(60)
+    naive, told = (Surrogate(kind, seed=0).fit(X, Y, errors=e) for e in (None, errors))
+    wrong = [np.sqrt(np.mean((s.predict(new)[:, 0] - quadratic(new)) ** 2)) for s in (naive, told)]
+    assert wrong[1] < 0.8 * wrong[0]
+    assert told.noise_[0] < 0.5 * naive.noise_[0]  # what is known to be error is not noise
+
+
+def test_errors_of_nought_change_nothing() -> None:
+    rng = np.random.default_rng(12)
+    X = mixtures(40, 4, rng)
+    with_errors = Surrogate(seed=0).fit(X, quadratic(X), errors=np.zeros(40))
+    np.testing.assert_array_equal(
+        with_errors.predict(X), Surrogate(seed=0).fit(X, quadratic(X)).predict(X)
+    )
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ([0.1, 0.1], r"errors must be shaped like Y, \(4, 1\); got .* \(2, 1\)"),
+        ([0.1, 0.1, -0.1, 0.1], "errors must be finite and not negative"),
+        ([0.1, 0.1, np.nan, 0.1], "errors must be finite and not negative"),
+    ],
+)
+def test_unusable_errors_are_refused(errors: list[float], said: str) -> None:
+    with pytest.raises(DemixError, match=said):
+        Surrogate().fit(np.eye(4), np.arange(4.0), errors=errors)
+
+
 def test_noise_is_that_of_the_scores() -> None:
     rng = np.random.default_rng(6)
     w = mixtures(200, 4, rng)

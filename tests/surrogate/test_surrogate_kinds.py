@@ -21,7 +21,7 @@ from optuna_demix.surrogate._validation import spearman
 
 def _task(X: np.ndarray, y: np.ndarray, n_mixture: int) -> Task:
     z = (y - y.mean()) / y.std()
-    return Task(X, z, make_folds(len(z), 5, 0), n_mixture, 0, 1)
+    return Task(X, z, make_folds(len(z), 5, 0), n_mixture, 0, 1, np.zeros(len(z)))
 
 
 def test_paper_kind_is_the_released_setting() -> None:

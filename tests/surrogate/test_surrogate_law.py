@@ -27,26 +27,32 @@ def _covariance(law: SmoothLaw, A: np.ndarray, B: np.ndarray) -> np.ndarray:
     return hyper.signal * (1.0 + r + r**2 / 3.0) * np.exp(-r)
 
 
-def test_estimates_are_the_textbook_posterior() -> None:
+UNEQUAL = np.linspace(0.0, 0.5, 30) ** 2
+
+
+@pytest.mark.parametrize("variance", [None, UNEQUAL])
+def test_estimates_are_the_textbook_posterior(variance: np.ndarray | None) -> None:
     X, z = _rows(30, 0)
-    law = SmoothLaw(X, z, make_folds(30, 5, 0), n_mixture=4, seed=0)
+    law = SmoothLaw(X, z, make_folds(30, 5, 0), n_mixture=4, seed=0, variance=variance)
     new = _rows(12, 1)[0]
     across = _covariance(law, new, X)
-    inverse = np.linalg.inv(_covariance(law, X, X) + law.hyperparameters.noise * np.eye(30))
+    noise = law.hyperparameters.noise + (0.0 if variance is None else np.diag(variance))
+    inverse = np.linalg.inv(_covariance(law, X, X) + noise * np.eye(30))
     expected = law.hyperparameters.signal - np.einsum("ij,jk,ik->i", across, inverse, across)
     mean, variance = law.estimate(new)
     np.testing.assert_allclose(mean, across @ inverse @ z, atol=1e-5)
     np.testing.assert_allclose(variance, expected, atol=1e-5)
 
 
-def test_held_out_estimates_are_those_of_a_fit_without_the_fold() -> None:
+@pytest.mark.parametrize("variance", [np.zeros(30), UNEQUAL])
+def test_held_out_estimates_are_those_of_a_fit_without_the_fold(variance: np.ndarray) -> None:
     X, z = _rows(30, 2)
     folds = make_folds(30, 5, 0)
-    law = SmoothLaw(X, z, folds, n_mixture=4, seed=0)
+    law = SmoothLaw(X, z, folds, n_mixture=4, seed=0, variance=variance)
     for fold in folds:
         kept = np.setdiff1d(np.arange(30), fold)
         across = _covariance(law, X[fold], X[kept])
-        noise = law.hyperparameters.noise * np.eye(len(kept))
+        noise = np.diag(law.hyperparameters.noise + variance[kept])
         solved = np.linalg.solve(_covariance(law, X[kept], X[kept]) + noise, across.T)
         np.testing.assert_allclose(law.held_out.mean[fold], solved.T @ z[kept], atol=1e-4)
         expected = law.hyperparameters.signal - np.sum(across * solved.T, axis=1)
@@ -58,11 +64,12 @@ def test_held_out_estimates_are_those_of_a_fit_without_the_fold() -> None:
 def test_gradient_of_the_likelihood(seed: int) -> None:
     X, z = _rows(15, seed)
     theta = np.random.default_rng(seed).normal(0.0, 0.5, size=8) + [0, 0, 0, 0, 0, 0, -3, -0.7]
-    gradient = _negative_log_likelihood(theta, X, z, 4)[1]
+    gradient = _negative_log_likelihood(theta, X, z, 4, UNEQUAL[:15])[1]
     for j in range(len(theta)):
         step = 1e-5 * np.eye(len(theta))[j]
         above, below = (
-            _negative_log_likelihood(theta + sign * step, X, z, 4)[0] for sign in (1, -1)
+            _negative_log_likelihood(theta + sign * step, X, z, 4, UNEQUAL[:15])[0]
+            for sign in (1, -1)
         )
         assert gradient[j] == pytest.approx((above - below) / 2e-5, abs=1e-3, rel=1e-3)
 
