@@ -66,8 +66,8 @@ class Fit:
         self.targets = targets
         self.n_trials = len(trials.X)
         self.seed = seed
-        self.trials, errors = with_estimates(trials, targets.mixing)
-        trials = self.trials
+        trials, errors = with_estimates(trials, targets.mixing)
+        self.trials = trials
         self.surrogate = self._fitted(kind, trials.Y, errors)
         # Constraints are regressed like scores; what varies little is as strict as what does not.
         known = np.isfinite(trials.C).any(axis=0)
@@ -149,6 +149,11 @@ class Fit:
         near = nearest_distance(X[order], X[order[:1]]) <= radius
         mean: FloatArray = X[order[near][:n]].mean(axis=0)
         return mean
+
+
+def observed_merit(merit: FloatArray, trials: Arrays) -> FloatArray:
+    """Merit (n,) of trials as they were measured: pruned ones were not, and come last."""
+    return np.where(trials.complete, feasible_first(merit, trials.C), -np.inf)
 
 
 def _around(

@@ -206,8 +206,9 @@ class History:
 
     def _read_pruned(self, trial: FrozenTrial) -> Row | None:
         """A pruned trial, if it was raced: its scores can be estimated."""
-        row, blocks = self.joint.encode(trial), self.targets.read_blocks(trial)
-        if row is None or blocks is None:
+        blocks = self.targets.read_blocks(trial)
+        row = None if blocks is None else self.joint.encode(trial)
+        if row is None:
             return None
         if not self.joint.contains(row):
             self.outside.append(trial.number)

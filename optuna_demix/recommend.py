@@ -229,12 +229,12 @@ def analyse(
 ) -> Analysis:
     """As :func:`recommend`, with all that the recommendation was made of."""
     from optuna_demix._convergence import converge
-    from optuna_demix._fit import Fit
+    from optuna_demix._fit import Fit, observed_merit
     from optuna_demix._history import History, Targets
     from optuna_demix._joint_space import JointSpace
     from optuna_demix._warm_start import warm_rows
     from optuna_demix.sampler import PAPER_AVERAGE, PAPER_POOL, paper_best
-    from optuna_demix.surrogate._acquire import Composite, feasible_first, finite_scores
+    from optuna_demix.surrogate._acquire import Composite, finite_scores
 
     if composite == "pareto":
         composite = "rank"  # a single mixture is asked for
@@ -270,9 +270,8 @@ def analyse(
         final = paper_best(fit, composite, PAPER_POOL, PAPER_AVERAGE).mean(axis=0)
     else:
         final = fit.best_mean(outlook.merit, _AVERAGE, radius=_RADIUS)
-    observed = feasible_first(merit(finite_scores(trials.V)), trials.C)
-    observed = np.where(trials.complete, observed, -np.inf)[history.n_warm :]
-    best_index = history.n_warm + int(np.argmax(observed))
+    observed = observed_merit(merit(finite_scores(trials.V)), trials)
+    best_index = history.n_warm + int(np.argmax(observed[history.n_warm :]))
     rows = {
         "prior": np.asarray(space.prior),
         "uniform": space.project(np.full(len(space.components), 1.0 / len(space.components))),

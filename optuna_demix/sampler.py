@@ -14,7 +14,7 @@ from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
-from optuna_demix._fit import POOL, Fit
+from optuna_demix._fit import POOL, Fit, observed_merit
 from optuna_demix._history import History, Row, Targets
 from optuna_demix._joint_space import JointSpace
 from optuna_demix._warm_start import warm_rows
@@ -392,8 +392,7 @@ class DemixSampler(BaseSampler):
         """Row (d,) of the best trial if its score looks like luck, else None."""
         trials = fit.trials
         merit = self._merit(fit, finite_scores(trials.V), rng)
-        merit = np.where(trials.complete, merit, merit.min() - 1.0)
-        best = int(np.argmax(feasible_first(merit, trials.C)))
+        best = int(np.argmax(observed_merit(merit, trials)))
         row = trials.X[best]
         mean = fit.predict(row[None]).mean
         expected, noisy = self._merit(fit, np.concatenate([mean, mean + fit.noise]), rng)

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
+from optuna_demix._whole_file import sync
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging._arena_format import REBUILD
 from optuna_demix.merging._aside import sync_directory
@@ -324,8 +325,7 @@ def _directory_aside(target: Path) -> Iterator[Path]:
             fresh.mkdir()
             yield fresh
             for file in fresh.iterdir():
-                with open(file, "rb") as stream:
-                    os.fsync(stream.fileno())
+                sync(file)
             with suppress(FileNotFoundError):
                 target.rename(old)
             fresh.rename(target)

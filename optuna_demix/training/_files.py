@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from optuna_demix._whole_file import write_whole
+from optuna_demix._whole_file import sync, write_whole
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
@@ -36,21 +35,12 @@ def write_json(file: Path, value: Any) -> None:
     write_whole(file, json.dumps(value, indent=1) + "\n")
 
 
-def sync(directory: Path) -> None:
+def sync_all(directory: Path) -> None:
     """Bring a directory and its files to the disk."""
     for file in directory.iterdir():
         if file.is_file():
-            sync_file(file)
-    sync_file(directory)
-
-
-def sync_file(path: Path) -> None:
-    """Bring a file, or the entries of a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(file)
+    sync(directory)
 
 
 def file_digest(file: Path) -> str:

@@ -38,12 +38,10 @@ class Order:
     Attributes:
         datasets: Which dataset each block is from, (N,).
         rows: Which of its blocks, (N,).
-        counts: Blocks of each dataset, (D,).
     """
 
     datasets: npt.NDArray[np.int16]
     rows: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
 
 
 def draw_order(run: Run, available: Sequence[int], seed: int, batch_size: int) -> Order:
@@ -70,7 +68,7 @@ def draw_order(run: Run, available: Sequence[int], seed: int, batch_size: int) -
         ]
         if epochs:
             rows[datasets == i] = np.concatenate(epochs)[: counts[i]]
-    return Order(datasets, rows, counts)
+    return Order(datasets, rows)
 
 
 class Rows:

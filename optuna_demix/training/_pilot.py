@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna_demix.errors import ConfigError
 from optuna_demix.training._checkpoints import MARKER
-from optuna_demix.training._files import read_json, sync, write_json
+from optuna_demix.training._files import read_json, sync_all, write_json
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._processes import signal_group
 from optuna_demix.training._progress import Progress
@@ -71,7 +71,7 @@ class Pilot:
 
     def saved(self, checkpoint: Path) -> None:
         """Mark a checkpoint whole, once it is safe on the disk."""
-        sync(checkpoint)
+        sync_all(checkpoint)
         sizes = {file.name: file.stat().st_size for file in checkpoint.iterdir()}
         write_json(checkpoint / MARKER, {"seconds": self.seconds, "files": sizes})
 

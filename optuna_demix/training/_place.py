@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix.training._files import sync, sync_file, write_json
+from optuna_demix._whole_file import sync
+from optuna_demix.training._files import sync_all, write_json
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._record import RECORD_FILE, weights_of
 from optuna_demix.training._vocabulary import TOKENIZER_FILES
@@ -29,12 +30,12 @@ def put_in_place(job: Job, run: Run, model: PreTrainedModel, record: dict[str, A
                 shutil.copyfile(job.vocabulary.path / name, aside / name)
         record["weights"] = weights_of(aside)
         write_json(aside / RECORD_FILE, record)
-        sync(aside)
+        sync_all(aside)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     if run.path.exists():
         run.path.rename(old)
     aside.rename(run.path)
-    sync_file(run.path.parent)
+    sync(run.path.parent)
     shutil.rmtree(old, ignore_errors=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._text import Corpus
+from optuna_demix.training._wording import shortened
 
 
 def recipe_of(
@@ -55,8 +56,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = "none" if value is None else json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shortened("none" if value is None else json.dumps(value), 80)
 
 
 def digest_of(value: Any) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from optuna_demix._whole_file import whole_file
 from optuna_demix.errors import ConfigError
 from optuna_demix.training._job import Job
 from optuna_demix.training._text import Corpus, batches_of, documents_of
@@ -52,29 +52,23 @@ def blocks_of(job: Job, corpus: Corpus) -> Blocks:
 
 
 def _write_tokens(file: Path, corpus: Corpus, vocabulary: Vocabulary) -> None:
-    aside = file.with_name(f".{file.name}.new")
     length = 0
-    try:
-        with aside.open("wb") as stream:
-            _write_header(stream, length, vocabulary.dtype)
-            for batch in batches_of(documents_of(corpus)):
-                for ids in vocabulary.encode(batch):
-                    ids.append(vocabulary.eos)
-                    stream.write(np.asarray(ids, dtype=vocabulary.dtype).tobytes())
-                    length += len(ids)
-            if length == 0:
-                raise ConfigError(
-                    f"dataset {corpus.name!r}: no text in {corpus.files[0]}"
-                    + (f" and {len(corpus.files) - 1} more files" if corpus.files[1:] else "")
-                    + "; add some"
-                )
-            stream.seek(0)
-            _write_header(stream, length, vocabulary.dtype)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+    # Under a lock: what a killed process left there is overwritten.
+    with whole_file(file, aside=file.with_name(f".{file.name}.new")) as stream:
+        _write_header(stream, length, vocabulary.dtype)
+        for batch in batches_of(documents_of(corpus)):
+            for ids in vocabulary.encode(batch):
+                ids.append(vocabulary.eos)
+                stream.write(np.asarray(ids, dtype=vocabulary.dtype).tobytes())
+                length += len(ids)
+        if length == 0:
+            raise ConfigError(
+                f"dataset {corpus.name!r}: no text in {corpus.files[0]}"
+                + (f" and {len(corpus.files) - 1} more files" if corpus.files[1:] else "")
+                + "; add some"
+            )
+        stream.seek(0)
+        _write_header(stream, length, vocabulary.dtype)
 
 
 def _write_header(stream: Any, length: int, dtype: np.dtype[Any]) -> None:

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 
 def one_line(error: BaseException) -> str:
     """An error's message in one line of at most 200 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    return shortened(" ".join(str(error).split()) or type(error).__name__)
 
 
 def last_line(error: BaseException) -> str:
     """The cause of an error: validation puts it into the last line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    return shortened(lines[-1] if lines else type(error).__name__)
+
+
+def shortened(text: str, length: int = 200) -> str:
+    """The beginning of a text that is longer."""
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def unknown_name(name: str, known: Sequence[str], kind: str, listed: int = 20) -> str:

@@ -144,7 +144,7 @@ class TestInterruptions:
         ):
             train(config, only=["base"])
 
-    @pytest.mark.parametrize("name", ["weights_of", "sync"])
+    @pytest.mark.parametrize("name", ["weights_of", "sync_all"])
     def test_failure_to_write_leaves_nothing_behind(
         self, make: Make, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:

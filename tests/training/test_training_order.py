@@ -60,7 +60,7 @@ class TestOrder:
         order = draw_order(self.run(steps=10), [100, 5], seed=0, batch_size=4)
         datasets = order.datasets.copy()
         datasets[np.flatnonzero(datasets == 0)[:2]] = 1
-        wrong = Order(datasets, order.rows, order.counts)
+        wrong = Order(datasets, order.rows)
         with pytest.raises(RuntimeError, match="code: 10 of 40 blocks of web, asked 0.3"):
             realised_data(self.run(steps=10), wrong, [100, 5], block_tokens=8)
 
