@@ -11,8 +11,8 @@ import optuna
 from _crowd import CAPABILITIES, COMPONENTS, STUDY, benchmark_scores
 
 from optuna_demix import MixtureSpace
-from optuna_demix.objective import OBJECTIVES_ATTR, SCORE_PREFIX, objective_layout
-from optuna_demix.sampler import PROPOSAL_ATTR
+from optuna_demix.attributes import OBJECTIVES_ATTR, PROPOSAL_ATTR, SCORE_PREFIX
+from optuna_demix.search.rows.targets import objective_layout
 
 
 def new_study(url: str, n_trials: int, *, seed: int) -> None:

@@ -20,10 +20,10 @@ import optuna
 from _forks import fork_context
 
 from optuna_demix import DemixSampler, MixtureSpace
-from optuna_demix._loop import work
-from optuna_demix._storage import connect
-from optuna_demix.objective import MixtureObjective
+from optuna_demix.search.objective import MixtureObjective
+from optuna_demix.storage.connection import connect
 from optuna_demix.surrogate import Surrogate
+from optuna_demix.workers.loop import work
 
 STUDY = "scaling"
 COMPONENTS = tuple(f"c{i}" for i in range(8))
@@ -224,7 +224,7 @@ def serve(job: Job, results: Any) -> None:
 
 def proxy(url: str, ready: Any, done: Any) -> None:
     """Target of a process: Optuna's gRPC proxy in front of a database."""
-    from optuna_demix._storage import serve as serve_proxy
+    from optuna_demix.storage.server import serve as serve_proxy
 
     with serve_proxy(url, host="127.0.0.1", port=0, n_threads=32) as port:
         ready.put(port)

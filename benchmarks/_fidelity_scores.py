@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optuna_demix._config_space import space_of
 from optuna_demix.config import StudyConfig
+from optuna_demix.config.space import space_of
+from optuna_demix.config.study import capabilities_of
 from optuna_demix.fidelity.agreement import (
     Agreement,
     Estimate,
@@ -23,7 +24,6 @@ from optuna_demix.fidelity.agreement import (
 )
 from optuna_demix.fidelity.references import Reference
 from optuna_demix.fidelity.scores import ScoreBook
-from optuna_demix.objective import capabilities_of
 
 FloatArray = NDArray[np.float64]
 Scores = dict[str, FloatArray]  # benchmark: (n,)

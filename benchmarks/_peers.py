@@ -473,7 +473,7 @@ def ours(run: Run, budgets: Sequence[int]) -> dict[int, Recommended]:
     import optuna
 
     from optuna_demix import DemixSampler, recommend
-    from optuna_demix._history import OBJECTIVES_ATTR, SCORE_PREFIX
+    from optuna_demix.attributes import OBJECTIVES_ATTR, SCORE_PREFIX
 
     surface = run.surface
     layout = [dict(zip(surface.benchmarks, surface.weights.tolist(), strict=True))]

@@ -44,7 +44,7 @@ from _fidelity_scores import Scorer, Scores, ceiling_of, corrections, row_of, to
 
 from optuna_demix.config import StudyConfig
 from optuna_demix.fidelity.check import ScoredReference, drift_of, judge
-from optuna_demix.fidelity.scatter import scatter
+from optuna_demix.fidelity.plots import scatter
 
 SEARCHED = 112  # mixtures of a search: models that trained proxies cost
 METHODS: Mapping[str, dict[str, Any]] = {

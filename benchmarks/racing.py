@@ -23,9 +23,9 @@ from _quickstart import CAPABILITIES, MAX_LENGTH, benchmarks, live_model, run_di
 from numpy.typing import NDArray
 
 from optuna_demix import DemixSampler, MixtureSpace, recommend
-from optuna_demix.objective import MixtureObjective
 from optuna_demix.scoring import HarnessScorer
 from optuna_demix.scoring.scorer import Lap
+from optuna_demix.search.objective import MixtureObjective
 
 BLOCKS = 24
 P_THRESHOLD = 0.2

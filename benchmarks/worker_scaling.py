@@ -161,10 +161,10 @@ def crowd(
 def long_study(url: str, n_trials: int, seed: int, n_asks: int, results: Any) -> None:
     """Target of a process: one worker that joins a long study and asks some times."""
     from optuna_demix import DemixSampler, MixtureSpace
-    from optuna_demix._loop import work
-    from optuna_demix._storage import connect
-    from optuna_demix.objective import MixtureObjective
+    from optuna_demix.search.objective import MixtureObjective
+    from optuna_demix.storage.connection import connect
     from optuna_demix.surrogate import Surrogate
+    from optuna_demix.workers.loop import work
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # What the first fit of a process loads, once.

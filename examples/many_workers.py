@@ -15,8 +15,9 @@ from pathlib import Path
 import optuna
 
 from optuna_demix import DemixSampler, MixtureSpace
-from optuna_demix.study import connect
-from optuna_demix.worker import StopRequest, work
+from optuna_demix.storage.connection import connect
+from optuna_demix.workers.loop import work
+from optuna_demix.workers.signals import StopRequest
 
 SPACE = MixtureSpace(["web", "code", "math"])
 N_TRIALS = 12  # of the study, not of each worker

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from optuna_demix.cli import main
+from optuna_demix.cli._main import main
 
 sys.exit(main())

@@ -12,14 +12,16 @@ QUICKSTART = Path(__file__).parents[1] / "studies" / "quickstart" / "study.yaml"
 HEAVY = ("torch", "transformers", "lm_eval", "lightgbm", "scipy", "optuna", "plotly")
 
 
-@pytest.mark.parametrize("code", ["import optuna_demix", "from optuna_demix.cli import _parser"])
+@pytest.mark.parametrize(
+    "code", ["import optuna_demix", "from optuna_demix.cli._main import build_parser"]
+)
 def test_importing_is_light(code: str) -> None:
     program = f"import sys; {code}; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("module", ["optuna_demix", "optuna_demix.cli"])
+@pytest.mark.parametrize("module", ["optuna_demix", "optuna_demix.cli._main"])
 def test_modules_run_as_the_command(module: str) -> None:
     launch = [sys.executable, "-m", module, "train", "nowhere.yaml"]
     done = subprocess.run(launch, capture_output=True, text=True)
@@ -40,7 +42,7 @@ def test_the_sampler_needs_neither_torch_nor_lm_eval() -> None:
 
 def test_a_function_keeps_its_name_beside_its_module() -> None:
     program = (
-        "import optuna_demix.recommend; from optuna_demix import recommend; "
+        "import optuna_demix.search.recommendation; from optuna_demix import recommend; "
         "print(callable(recommend))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -9,10 +9,10 @@ from fuzzing import N_INPUTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optuna_demix._config_space import space_of
 from optuna_demix.config import load_study_config, mixture_arguments
+from optuna_demix.config.space import space_of
 from optuna_demix.errors import ConfigError, ConstraintError
-from optuna_demix.study import mask_url
+from optuna_demix.storage.secrets import mask_url
 
 MINIMAL: dict[str, Any] = {
     "components": ["web", "code"],

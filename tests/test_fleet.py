@@ -12,8 +12,8 @@ import optuna
 import pytest
 from tiny import write_study
 
-from optuna_demix._fleet import run_workers
 from optuna_demix.config import load_study_config
+from optuna_demix.workers.fleet import run_workers
 
 
 @pytest.fixture

@@ -15,12 +15,14 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_demix import DemixSampler, MixtureSpace
-from optuna_demix._code import code_versions
-from optuna_demix._lease import LEASE_ATTR, WORKER_ATTR, requeue
-from optuna_demix._loop import StopRequest, work
-from optuna_demix._storage import Timing, connect
+from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
 from optuna_demix.errors import StorageLostError
-from optuna_demix.objective import FAILURE_ATTR
+from optuna_demix.storage.connection import connect
+from optuna_demix.storage.requeue import requeue
+from optuna_demix.storage.timing import Timing
+from optuna_demix.study.fingerprint import code_versions
+from optuna_demix.workers.loop import work
+from optuna_demix.workers.signals import StopRequest
 
 SPACE = MixtureSpace(["web", "code", "math"])
 QUICK = Timing(heartbeat_s=1, grace_s=600, patience_s=5.0)

@@ -7,9 +7,9 @@ import optuna
 import pytest
 
 from optuna_demix import DemixSampler, MixtureObjective, MixtureSpace
-from optuna_demix._history import OBJECTIVES_ATTR, SCORE_PREFIX, Targets
+from optuna_demix.attributes import FAILURE_ATTR, OBJECTIVES_ATTR, SCORE_PREFIX
 from optuna_demix.errors import ConfigError
-from optuna_demix.objective import FAILURE_ATTR
+from optuna_demix.search.rows.targets import Targets
 
 SPACE = MixtureSpace(["web", "code", "math"])
 CAPABILITIES = {"code": ["humaneval"], "reasoning": ["gsm8k", "arc"]}

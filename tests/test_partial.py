@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optuna_demix import DemixSampler, MixtureObjective, MixtureSpace, recommend
-from optuna_demix._partial import full_scores
+from optuna_demix.attributes import SCORE_PREFIX
 from optuna_demix.errors import StudyError
-from optuna_demix.objective import SCORE_PREFIX
-from optuna_demix.terminator import DemixTerminator
+from optuna_demix.search.rows.pruned import full_scores
+from optuna_demix.search.terminator import DemixTerminator
 
 from racers import Runner  # isort: skip
 

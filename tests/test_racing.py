@@ -10,11 +10,16 @@ import pytest
 from racers import BLOCKS, Runner
 
 from optuna_demix import MixtureObjective, MixtureSpace
-from optuna_demix._history import SCORE_PREFIX
+from optuna_demix.attributes import (
+    BLOCKS_ATTR,
+    FAILURE_ATTR,
+    ITEMS_PREFIX,
+    PARTIAL_PREFIX,
+    SCORE_PREFIX,
+)
 from optuna_demix.config import load_study_config
 from optuna_demix.errors import ConfigError
-from optuna_demix.objective import BLOCKS_ATTR, FAILURE_ATTR, ITEMS_PREFIX, PARTIAL_PREFIX
-from optuna_demix.study import pruner_of
+from optuna_demix.study.search import pruner_of
 
 from tiny import make_study, write_study  # isort: skip
 
@@ -127,7 +132,7 @@ def test_auto_begins_with_the_largest_batch(tmp_path: Path) -> None:
 
 
 def test_workers_race_with_shared_prefixes(tmp_path: Path) -> None:
-    from optuna_demix.worker import run_worker
+    from optuna_demix.workers.run import run_worker
 
     quick = {"include_path": "tasks", "batch_size": 4, "max_length": 32, "shared_prefixes": True}
     file = make_study(

@@ -9,7 +9,7 @@ import pytest
 
 from optuna_demix import DemixSampler, MixtureSpace, recommend
 from optuna_demix.errors import StudyError
-from optuna_demix.recommend import verify
+from optuna_demix.search.recommendation import verify
 
 COMPOSITION = {"web": {"web": 1.0}, "code": {"web": 0.5, "code": 0.5}, "math": {"math": 1.0}}
 SPACE = MixtureSpace(

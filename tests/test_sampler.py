@@ -15,8 +15,10 @@ from optuna.samplers import PartialFixedSampler, RandomSampler
 from optuna.trial import TrialState
 
 from optuna_demix import DemixSampler, Group, MixtureSpace, recommend
+from optuna_demix.attributes import PROPOSAL_ATTR
 from optuna_demix.errors import DemixError
-from optuna_demix.sampler import PROPOSAL_ATTR, _paper_iteration, fit_size
+from optuna_demix.search.proposals.demix import iteration_of
+from optuna_demix.search.proposals.state import fit_size
 
 SPACE = MixtureSpace(
     ["general", "code", "math", "docs"],
@@ -368,7 +370,7 @@ def test_mixtures_with_a_common_component_are_refused() -> None:
 
 def test_paper_iterations_follow_their_sizes() -> None:
     numbers = [0, 63, 64, 95, 96, 111, 112, 127, 128]
-    starts = [_paper_iteration(n, (64, 32, 16))[0] for n in numbers]
+    starts = [iteration_of(n, (64, 32, 16))[0] for n in numbers]
     assert starts == [0, 0, 64, 64, 96, 96, 112, 112, 128]
 
 

@@ -18,17 +18,13 @@ import pytest
 from optuna.trial import TrialState
 from tiny import COMPONENTS, command, make_study, write_study
 
-from optuna_demix._config_space import space_of
+from optuna_demix.attributes import FAILURE_ATTR, FINGERPRINT_ATTR, WORKER_ATTR
 from optuna_demix.config import load_study_config
-from optuna_demix.objective import FAILURE_ATTR
-from optuna_demix.study import FINGERPRINT_ATTR
-from optuna_demix.worker import (
-    WORKER_ATTR,
-    build_objective,
-    own_name,
-    run_worker,
-    take_back_lost_trials,
-)
+from optuna_demix.config.space import space_of
+from optuna_demix.study.evaluation import build_objective
+from optuna_demix.workers.lease import take_back_lost_trials
+from optuna_demix.workers.process_id import own_name
+from optuna_demix.workers.run import run_worker
 
 pytestmark = pytest.mark.xdist_group("worker")
 
@@ -289,7 +285,7 @@ def test_failures_in_a_row_stop_the_worker_and_not_the_study(root: Path) -> None
     config = load_study_config(root / "study.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "optuna_demix.objective.MixtureObjective.score",
+            "optuna_demix.search.objective.MixtureObjective.score",
             lambda self, weights: (_ for _ in ()).throw(RuntimeError("out of memory\nat 0x1")),
         )
         report = run_worker(config, storage=url, study_name="mix", progress=False)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from optuna_demix._apportion import apportion
 from optuna_demix.errors import ConfigError
 
 _DIGITS = 6
@@ -65,7 +66,7 @@ def sources_of(
     by_name = dict(zip(shares, rounded(list(shares.values())), strict=True))
     kept = [name for name, share in by_name.items() if share > 0.0]
     lengths = _lengths(shares, kept, example_tokens)
-    examples = rounded(_normalised([by_name[name] / lengths[name] for name in kept]))
+    examples = rounded([by_name[name] / lengths[name] for name in kept])
     return [
         Source(
             name=name,
@@ -79,20 +80,14 @@ def sources_of(
 
 
 def rounded(shares: Sequence[float], *, digits: int = _DIGITS) -> list[float]:
-    """Shares rounded so that they still sum to 1 (largest remainders, Hamilton's method).
+    """Shares rounded so that they still sum to 1, see :func:`~optuna_demix._apportion.apportion`.
 
     Args:
         shares: Not negative, with a positive sum.
         digits: Decimal digits to keep.
     """
     units = 10**digits
-    exact = [share * units for share in _normalised(shares)]
-    floors = [math.floor(value) for value in exact]
-    missing = units - sum(floors)
-    order = sorted(range(len(exact)), key=lambda i: (floors[i] - exact[i], i))
-    for i in order[:missing]:
-        floors[i] += 1
-    return [value / units for value in floors]
+    return [int(part) / units for part in apportion(shares, units)]
 
 
 def _lengths(
@@ -113,11 +108,6 @@ def _lengths(
     if bad:
         raise ConfigError(f"mean tokens of an example of {bad[0]!r} must be positive")
     return given
-
-
-def _normalised(values: Sequence[float]) -> list[float]:
-    total = math.fsum(values)
-    return [value / total for value in values]
 
 
 def _epochs(share: float, tokens: float | None, budget: float | None) -> float | None:

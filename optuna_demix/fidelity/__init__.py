@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from optuna_demix.fidelity.agreement import Agreement, Estimate, agreements
 from optuna_demix.fidelity.check import Fidelity, ScoredReference, check_fidelity, judge
+from optuna_demix.fidelity.plots import draw, scatter
 from optuna_demix.fidelity.references import Reference, find_references
-from optuna_demix.fidelity.scatter import draw, scatter
 
 __all__ = [
     "Agreement",

@@ -18,7 +18,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    FloatArray = NDArray[np.float64]
+    from optuna_demix._typing import FloatArray
 
 RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""

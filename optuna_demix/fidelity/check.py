@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix._config_space import space_of
+from optuna_demix.config.space import space_of
+from optuna_demix.config.study import capabilities_of
 from optuna_demix.errors import ConfigError
 from optuna_demix.fidelity.agreement import Agreement, Estimate, agreements
 from optuna_demix.fidelity.references import Reference, find_references
-from optuna_demix.objective import capabilities_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

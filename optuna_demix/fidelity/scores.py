@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix._whole_file import write_whole
+from optuna_demix._files import write_whole
 from optuna_demix.errors import ConfigError, DemixError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.config import StudyConfig
     from optuna_demix.fidelity.references import Reference
-    from optuna_demix.merging.components import Component
+    from optuna_demix.merging.checkpoints.components import Component
     from optuna_demix.mixture import MixtureSpace
 
 Scores = dict[str, float]  # by benchmark, higher is better
@@ -62,7 +62,7 @@ class ScoreBook:
         device: str = "auto",
         report: Callable[[str], None] | None = None,
     ) -> None:
-        from optuna_demix.worker import build_objective
+        from optuna_demix.study.evaluation import build_objective
 
         self._config = config
         self._folder = config.run_path / "fidelity" / "scores"
@@ -115,7 +115,7 @@ class ScoreBook:
         dtype = self._fingerprint["merging"]["dtype"]
 
         def score() -> Scores:
-            from optuna_demix.merging._whole import load_whole
+            from optuna_demix.merging.live.whole import load_whole
 
             load_whole(opened.component, self._objective.model)  # type: ignore[arg-type]
             return self._objective.scorer.score()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from optuna_demix._whole_file import sync, whole_file
+from optuna_demix._files import sync, whole_file
 from optuna_demix.merging._problem import write_problem
 
 if TYPE_CHECKING:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from optuna_demix._wording import one_line
 from optuna_demix.errors import ComponentError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_LONGEST_CAUSE = 300
 
 
 def problem(place: str, what: str, remedy: str, *, file: Path | None = None) -> ComponentError:
@@ -26,23 +25,20 @@ def problem(place: str, what: str, remedy: str, *, file: Path | None = None) -> 
     return ComponentError(f"{where}: {what}; {remedy}")
 
 
-def cause(error: BaseException) -> str:
-    """Return another library's message as one line of bounded length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST_CAUSE else text[: _LONGEST_CAUSE - 1] + "…"
-
-
 def write_problem(place: str, error: OSError, file: Path) -> ComponentError:
     """Return the error for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = "free space there or choose a path on a larger disk; nothing was left behind"
     else:
         remedy = "choose a path that can be written"
-    return problem(place, f"cannot be written ({cause(error)})", remedy, file=file)
+    return problem(place, f"cannot be written ({one_line(error)})", remedy, file=file)
 
 
 def read_problem(place: str, error: OSError, file: Path) -> ComponentError:
     """Return the error for a file that could not be read."""
     return problem(
-        place, f"cannot be read ({cause(error)})", "check that it is there and readable", file=file
+        place,
+        f"cannot be read ({one_line(error)})",
+        "check that it is there and readable",
+        file=file,
     )

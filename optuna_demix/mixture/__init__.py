@@ -5,7 +5,7 @@ Only numpy is imported here; scipy is loaded by the first call that solves a lin
 
 from __future__ import annotations
 
-from optuna_demix.mixture._constraints import Group
-from optuna_demix.mixture._space import MixtureSpace
+from optuna_demix.mixture.constraints import Group
+from optuna_demix.mixture.space import MixtureSpace
 
 __all__ = ["Group", "MixtureSpace"]

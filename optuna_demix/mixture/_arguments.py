@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optuna_demix._wording import did_you_mean
 from optuna_demix.errors import ConfigError
-from optuna_demix.mixture._simplex import Array
+from optuna_demix.mixture.geometry.simplex import Array
 
 PerName = Mapping[str, float] | Sequence[float] | npt.NDArray[Any]
 
@@ -50,10 +50,11 @@ def check_known(given: Iterable[str], known: Sequence[str], what: str) -> None:
     """
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             listed = ", ".join(map(repr, known))
-            raise ConfigError(f"{what} names {name!r}, which is not one of {listed}{hint}")
+            hint = did_you_mean(name, known)
+            raise ConfigError(
+                f"{what} names {name!r}, which is not one of {listed}{'; ' if hint else ''}{hint}"
+            )
 
 
 def number(value: Any, what: str, *, least: float = -math.inf, most: float = math.inf) -> float:

@@ -11,8 +11,8 @@ import numpy as np
 from optuna_demix.errors import ConfigError, ConstraintError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture._arguments import PerName
-from optuna_demix.mixture._constraints import Constraint, Group
-from optuna_demix.mixture._simplex import Array
+from optuna_demix.mixture.constraints import Constraint, Group
+from optuna_demix.mixture.geometry.simplex import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,14 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from optuna_demix.attributes import CLAIM_PREFIX, LAST_ATTR
+
 if TYPE_CHECKING:
     from optuna.study import Study
-
-CLAIM_PREFIX = "demix:report:claim:"
-"""Prefix of the system attributes of a study with which workers claim the report."""
-
-LAST_ATTR = "demix:report"
-"""System attribute of a study: when its report was last written, from how many trials."""
 
 PATIENCE_S = 900.0  # a claim that stands unchanged for so long belongs to a dead worker
 _DEAD_S = 3600.0  # the same by the clocks of two hosts, which may differ

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix._predictions import read_predictions
-from optuna_demix.recommend import analyse
+from optuna_demix.search._analysis import analyse
+from optuna_demix.search._predictions import read_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.study import Study
 
+    from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
-    from optuna_demix.recommend import Recommendation
+    from optuna_demix.search._result import Recommendation
     from optuna_demix.surrogate._validation import Validation
-
-    FloatArray = NDArray[np.float64]
 
 _STEP = 0.1  # share of data that is moved to see what it does: ten points
 _PROBES = 256  # random mixtures it is moved in
@@ -100,7 +99,7 @@ def gather(
     warm_start: Sequence[Study] = (),
     seed: int = 0,
 ) -> ReportData:
-    """Read a study and fit its surrogate, as :func:`~optuna_demix.recommend` does.
+    """Read a study and fit its surrogate, as :func:`~optuna_demix.search.recommendation` does.
 
     Args:
         study: The study; trials of any sampler will do.
@@ -115,7 +114,7 @@ def gather(
     Raises:
         StudyError: If the study has fewer than two finished trials with this mixture.
     """
-    from optuna_demix.surrogate._acquire import finite_scores
+    from optuna_demix.surrogate._data import finite_scores
 
     analysis = analyse(
         study,

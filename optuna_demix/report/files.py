@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optuna_demix._whole_file import write_whole
+from optuna_demix._files import write_whole
 from optuna_demix.errors import DemixError
 
 if TYPE_CHECKING:

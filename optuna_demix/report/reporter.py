@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from optuna_demix._predictions import VIOLATION_ATTR, prediction_attrs, violation
+from optuna_demix.attributes import VIOLATION_ATTR
 from optuna_demix.report._turn import Turn
+from optuna_demix.search._predictions import prediction_attrs, violation
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial
 
-    from optuna_demix._fit import Fit
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.search.proposals.fit import Fit
 
 MIN_TRIALS = 10
 """Finished trials before the first report."""
@@ -87,7 +88,7 @@ class Reporter:
         fit = sampler.fit_of(self._study) if isinstance(sampler, Foresight) else None
         if fit is None:
             return
-        from optuna_demix.recommend import objective_names_of
+        from optuna_demix.search._analysis import objective_names_of
 
         names = objective_names_of(self._study)
         for key, value in prediction_attrs(fit, trial.params, names).items():

@@ -11,9 +11,9 @@ from optuna_demix.report import dashboard
 from optuna_demix.report._turn import Turn
 from optuna_demix.report.data import gather
 from optuna_demix.report.note import write_note
-from optuna_demix.report.plots import figures
+from optuna_demix.report.plots._figures import figures
 from optuna_demix.report.reporter import Reporter
-from optuna_demix.study import recommend_options
+from optuna_demix.study.search import recommend_options
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,18 +9,25 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optuna_demix._wording import did_you_mean
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.benchmark import Benchmark, check_limit, check_num_fewshot
-from optuna_demix.scoring.cards import Card, direction_of, filters_of, problem, resolve_filter
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.gold import GOLD_METRIC
+from optuna_demix.scoring.harness.cards import (
+    Card,
+    direction_of,
+    filters_of,
+    problem,
+    resolve_filter,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from optuna_demix.scoring.harness import Catalogue
+    from optuna_demix.scoring.harness.catalogue import Catalogue
     from optuna_demix.scoring.items import ItemTable
 
 IncludePath = str | PathLike[str] | Sequence[str | PathLike[str]] | None
@@ -118,10 +124,13 @@ class HarnessScorer:
         check_limit(limit, where="scorer")
         check_num_fewshot(num_fewshot, where="scorer")
 
-        from optuna_demix.scoring import harness
-        from optuna_demix.scoring.suite import Suite, UnitKey, Wanted
+        from optuna_demix.scoring.harness.catalogue import Catalogue
+        from optuna_demix.scoring.harness.model import PreparedModel
+        from optuna_demix.scoring.harness.quiet import VERSION
+        from optuna_demix.scoring.prepared_task import UnitKey, Wanted
+        from optuna_demix.scoring.suite import Suite
 
-        catalogue = harness.Catalogue(_folders(include_path))
+        catalogue = Catalogue(_folders(include_path))
         cards = {}
         for benchmark in self.benchmarks:
             found = _examine(benchmark, catalogue, confirm_run_unsafe_code=confirm_run_unsafe_code)
@@ -159,7 +168,7 @@ class HarnessScorer:
             )
             for key, found in read.items()
         }
-        self._lm = harness.PreparedModel(
+        self._lm = PreparedModel(
             model,
             tokenizer,
             batch_size=batch_size,
@@ -176,7 +185,7 @@ class HarnessScorer:
             n_blocks=1 if blocks is None else blocks,
         )
         self._higher = {b.name: self._direction(b, cards[b.name]) for b in self.benchmarks}
-        self._version = harness.VERSION
+        self._version = VERSION
         self._digest: str | None = None
         self._scored = False
 
@@ -370,7 +379,7 @@ def check_tasks(
     """
     _check_names(benchmarks)
 
-    from optuna_demix.scoring.harness import Catalogue
+    from optuna_demix.scoring.harness.catalogue import Catalogue
 
     catalogue = Catalogue(_folders(include_path))
     found = (
@@ -389,10 +398,12 @@ def _examine(
     except TaskError as error:
         return error
     if card is None:
-        near = difflib.get_close_matches(benchmark.task, catalogue.names, n=3)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = did_you_mean(benchmark.task, catalogue.names, most=3)
         places = ", ".join([*map(str, catalogue.folders), "lm-eval's own tasks"])
-        return TaskError(f"task {benchmark.task!r} does not exist; looked in {places}{hint}")
+        return TaskError(
+            f"task {benchmark.task!r} does not exist; looked in {places}"
+            + (f"; {hint}" if hint else "")
+        )
     said = problem(benchmark, card, confirm_run_unsafe_code=confirm_run_unsafe_code)
     return card if said is None else TaskError(said)
 

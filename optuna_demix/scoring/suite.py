@@ -2,177 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import repeat
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring import harness
-from optuna_demix.scoring.cards import NO_FILTER, Card
 from optuna_demix.scoring.digest import digest
-from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
-from optuna_demix.scoring.items import ItemTable, join, standard_error, tabulate
+from optuna_demix.scoring.harness import tasks as lm_eval_tasks
+from optuna_demix.scoring.harness.cards import Card
+from optuna_demix.scoring.harness.quiet import STARTING_SEEDS, quiet
+from optuna_demix.scoring.items import ItemTable, join, standard_error
+from optuna_demix.scoring.prepared_task import PreparedTask, Unit, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
 
-
-@dataclass(frozen=True)
-class UnitKey:
-    """A task or group under one setting; loaded once however many benchmarks read it."""
-
-    task: str
-    num_fewshot: int | None
-    limit: float | None
-
-
-Values = Mapping[tuple[str, str], Any]
-"""What one document gives, by metric and filter."""
-
-Blocks = Sequence[int] | None
-"""Blocks of documents; ``None`` for all that were scored."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What benchmarks read of a task.
-
-    Attributes:
-        filters: The filters of lm-eval's own metrics; empty if none of them is read, ``None`` for
-            all.
-        gold: Whether bits per byte of the right answer are read.
-    """
-
-    filters: frozenset[str] | None
-    gold: bool
-
-
-@dataclass
-class _PreparedTask:
-    """A loaded task with its requests, and what the last scoring made of it.
-
-    Attributes:
-        task: lm-eval's object.
-        wanted: What is read of it.
-        documents: Every document with its requests, in order.
-        gold: Of every document the request for its right answer; empty if it is not wanted.
-        blocks: Of each block of a scoring, which documents are in it, ascending.
-        values: What each document gave; ``None`` where it has not been scored.
-        broken: Whether the model answered with NaN.
-    """
-
-    task: Any
-    wanted: Wanted
-    documents: list[tuple[Any, list[Any]]] = field(default_factory=list)
-    gold: list[Any] = field(default_factory=list)
-    blocks: list[list[int]] = field(default_factory=list)
-    values: list[Values | None] = field(default_factory=list)
-    broken: bool = False
-
-    def build(self, unit: _Unit) -> None:
-        """Build the requests, few-shot examples included, once and for all."""
-        where = f"{unit.card.path or unit.key.task}: task {self.task.task_name!r}"
-        harness.build_requests(self.task, unit.key.limit, where=where)
-        by_document: dict[Any, list[Any]] = {}
-        for instance in self.task.instances:
-            by_document.setdefault(instance.doc_id, []).append(instance)
-        for instances in by_document.values():
-            self.documents.append((instances[0].doc, sorted(instances, key=lambda i: i.idx)))
-        if self.wanted.gold:
-            self.gold = [gold_request(self.task, *document) for document in self.documents]
-
-    @property
-    def judged(self) -> bool:
-        """Whether any of lm-eval's own metrics is read."""
-        return self.wanted.filters is None or bool(self.wanted.filters)
-
-    def requests(self, block: int) -> Iterator[Any]:
-        """The requests of a block that must be answered, repeated ones several times."""
-        for place in self.blocks[block]:
-            asked = self.documents[place][1] if self.judged else []
-            for instance in asked:
-                yield from repeat(instance, instance.repeats)
-            if self.gold and all(self.gold[place] is not instance for instance in asked):
-                yield self.gold[place]
-
-    def reset(self) -> None:
-        """Forget the last answers."""
-        self.values, self.broken = [None] * len(self.documents), False
-        for instance in (*self.task.instances, *self.gold):
-            instance.resps, instance.filtered_resps = [], {}
-
-    def process(self, block: int) -> None:
-        """Turn the answers of a block into one value per metric, filter and document."""
-        if self.broken or not self.blocks[block]:
-            return
-        keys = self._filter(block) if self.judged else []
-        # A function of the task's author may write into the document; lm-eval's own does not.
-        authored = harness.has_own_metrics(self.task)
-        for place in self.blocks[block]:
-            document, instances = self.documents[place]
-            values = {
-                (metric, key): value
-                for key in keys
-                for metric, value in self.task.process_results(
-                    copy.deepcopy(document) if authored else document,
-                    [instance.filtered_resps[key] for instance in instances],
-                ).items()
-            }
-            if self.gold:
-                values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[place])
-            self.values[place] = values
-
-    def _filter(self, block: int) -> list[str]:
-        """Filter the answers of a block; the filters that are read."""
-        instances = [i for place in self.blocks[block] for i in self.documents[place][1]]
-        harness.apply_filters(self.task, instances)
-        wanted = self.wanted.filters
-        return [key for key in instances[0].filtered_resps if wanted is None or key in wanted]
-
-    def raw(self, blocks: Blocks) -> dict[tuple[str, str], list[Any]]:
-        """The values of the scored documents, by metric and filter, in the documents' order."""
-        places = (
-            sorted(place for block in blocks for place in self.blocks[block]) if blocks else ()
-        )
-        found = self.values if blocks is None else [self.values[place] for place in places]
-        lists: dict[tuple[str, str], list[Any]] = {}
-        for values in found:
-            for key, value in (values or {}).items():
-                lists.setdefault(key, []).append(value)
-        return lists
-
-    def value(self, metric: str, raw: list[Any]) -> float:
-        """Aggregate of a metric over documents."""
-        aggregate, _ = harness.aggregation(self.task, metric)
-        try:
-            return float(aggregate(raw))
-        except OverflowError:  # a perplexity beyond floating point
-            return math.inf
-
-    def table(self, metric: str, raw: list[Any]) -> ItemTable | None:
-        """The documents behind :meth:`value`."""
-        _, name = harness.aggregation(self.task, metric)
-        return tabulate(raw, name)
-
-
-@dataclass(frozen=True)
-class _Unit:
-    key: UnitKey
-    card: Card
-    tasks: dict[str, _PreparedTask]
-    groups: dict[str, Any]
-
-    @property
-    def group(self) -> Any | None:
-        return self.groups.get(self.key.task)
-
-    @property
-    def task(self) -> _PreparedTask:
-        return next(iter(self.tasks.values()))
+if TYPE_CHECKING:
+    from optuna_demix.scoring.harness.catalogue import Catalogue
+    from optuna_demix.scoring.harness.model import PreparedModel
+    from optuna_demix.scoring.prepared_task import Blocks, UnitKey
 
 
 class Suite:
@@ -196,23 +45,23 @@ class Suite:
 
     def __init__(
         self,
-        catalogue: harness.Catalogue,
+        catalogue: Catalogue,
         cards: Mapping[UnitKey, Card],
         wanted: Mapping[UnitKey, Wanted],
-        model: harness.PreparedModel,
+        model: PreparedModel,
         *,
         seed: int,
         n_blocks: int = 1,
     ) -> None:
         self._model = model
         self.n_blocks = n_blocks
-        with random_state(RandomState.seeded(*harness.STARTING_SEEDS)):
+        with random_state(RandomState.seeded(*STARTING_SEEDS)):
             self._units = {
-                key: _Unit(
+                key: Unit(
                     key,
                     card,
                     {
-                        name: _PreparedTask(task, Wanted(None, False) if groups else wanted[key])
+                        name: PreparedTask(task, Wanted(None, False) if groups else wanted[key])
                         for name, task in tasks.items()
                     },
                     groups,
@@ -222,7 +71,7 @@ class Suite:
             }
             for unit in self._units.values():
                 for task in unit.tasks.values():
-                    harness.configure(task.task, unit.key.num_fewshot, seed=seed)
+                    lm_eval_tasks.configure(task.task, unit.key.num_fewshot, seed=seed)
             for unit in self._units.values():
                 for task in unit.tasks.values():
                     task.build(unit)
@@ -257,7 +106,7 @@ class Suite:
         model = self._model
         if model.model.training:
             model.model.eval()
-        with random_state(self._state), harness.quiet():
+        with random_state(self._state), quiet():
             with (
                 torch.inference_mode(),
                 torch.autocast(device_type=model.device.type, enabled=False),
@@ -392,17 +241,17 @@ class Suite:
         )
 
     @property
-    def _tasks(self) -> Iterator[_PreparedTask]:
+    def _tasks(self) -> Iterator[PreparedTask]:
         return (task for unit in self._units.values() for task in unit.tasks.values())
 
-    def _requests_of(self, block: int) -> dict[str, list[tuple[_PreparedTask, Any]]]:
-        found: dict[str, list[tuple[_PreparedTask, Any]]] = {}
+    def _requests_of(self, block: int) -> dict[str, list[tuple[PreparedTask, Any]]]:
+        found: dict[str, list[tuple[PreparedTask, Any]]] = {}
         for task in self._tasks:
             for instance in task.requests(block):
                 found.setdefault(instance.request_type, []).append((task, instance))
         return found
 
-    def _leaf_values(self, unit: _Unit, metric: str, blocks: Blocks) -> dict[str, dict[str, Any]]:
+    def _leaf_values(self, unit: Unit, metric: str, blocks: Blocks) -> dict[str, dict[str, Any]]:
         """lm-eval's result table, the rows of a group's tasks and of one metric only."""
         table = {}
         for name, task in unit.tasks.items():
@@ -415,7 +264,7 @@ class Suite:
             }
         return table
 
-    def _given(self, unit: _Unit, metric: str, filter_name: str, blocks: Blocks) -> list[Any]:
+    def _given(self, unit: Unit, metric: str, filter_name: str, blocks: Blocks) -> list[Any]:
         raw = unit.task.raw(blocks)
         if (metric, filter_name) not in raw:
             given = ", ".join(sorted({m for m, _ in raw}))
@@ -423,7 +272,7 @@ class Suite:
         return raw[metric, filter_name]
 
 
-def _deal(unit: _Unit, n_blocks: int, *, seed: int) -> None:
+def _deal(unit: Unit, n_blocks: int, *, seed: int) -> None:
     """Deal a unit's documents to blocks, an equal share to each, in an order that never changes.
 
     Raises:
@@ -456,13 +305,13 @@ def _by_size(group: Any, metric: str) -> bool:
     return all(a.weight_by_size for a in group.aggregate_metric_list if a.metric == metric)
 
 
-def _task_content(name: str, prepared: _PreparedTask) -> Any:
+def _task_content(name: str, prepared: PreparedTask) -> Any:
     gold = [[request] for request in prepared.gold] or [[]] * len(prepared.documents)
     content = [
         [document, [[i.request_type, i.arguments, i.repeats] for i in (*instances, *right)]]
         for (document, instances), right in zip(prepared.documents, gold, strict=True)
     ]
-    return [name, harness.settings(prepared.task), prepared.blocks, digest(content)]
+    return [name, lm_eval_tasks.settings(prepared.task), prepared.blocks, digest(content)]
 
 
 def _group_content(group: Any) -> Any:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optuna_demix.errors import DemixError
-from optuna_demix.surrogate._acquire import finite_scores
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    FloatArray = NDArray[np.float64]
+    from optuna_demix._typing import FloatArray
+
+
+def finite_scores(Y: Any) -> FloatArray:
+    """Scores (n, m) with ±inf drawn in to just beyond the worst and best finite score.
+
+    A search may report an infinite loss for a mixture that cannot be used: it must rank last,
+    and must not make a regression meaningless. NaN (a missing benchmark) stays NaN.
+    """
+    scores: FloatArray = np.array(Y, dtype=float, ndmin=2)
+    for column in scores.T:  # views: written in place
+        finite = column[np.isfinite(column)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        margin = 0.1 * (high - low)
+        column[np.isposinf(column)] = high + margin
+        column[np.isneginf(column)] = low - margin
+    return scores
+
 
 _FLAT = 1e-12  # scores that differ by less, relative to their size, are equal
 

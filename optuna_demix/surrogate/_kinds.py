@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from optuna_demix.surrogate._law import SmoothLaw, warp
+from optuna_demix.surrogate._gaussian_process import SmoothLaw, warp
 from optuna_demix.surrogate._regressor import Estimate
 from optuna_demix.surrogate._trees import PAPER, TreeEnsemble, linear_settings
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from optuna_demix._typing import FloatArray
     from optuna_demix.surrogate._regressor import Regressor
 
-    FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.intp]
 
 _TREE_POWER = 1.0 / 3.0  # shares enter linear leaves as their cube roots: between share and log

@@ -9,7 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    FloatArray = NDArray[np.float64]
+    from optuna_demix._typing import FloatArray
+
     IntArray = NDArray[np.intp]
 
 

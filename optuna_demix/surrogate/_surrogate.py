@@ -15,11 +15,10 @@ from optuna_demix.surrogate._threads import one_blas_thread
 from optuna_demix.surrogate._validation import Validation, spearman, top_quarter
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
+    from optuna_demix._typing import FloatArray
     from optuna_demix.surrogate._regressor import Regressor
-
-    FloatArray = NDArray[np.float64]
 
 _Z90 = 1.6449  # half width of a 90 % interval in standard deviations
 _MIN_ROWS = 4  # below, a benchmark is predicted by its mean

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from lightgbm import Booster
     from numpy.typing import NDArray
 
-    FloatArray = NDArray[np.float64]
+    from optuna_demix._typing import FloatArray
+
     IntArray = NDArray[np.intp]
 
 # The released code of DeMix: 300 iterations at a rate of 0.01, everything else LightGBM's default.

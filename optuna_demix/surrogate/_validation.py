@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    FloatArray = NDArray[np.float64]
+    from optuna_demix._typing import FloatArray
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from optuna_demix.training._recipe import recipe_of
 from optuna_demix.training._record import base_digest, read_record, trained_model
 from optuna_demix.training._results import TrainedModel
 from optuna_demix.training._signals import StopRequest
-from optuna_demix.training._text import corpus_of
-from optuna_demix.training._tokens import blocks_of
+from optuna_demix.training.data.text import corpus_of
+from optuna_demix.training.data.tokens import blocks_of
 
 
 def train_all(

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from optuna_demix._whole_file import sync, write_whole
+from optuna_demix._files import sync, write_whole
 
 
 def read_json(file: Path) -> dict[str, Any] | None:

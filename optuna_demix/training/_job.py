@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optuna_demix.config import BudgetConfig, StudyConfig, TrainingConfig
-from optuna_demix.training._vocabulary import Vocabulary
+from optuna_demix.training.data.vocabulary import Vocabulary
 
 Report = Callable[[str], None]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from optuna_demix._wording import last_line, unknown_name
 from optuna_demix.errors import ConfigError
 from optuna_demix.training._job import Job, Run
-from optuna_demix.training._wording import last_line, unknown_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -10,15 +10,15 @@ from typing import Any
 from optuna_demix.training._checkpoints import exclusive, newest_checkpoint, open_partial
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._model import start_model
-from optuna_demix.training._order import Rows, draw_order, realised_data
 from optuna_demix.training._pilot import Pilot
 from optuna_demix.training._place import put_in_place
 from optuna_demix.training._processes import rank, wait_for_all
 from optuna_demix.training._progress import Progress
 from optuna_demix.training._record import make_record
 from optuna_demix.training._signals import StopRequest
-from optuna_demix.training._tokens import Blocks
 from optuna_demix.training._trainer import make_arguments, make_trainer
+from optuna_demix.training.data.order import Rows, draw_order, realised_data
+from optuna_demix.training.data.tokens import Blocks
 
 
 def train_one(

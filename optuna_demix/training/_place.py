@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix._whole_file import sync
+from optuna_demix._files import sync
 from optuna_demix.training._files import sync_all, write_json
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._record import RECORD_FILE, weights_of
-from optuna_demix.training._vocabulary import TOKENIZER_FILES
+from optuna_demix.training.data.vocabulary import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from optuna_demix._config_space import space_of
+from optuna_demix._wording import unknown_name
 from optuna_demix.config import BudgetConfig, StudyConfig, TrainingConfig
+from optuna_demix.config.space import space_of
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._job import Run
 from optuna_demix.training._record import read_record
-from optuna_demix.training._wording import unknown_name
 
 _SHARES_SUM = 1e-6  # how far data shares may miss the sum 1
 

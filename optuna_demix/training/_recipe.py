@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from optuna_demix._wording import shortened
 from optuna_demix.training._job import Job, Run
-from optuna_demix.training._text import Corpus
-from optuna_demix.training._wording import shortened
+from optuna_demix.training.data.text import Corpus
 
 
 def recipe_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 
+from optuna_demix._wording import last_line, one_line
 from optuna_demix.config import StudyConfig
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._all_models import train_all
@@ -14,8 +15,7 @@ from optuna_demix.training._plan import check_device, check_settings, plan_model
 from optuna_demix.training._processes import rank
 from optuna_demix.training._progress import silent
 from optuna_demix.training._results import TrainedModel
-from optuna_demix.training._vocabulary import Vocabulary
-from optuna_demix.training._wording import last_line, one_line
+from optuna_demix.training.data.vocabulary import Vocabulary
 
 
 def train_study(

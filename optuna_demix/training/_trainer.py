@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from optuna_demix._wording import last_line
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._job import Job, Run
-from optuna_demix.training._order import Rows
 from optuna_demix.training._pilot import Pilot
 from optuna_demix.training._processes import rank, wait_for_all
-from optuna_demix.training._wording import last_line
+from optuna_demix.training.data.order import Rows
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments

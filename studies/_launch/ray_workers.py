@@ -14,13 +14,13 @@ from typing import Any
 
 import ray
 
-from optuna_demix.study import storage_url
+from optuna_demix.storage.connection import storage_url
 
 
 def evaluate_trials(study_file: str, storage: str, study_name: str, n_trials: int) -> str:
     """One worker; returns what it has done."""
     from optuna_demix.config import load_study_config
-    from optuna_demix.worker import run_worker
+    from optuna_demix.workers.run import run_worker
 
     report = run_worker(
         load_study_config(study_file),

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging import Arena, ComponentSet, find_method
-from optuna_demix.merging._layout import plan_layout
+from optuna_demix.merging.arena.layout import plan_layout
 
 Paths = dict[str, Path]
 NORM = "model.norm.weight"

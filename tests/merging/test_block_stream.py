@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from optuna_demix.merging import Arena, LiveModel
-from optuna_demix.merging._block_stream import BlockStream
+from optuna_demix.merging.live.block_stream import BlockStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

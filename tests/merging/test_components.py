@@ -488,7 +488,7 @@ class TestDigests:
         components = ComponentSet.open(paths)
         read: list[str] = []
         monkeypatch.setattr(
-            "optuna_demix.merging._checkpoint.TensorReader.read_into",
+            "optuna_demix.merging.checkpoints.tensor_reader.TensorReader.read_into",
             lambda reader, entry, start, target: read.append(entry.file.parent.name),
         )
         changed = components.digests(cache=cache)

@@ -29,7 +29,9 @@ def test_drift_is_the_relative_distance(
     sharded: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("optuna_demix.merging._drift._CHUNK", 100)  # many chunks a tensor
+    monkeypatch.setattr(
+        "optuna_demix.merging.checkpoints.drift._CHUNK", 100
+    )  # many chunks a tensor
     paths = dict(family_of("gpt2", dtype, sharded).paths)
     base = paths["web"]
     moved = drift(ComponentSet.open(paths, base=base))

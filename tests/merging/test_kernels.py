@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optuna_demix.merging import _kernels
-from optuna_demix.merging._kernels import Kernels, elected_sum, moved_base, weighted_sum
+from optuna_demix.merging.live import kernels as _kernels
+from optuna_demix.merging.live.kernels import Kernels, elected_sum, moved_base, weighted_sum
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 N, K, BLOCK = 3, 4, 128

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer as HubTokenizer
 
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging import Arena, ComponentSet, LiveModel, MergeMethod
-from optuna_demix.merging._plan import Plan
-from optuna_demix.merging._preparation import Preparation
+from optuna_demix.merging.methods.plan import Plan
+from optuna_demix.merging.methods.preparation import Preparation
 
 Paths = dict[str, Path]
 FAMILIES = ["llama-tied", "llama-untied", "gpt-neox", "gpt2"]
@@ -308,7 +308,7 @@ class TestNamesAndBuffers:
     def test_an_arena_that_does_not_fit_the_model_is_refused(
         self, arena: Arena, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from optuna_demix.merging import live_model
+        from optuna_demix.merging.live import live_model
 
         def build(config: Any, *args: Any, **kwargs: Any) -> Any:
             config.num_hidden_layers = 3

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging import LiveModel, _memory
+from optuna_demix.merging import LiveModel
+from optuna_demix.merging.live import memory as _memory
 
 
 def test_what_is_needed_and_what_is_free_is_said(arena, tmp_path, monkeypatch):

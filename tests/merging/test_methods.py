@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from optuna_demix._merge_parameters import PARAMETERS
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging import METHODS, Arena, ComponentSet, LiveModel, find_method
-from optuna_demix.merging._kernels import Kernels
-from optuna_demix.merging._layout import plan_layout
-from optuna_demix.merging._merge import merge_blocks, segments
+from optuna_demix.merging.arena.layout import plan_layout
+from optuna_demix.merging.live.blocks import merge_blocks, segments
+from optuna_demix.merging.live.kernels import Kernels
+from optuna_demix.merging.methods.parameters import PARAMETERS
 
 Paths = dict[str, Path]
 CASES: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging._safetensors import read_header
+from optuna_demix.merging.checkpoints.safetensors import read_header
 
 
 def _file(directory: Path, header: Any, data: bytes = b"") -> Path:

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optuna_demix.merging._preparation import Preparation
-from optuna_demix.merging._sparsify import Sparsity
+from optuna_demix.merging.methods.preparation import Preparation
+from optuna_demix.merging.methods.sparsify import Sparsity
 
 NAMES = ("web", "code")
 
@@ -117,7 +117,7 @@ class TestPreparation:
 
     @pytest.mark.parametrize("base", [False, True])
     def test_gram_is_the_inner_products(self, base: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("optuna_demix.merging._preparation._CHUNK", 7)
+        monkeypatch.setattr("optuna_demix.merging.methods.preparation._CHUNK", 7)
         rows = torch.stack([_delta(5, 6, seed=seed) for seed in range(2 + base)])
         gram = Preparation(base, None, "gram").apply(rows, names=NAMES, tensor="t")
         flat = rows.double().view(len(rows), -1)

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from optuna_demix.errors import ConfigError, ConstraintError
 from optuna_demix.mixture import Group, MixtureSpace
-from optuna_demix.mixture._constraints import Constraint, polytope_of
+from optuna_demix.mixture.constraints import Constraint, polytope_of
 
 NAMES = ["web", "code", "math"]
 HALF_WEB = {

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq, linprog
 
-from optuna_demix.mixture._simplex import extreme_points, project_box, settle
+from optuna_demix.mixture.geometry.simplex import extreme_points, project_box, settle
 
 
 @st.composite

@@ -15,7 +15,8 @@ from mixture_spaces import PAPER_TOKENS, assert_allowed, paper_space, spaces
 from scipy.optimize import linprog
 
 from optuna_demix.errors import ConfigError, ConstraintError
-from optuna_demix.mixture import Group, MixtureSpace, _space
+from optuna_demix.mixture import Group, MixtureSpace
+from optuna_demix.mixture import space as _space
 
 NAMES = ["web", "code", "math"]
 HALF_WEB = {

@@ -8,8 +8,14 @@ import numpy as np
 import optuna
 
 from optuna_demix import MixtureSpace
-from optuna_demix._history import OBJECTIVES_ATTR, SCORE_PREFIX, objective_layout
-from optuna_demix._predictions import PREDICTED_PREFIX, PREDICTED_STD_PREFIX, VIOLATION_ATTR
+from optuna_demix.attributes import (
+    OBJECTIVES_ATTR,
+    PREDICTED_PREFIX,
+    PREDICTED_STD_PREFIX,
+    SCORE_PREFIX,
+    VIOLATION_ATTR,
+)
+from optuna_demix.search.rows.targets import objective_layout
 
 COMPONENTS = (
     "general", "math_high", "math_medium", "math_low", "code_high", "code_medium", "code_low",

@@ -12,6 +12,8 @@ from report_studies import CAPABILITIES, COMPONENTS
 from optuna_demix import MixtureSpace
 from optuna_demix.report import ReportData, figures, gather, plots
 from optuna_demix.report.data import effects_of
+from optuna_demix.report.plots.best_mixtures import parts_of
+from optuna_demix.report.plots.style import MOST_POINTS
 
 pytestmark = pytest.mark.xdist_group("report")
 
@@ -30,7 +32,7 @@ def repeated(data: ReportData, n: int) -> ReportData:
 
 
 def test_convergence_is_the_studys_own(data: ReportData, study: optuna.Study) -> None:
-    figure = plots.convergence(data)
+    figure = plots.plot_convergence(data)
     (trials,), (best,) = traces(figure, "trial"), traces(figure, "best so far")
     numbers = [t.number for t in study.trials if t.values is not None]
     np.testing.assert_array_equal(trials.x, numbers)
@@ -46,7 +48,7 @@ def test_convergence_is_the_studys_own(data: ReportData, study: optuna.Study) ->
 def test_the_best_mixtures_add_up_and_stand_in_order(
     data: ReportData, study: optuna.Study, space: MixtureSpace
 ) -> None:
-    figure = plots.best_mixtures(data)
+    figure = plots.plot_best_mixtures(data)
     left = [bar for bar in figure.data if bar.xaxis == "x"]
     right = [bar for bar in figure.data if bar.xaxis == "x2"]
     assert [bar.name for bar in left] == list(COMPONENTS) == [bar.name for bar in right]
@@ -72,7 +74,7 @@ def test_many_components_keep_their_colours_apart(data: ReportData) -> None:
     rng = np.random.default_rng(0)
     table = rng.dirichlet(np.ones(30), size=5)
     names = [f"d{i}" for i in range(30)]
-    parts = plots._parts(names, table)
+    parts = parts_of(names, table)
     assert len(parts) == 12 and parts[-1][0] == "19 others"
     np.testing.assert_allclose(sum(part for _, part in parts), 1.0)
     kept = {name for name, _ in parts[:-1]}
@@ -80,7 +82,7 @@ def test_many_components_keep_their_colours_apart(data: ReportData) -> None:
 
 
 def test_the_map_shows_the_three_largest_components(data: ReportData, study: optuna.Study) -> None:
-    figure = plots.mixture_map(data)
+    figure = plots.plot_mixture_map(data)
     weights = data.recommendation.merge_weights
     largest = sorted(weights, key=lambda name: -weights[name])[:3]
     layout = figure.layout.ternary
@@ -119,7 +121,7 @@ def test_few_components_have_a_map_as_well(n_components: int) -> None:
 
 
 def test_predictions_stand_against_what_came_true(data: ReportData, study: optuna.Study) -> None:
-    figure = plots.predictions(data)
+    figure = plots.plot_predictions(data)
     for j, name in enumerate(CAPABILITIES):
         axis = "x" if j == 0 else f"x{j + 1}"
         proposed, held_out = (
@@ -151,7 +153,7 @@ def test_effects_are_those_of_the_surface() -> None:
 
 
 def test_the_heat_map_names_rows_and_columns(data: ReportData) -> None:
-    (cells,) = plots.effects(data).data
+    (cells,) = plots.plot_effects(data).data
     assert list(cells.x) == list(COMPONENTS)
     assert sorted(cells.y) == sorted(n for names in CAPABILITIES.values() for n in names)
     z = dict(zip(cells.y, cells.z, strict=True))
@@ -166,7 +168,7 @@ def test_long_studies_are_thinned_and_say_so(data: ReportData) -> None:
     long = repeated(data, 2000)
     drawn = figures(long)
     points = drawn["demix-convergence"].data[0]
-    assert len(points.x) <= plots.MOST_POINTS
+    assert len(points.x) <= MOST_POINTS
     best = set(np.argsort(-long.merit, kind="stable")[:200].tolist())
     assert best <= set(points.x.tolist())
     assert points.x.min() < 50 and points.x.max() > 1950
@@ -191,11 +193,11 @@ def test_trials_that_break_a_constraint_are_left_out(
         constrained.add_trial(trial)
     data = gather(constrained, space)
     assert set(data.numbers[~np.isfinite(data.merit)]) == bad
-    shown = plots.convergence(data).data[0].x
+    shown = plots.plot_convergence(data).data[0].x
     assert set(shown) == set(range(20)) - bad
 
 
 def test_names_are_shown_as_they_are(data: ReportData) -> None:
     odd = replace(data, objectives=("a<b>", "x&y", "z"))
-    titles = [a.text for a in plots.predictions(odd).layout.annotations]
+    titles = [a.text for a in plots.plot_predictions(odd).layout.annotations]
     assert titles[:2] == ["a&lt;b&gt;", "x&amp;y"]

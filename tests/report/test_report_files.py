@@ -15,10 +15,11 @@ from browsers import page
 from optuna_dashboard import get_note
 from report_studies import CAPABILITIES, COMPONENTS, make_study
 
+from optuna_demix.attributes import CLAIM_PREFIX
 from optuna_demix.cli import main
 from optuna_demix.errors import DemixError
 from optuna_demix.report import ReportData, figures
-from optuna_demix.report._turn import CLAIM_PREFIX, Turn
+from optuna_demix.report._turn import Turn
 from optuna_demix.report.files import write_files
 
 pytestmark = pytest.mark.xdist_group("report")

@@ -7,10 +7,10 @@ import optuna
 import pytest
 
 from optuna_demix import DemixSampler, MixtureSpace
-from optuna_demix._fit import Fit
-from optuna_demix._predictions import violation
 from optuna_demix.report._turn import Turn
 from optuna_demix.report.reporter import MIN_TRIALS, Reporter
+from optuna_demix.search._predictions import violation
+from optuna_demix.search.proposals.fit import Fit
 
 pytestmark = pytest.mark.xdist_group("report")
 SPACE = MixtureSpace(["web", "code", "math"], upper={"code": 0.5})

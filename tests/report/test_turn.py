@@ -9,7 +9,8 @@ from typing import Any
 import optuna
 import pytest
 
-from optuna_demix.report._turn import CLAIM_PREFIX, LAST_ATTR, PATIENCE_S, Turn
+from optuna_demix.attributes import CLAIM_PREFIX, LAST_ATTR
+from optuna_demix.report._turn import PATIENCE_S, Turn
 
 pytestmark = pytest.mark.xdist_group("report")
 CLAIMANTS = str(Path(__file__).with_name("claimants.py"))

@@ -14,9 +14,9 @@ from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from report_studies import CAPABILITIES, COMPONENTS, true_scores
 
 from optuna_demix import MixtureObjective, MixtureSpace
+from optuna_demix.attributes import LAST_ATTR
 from optuna_demix.config import StudyConfig, load_study_config
-from optuna_demix.report._turn import LAST_ATTR
-from optuna_demix.worker import run_worker
+from optuna_demix.workers.run import run_worker
 
 pytestmark = pytest.mark.xdist_group("report")
 
@@ -40,7 +40,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         surface = Surface()
         return MixtureObjective(space, surface, surface, CAPABILITIES), {"made": "up"}
 
-    monkeypatch.setattr("optuna_demix.worker.build_objective", build)
+    monkeypatch.setattr("optuna_demix.study.evaluation.build_objective", build)
     url = f"sqlite:///{tmp_path / 'mix.db'}"
     optuna.create_study(study_name="mix", storage=url, directions=["maximize"] * 3)
     return url

@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from optuna_demix.scoring.batches import plan_batches
-from optuna_demix.scoring.passes import Passes
+from optuna_demix.scoring.forward.batches import plan_batches
+from optuna_demix.scoring.forward.passes import Passes
 
 from scoring_samples import make_model  # isort: skip
 

@@ -28,9 +28,9 @@ def folder(tmp_path):
 @pytest.fixture
 def no_own_tasks(monkeypatch):
     """lm-eval's index takes seconds to read: stand in for it where its content does not matter."""
-    from optuna_demix.scoring import harness
+    from optuna_demix.scoring.harness import catalogue
 
-    monkeypatch.setattr(harness, "_own_index", dict)
+    monkeypatch.setattr(catalogue, "_own_index", dict)
 
 
 def problem_of(benchmark, folder, **options):
@@ -350,7 +350,7 @@ def test_two_processes_with_a_cold_cache(folder, tmp_path):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from optuna_demix.scoring.harness import Catalogue\n"
+        "from optuna_demix.scoring.harness.tasks import Catalogue\n"
         "catalogue = Catalogue([Path(sys.argv[1])])\n"
         "print('ready', flush=True)\n"
         "input()\n"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring import Benchmark, HarnessScorer
-from optuna_demix.scoring.batches import share_rows
-from optuna_demix.scoring.packing import pack
+from optuna_demix.scoring.forward.batches import share_rows
+from optuna_demix.scoring.forward.packing import pack
 
 from scoring_samples import make_model  # isort: skip
 

@@ -7,7 +7,7 @@ import crew
 import pytest
 from servers import PostgreSQL, mariadb
 
-from optuna_demix._storage import serve
+from optuna_demix.storage.server import serve
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import optuna
 from fault_summary import PROPERTY
 from optuna.trial import TrialState
 
-from optuna_demix.objective import FAILURE_ATTR
+from optuna_demix.attributes import FAILURE_ATTR
 
 
 class Ledger:

@@ -24,7 +24,8 @@ from ledger import Ledger
 from optuna.trial import TrialState
 from servers import Cable, PostgreSQL
 
-from optuna_demix._storage import connect, serve
+from optuna_demix.storage.connection import connect
+from optuna_demix.storage.server import serve
 
 pytestmark = pytest.mark.xdist_group("storages")
 FAST = ("--heartbeat", "1", "--grace", "4")
@@ -259,7 +260,7 @@ def test_the_disk_of_the_journal_fills_up(tmp_path: Path, ledger: Ledger, size: 
 
 def pretend_elsewhere(study: optuna.Study) -> None:
     """The workers are on one host, but shall not see that from each other's process ids."""
-    from optuna_demix._lease import WORKER_ATTR
+    from optuna_demix.attributes import WORKER_ATTR
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         storage = study._storage

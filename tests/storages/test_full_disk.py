@@ -14,7 +14,7 @@ from disks import filled, small_disk
 from ledger import Ledger
 from tiny import command, make_study
 
-from optuna_demix.study import FINGERPRINT_ATTR
+from optuna_demix.attributes import FINGERPRINT_ATTR
 
 pytestmark = pytest.mark.xdist_group("disk")  # beside the other storages
 WORKER = ("worker", "study.yaml", "--storage", "sqlite:///mix.db", "--study-name", "mix")

@@ -10,18 +10,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_demix._lease import (
-    LEASE_ATTR,
-    MAX_RETRIES,
-    WORKER_ATTR,
-    Watch,
-    own_name,
-    requeue,
-    sign_of_life,
-    take_back,
-    will_end,
-)
-from optuna_demix.objective import FAILURE_ATTR
+from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
+from optuna_demix.storage.requeue import MAX_RETRIES, requeue
+from optuna_demix.workers.lease import Watch, sign_of_life, take_back, will_end
+from optuna_demix.workers.process_id import own_name
 
 ELSEWHERE = "elsewhere 0a1b2c3d 1"
 

@@ -13,8 +13,8 @@ import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from optuna_demix._steady import SteadyStorage, is_connection_loss
 from optuna_demix.errors import StorageLostError
+from optuna_demix.storage.retrying import SteadyStorage, is_connection_loss
 
 
 def connection_loss() -> Exception:
@@ -56,7 +56,7 @@ def flaky() -> Flaky:
 
 @pytest.fixture
 def steady(flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> SteadyStorage:
-    monkeypatch.setattr("optuna_demix._steady._FIRST_PAUSE_S", 1e-4)
+    monkeypatch.setattr("optuna_demix.storage.retrying._FIRST_PAUSE_S", 1e-4)
     return SteadyStorage(flaky, patience_s=60.0, grace_s=600.0)  # type: ignore[arg-type]
 
 
@@ -140,7 +140,7 @@ def test_what_may_pass(error: Exception, passes: bool) -> None:
 def test_heartbeats_are_not_judged_right_after_an_outage(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optuna_demix._steady._FIRST_PAUSE_S", 1e-4)
+    monkeypatch.setattr("optuna_demix.storage.retrying._FIRST_PAUSE_S", 1e-4)
     database = optuna.storages.RDBStorage(
         f"sqlite:///{tmp_path / 'a.db'}", heartbeat_interval=1, grace_period=1
     )
@@ -159,14 +159,14 @@ def test_a_call_that_hangs_is_a_disturbance(
     flaky: Flaky, steady: SteadyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter([100.0, 300.0, 300.0])
-    monkeypatch.setattr("optuna_demix._steady.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("optuna_demix.storage.retrying.time.monotonic", lambda: next(now))
     steady.get_all_studies()
     monkeypatch.undo()
     assert steady.back_at == 300.0
 
 
 def test_looks_are_shared_on_the_way_to_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optuna_demix._steady._LOOK_S", 3600.0)
+    monkeypatch.setattr("optuna_demix.storage.retrying._LOOK_S", 3600.0)
     inner = optuna.storages.InMemoryStorage()
     steady = SteadyStorage(inner, patience_s=60.0, grace_s=600.0)
     study = optuna.create_study(storage=steady)
@@ -183,9 +183,11 @@ def test_looks_are_shared_on_the_way_to_a_proposal(monkeypatch: pytest.MonkeyPat
         assert [t.number for t in study.get_trials()] == [0, 1, other.number]
         inner.create_new_trial(study._study_id)
         assert len(study.get_trials()) == 3
-        monkeypatch.setattr("optuna_demix._steady._LOOK_S", -1.0)  # that look has become old
+        monkeypatch.setattr(
+            "optuna_demix.storage.retrying._LOOK_S", -1.0
+        )  # that look has become old
         assert len(study.get_trials()) == 4
-        monkeypatch.setattr("optuna_demix._steady._LOOK_S", 3600.0)
+        monkeypatch.setattr("optuna_demix.storage.retrying._LOOK_S", 3600.0)
         inner.create_new_trial(study._study_id)
         assert len(study.get_trials()) == 4
         steady.set_trial_param(0, "x", 0.5, optuna.distributions.FloatDistribution(0, 1))
@@ -198,9 +200,9 @@ def test_looks_are_shared_on_the_way_to_a_proposal(monkeypatch: pytest.MonkeyPat
 
 def test_one_proposal_takes_few_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from optuna_demix import DemixSampler, MixtureSpace
-    from optuna_demix._loop import work
+    from optuna_demix.workers.loop import work
 
-    monkeypatch.setattr("optuna_demix._steady._LOOK_S", 3600.0)
+    monkeypatch.setattr("optuna_demix.storage.retrying._LOOK_S", 3600.0)
     inner = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'a.db'}", heartbeat_interval=60)
     steady = SteadyStorage(inner, patience_s=60.0, grace_s=600.0)
     space = MixtureSpace(["a", "b", "c"])

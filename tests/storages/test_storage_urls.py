@@ -14,9 +14,11 @@ import optuna
 import pytest
 from sqlalchemy.engine import make_url
 
-from optuna_demix._journal import open_journal
-from optuna_demix._storage import Secrets, connect, engine_options, storage_url
 from optuna_demix.errors import StudyError
+from optuna_demix.storage.connection import connect, storage_url
+from optuna_demix.storage.database import engine_options
+from optuna_demix.storage.journal import open_journal
+from optuna_demix.storage.secrets import Secrets
 
 PASSWORD = "ge:h@ei/m"
 
@@ -106,7 +108,7 @@ def test_passwords_are_masked_wherever_they_stand(url: str, passwords: list[str]
 
 def test_logs_are_masked(capfd: pytest.CaptureFixture[str]) -> None:
     program = (
-        "import optuna; from optuna_demix._storage import Secrets;"
+        "import optuna; from optuna_demix.storage.connection import Secrets;"
         "Secrets('postgresql://me:geheim@host/mix').guard_logs();"
         "log = optuna.logging.get_logger('optuna.study');"
         "log.warning('cannot reach %s', 'postgresql://me:geheim@host');\n"

@@ -9,9 +9,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_demix._lease import LEASE_ATTR, WORKER_ATTR, keeps_heartbeats
-from optuna_demix._storage import connect
-from optuna_demix.objective import FAILURE_ATTR
+from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
+from optuna_demix.storage.connection import connect
+from optuna_demix.workers.lease import keeps_heartbeats
 
 KINDS = ("sqlite", "postgresql", "mysql", "grpc", "journal")
 pytestmark = pytest.mark.xdist_group("storages")

@@ -12,7 +12,7 @@ import pytest
 
 from optuna_demix import MixtureSpace
 from optuna_demix.config import StudyConfig, load_study_config, mixture_arguments
-from optuna_demix.study import sampler_of
+from optuna_demix.study.search import sampler_of
 
 STUDY = Path(__file__).parents[2] / "studies" / "demix_paper" / "study.yaml"
 

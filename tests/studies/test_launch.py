@@ -14,13 +14,13 @@ import pytest
 import yaml
 from tiny import make_study
 
-from optuna_demix.cli import _parser
+from optuna_demix.cli._main import build_parser
 
 LAUNCH = Path(__file__).parents[2] / "studies" / "_launch"
 
 
 def assert_is_a_worker(arguments: list[str]) -> None:
-    parsed = _parser().parse_args(arguments)
+    parsed = build_parser().parse_args(arguments)
     assert parsed.run.__name__ == "_worker"
     assert parsed.n_trials and parsed.stop_grace and parsed.study_name
     assert parsed.storage is None  # from the environment: arguments can be read by everybody

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from optuna_demix.surrogate._acquire import (
+from optuna_demix.search.proposals.acquisition import (
     Composite,
     best_untaken,
-    finite_scores,
     nearest_distance,
     tchebycheff,
 )
+from optuna_demix.surrogate._data import finite_scores
 
 scores = arrays(float, (12, 2), elements=st.floats(-5, 5, width=16))
 

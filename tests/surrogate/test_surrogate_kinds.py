@@ -6,6 +6,7 @@ import pytest
 from surrogate_surfaces import mixtures, quadratic, scaling, scores
 
 from optuna_demix.surrogate import Surrogate
+from optuna_demix.surrogate._gaussian_process import SmoothLaw
 from optuna_demix.surrogate._kinds import (
     LawAndLinearTrees,
     LawWithTrees,
@@ -14,7 +15,6 @@ from optuna_demix.surrogate._kinds import (
     _stack_weight,
     _useful_amount,
 )
-from optuna_demix.surrogate._law import SmoothLaw
 from optuna_demix.surrogate._regressor import make_folds
 from optuna_demix.surrogate._validation import spearman
 

@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surrogate_surfaces import mixtures, quadratic, scaling
 
-from optuna_demix.surrogate import _law
-from optuna_demix.surrogate._law import SmoothLaw, _matern, _negative_log_likelihood, tune, warp
+from optuna_demix.surrogate import _gaussian_process as _law
+from optuna_demix.surrogate._gaussian_process import (
+    SmoothLaw,
+    _matern,
+    _negative_log_likelihood,
+    tune,
+    warp,
+)
 from optuna_demix.surrogate._regressor import make_folds
 from optuna_demix.surrogate._validation import spearman
 

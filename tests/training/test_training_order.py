@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from optuna_demix.config import BudgetConfig
 from optuna_demix.training._job import Run
-from optuna_demix.training._order import Order, apportion, draw_order, realised_data
+from optuna_demix.training.data.order import Order, apportion, draw_order, realised_data
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -19,7 +19,7 @@ def test_two_processes_train_the_same_model(make: Make) -> None:
     single = train(make("single"))
     config = make("double")
     code = (
-        "import sys; from optuna_demix.config import load_study_config as load;"
+        "import sys; from optuna_demix.config.study import load_study_config as load;"
         "from optuna_demix.training import train_study;"
         "train_study(load(sys.argv[1]), device='cpu', progress=False)"
     )

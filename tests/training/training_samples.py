@@ -12,9 +12,9 @@ from tiny_models import LLAMA
 from optuna_demix.config import StudyConfig
 from optuna_demix.training import TrainedModel, train_study
 from optuna_demix.training._job import Job
-from optuna_demix.training._text import corpus_of
-from optuna_demix.training._tokens import blocks_of
-from optuna_demix.training._vocabulary import Vocabulary
+from optuna_demix.training.data.text import corpus_of
+from optuna_demix.training.data.tokens import blocks_of
+from optuna_demix.training.data.vocabulary import Vocabulary
 
 WORDS = {"web": "the of and to in", "code": "def return class if", "math": "one two three four"}
 

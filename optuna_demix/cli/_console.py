@@ -1,0 +1,35 @@
+"""What commands print and write."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from optuna_demix._files import write_whole
+from optuna_demix.errors import DemixError
+
+
+def write_output(path: Path, text: str, *, option: str = "--json") -> None:
+    """Write what an option asks for."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    except OSError as error:
+        raise DemixError(
+            f"{option} {path}: cannot be written ({error.strerror}); check the path and the space"
+        ) from None
+
+
+def quiet_optuna(*, quiet: bool) -> None:
+    """Keep Optuna's line for each trial out of the way of a progress bar."""
+    import warnings
+
+    import optuna
+
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    if quiet:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def say(line: str) -> None:
+    print(f"optuna-demix: {line}", file=sys.stderr)

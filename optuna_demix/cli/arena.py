@@ -1,0 +1,130 @@
+"""``optuna-demix arena``: the file that holds the components of a study."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from optuna_demix.cli._console import say
+from optuna_demix.cli._options import add_command
+from optuna_demix.errors import DemixError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from optuna_demix.config import StudyConfig
+    from optuna_demix.merging import Arena
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    help_line = "build, show, verify or remove the file that holds a study's components"
+    parser = commands.add_parser(
+        "arena",
+        help=help_line,
+        description=f"{help_line[0].upper()}{help_line[1:]}. Workers build it by themselves.",
+        epilog="example:\n  optuna-demix arena build studies/quickstart/study.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    study = "studies/quickstart/study.yaml"
+    for name, run, help_line in (
+        ("build", _arena_build, "build the arena, or go on with a build that was killed"),
+        ("info", _arena_info, "show what the arena holds and whether it is up to date"),
+        ("verify", _arena_verify, "compare all of the arena with its checksums"),
+        ("clear", _arena_clear, "remove the arena; the components stay"),
+    ):
+        action = add_command(actions, name, run, help_line, f"optuna-demix arena {name} {study}")
+        if name in ("build", "verify"):
+            action.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _arena_build(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.study.components import build_arena, open_components
+
+    config = load_study_config(arguments.study)
+    components = open_components(config, report=say)
+    with _blocks("build", shown=not arguments.no_progress) as progress:
+        arena = build_arena(config, components, progress=progress)
+    print(f"{os.path.relpath(arena.path)}: {arena.nbytes / 1e9:.2f} GB, key {arena.key[:16]}")
+    return 0
+
+
+def _arena_info(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.study.components import merge_method, open_components
+
+    config = load_study_config(arguments.study)
+    arena = _open_arena(config)
+    dtype = str(arena.dtype).removeprefix("torch.")
+    rows = "components and their base" if arena.preparation.base else "components"
+    print(f"{os.path.relpath(arena.path)}: {arena.nbytes / 1e9:.2f} GB, key {arena.key[:16]}")
+    print(f"  {len(arena.names)} {rows}: {', '.join(arena.names)}")
+    print(f"  {arena.n_parameters:,} parameters each, {dtype}, in ", end="")
+    print(f"{arena.layout.n_blocks:,} blocks of {arena.layout.block_size:,}")
+    if arena.preparation.sparsity is not None:
+        rule = arena.preparation.sparsity
+        print(f"  task vectors sparsified by {rule.rule}, density {rule.density:g}")
+    try:
+        method, merging = merge_method(config), config.merging
+        changed = arena.differences(open_components(config), method=method, dtype=merging.dtype)
+    except DemixError as error:
+        print(f"  cannot be compared with the study's components: {error}")
+        return 0
+    print(f"  {'stale: ' + '; '.join(changed) if changed else 'up to date'}")
+    return 0
+
+
+def _arena_verify(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+
+    arena = _open_arena(load_study_config(arguments.study))
+    with _blocks("verify", shown=not arguments.no_progress) as progress:
+        arena.verify(progress=progress)
+    print(f"{os.path.relpath(arena.path)}: all {arena.layout.n_blocks:,} blocks are as built")
+    return 0
+
+
+def _arena_clear(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.study.components import require_merging
+
+    path = load_study_config(arguments.study).arena_path
+    require_merging()
+    from optuna_demix.merging import Arena
+
+    freed = Arena.clear(path)
+    print(f"{os.path.relpath(path)}: {freed / 1e9:.2f} GB freed" if freed else "nothing to remove")
+    return 0
+
+
+def _open_arena(config: StudyConfig) -> Arena:
+    from optuna_demix.study.components import require_merging
+
+    if not config.arena_path.exists():
+        raise DemixError(
+            f"{config.source}: there is no arena at {config.arena_path}; build it with "
+            "'optuna-demix arena build', or start a worker, which does"
+        )
+    require_merging()
+    from optuna_demix.merging import Arena
+
+    return Arena.open(config.arena_path)
+
+
+@contextmanager
+def _blocks(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar of an arena's blocks; yields the function that is told how many are done."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="block", disable=not shown, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

@@ -1,0 +1,64 @@
+"""``optuna-demix check``: can a study run as its file describes it?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from optuna_demix.cli._options import add_command
+
+if TYPE_CHECKING:
+    from optuna_demix.config import StudyConfig
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "check",
+        _check,
+        "check a study's file without loading a model or downloading anything",
+        "optuna-demix check studies/demix_paper/study.yaml",
+    )
+    parser.add_argument(
+        "--no-tasks", action="store_true", help="do not look the lm-eval tasks up (faster)"
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.config.space import space_of
+    from optuna_demix.config.study import objective_names
+    from optuna_demix.study.attach import create_command
+    from optuna_demix.study.search import sampler_of
+
+    config = load_study_config(arguments.study)
+    space = space_of(config)
+    sampler_of(config, space)
+    print(f"{config.source.name}: {len(space.components)} components, ", end="")
+    print(f"{len(space.datasets)} datasets, objectives: {', '.join(objective_names(config))}")
+    low, high = space.min_weights(), space.max_weights()
+    for i, name in enumerate(space.components):
+        print(
+            f"  {name}: prior {space.prior[i]:.4f}, weight {low[i]:.4f} to {high[i]:.4f}, ", end=""
+        )
+        print(_where(config, name))
+    if not arguments.no_tasks:
+        from optuna_demix.study.evaluation import check_benchmarks
+
+        check_benchmarks(config)
+        n_tasks = sum(map(len, config.capabilities.values()))
+        print(f"  {n_tasks} benchmarks found")
+    command = create_command(config, storage="URL", study_name="NAME")
+    print(f"make the study with:\n  {command}")
+    return 0
+
+
+def _where(config: StudyConfig, component: str) -> str:
+    hub = config.components[component].hub
+    if hub is not None:
+        return f"fetched from {hub} by the first worker"
+    path = config.component_path(component)
+    state = "found" if (path / "config.json").is_file() else "not there yet"
+    return f"{os.path.relpath(path)} ({state})"

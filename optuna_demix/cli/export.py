@@ -1,0 +1,99 @@
+"""``optuna-demix export``: data shares as training frameworks read them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from optuna_demix.cli._console import quiet_optuna, say, write_output
+from optuna_demix.cli._options import add_command, add_storage
+from optuna_demix.errors import DemixError
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "export",
+        _export,
+        "write the data shares to train on as a training framework reads them",
+        "optuna-demix export studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "--study-name mix --format megatron --paths '/data/{dataset}_text_document'",
+    )
+    add_storage(parser)
+    parser.add_argument(
+        "--format",
+        required=True,
+        metavar="FORMAT",
+        help="json, yaml, megatron, nemo, olmo-core, nanotron, mosaicml or huggingface",
+    )
+    parser.add_argument("--out", metavar="FILE", help="write it there; default: print it")
+    parser.add_argument(
+        "--paths",
+        default="{dataset}",
+        metavar="TEMPLATE",
+        help="where the data lies, with {dataset} for each name",
+    )
+    parser.add_argument(
+        "--example-tokens",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=N",
+        help="mean tokens of an example, for formats that draw examples; default: all equal",
+    )
+    parser.add_argument(
+        "--mixture",
+        default="recommended",
+        choices=("recommended", "best_trial", "prior", "uniform"),
+        help="which mixture; default: recommended",
+    )
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.config.space import space_of
+    from optuna_demix.export import FORMATS, export, sources_of
+    from optuna_demix.search.recommendation import recommend
+    from optuna_demix.storage.connection import connect, storage_url
+    from optuna_demix.study.attach import check_directions, load_study
+    from optuna_demix.study.search import recommend_options
+
+    if arguments.format not in FORMATS:
+        export([], arguments.format)  # says which there are
+    lengths = dict(_length(item) for item in arguments.example_tokens)
+    config = load_study_config(arguments.study)
+    space = space_of(config)
+    quiet_optuna(quiet=True)
+    study = load_study(
+        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
+    )
+    check_directions(study, config)
+    result = recommend(study, space, **recommend_options(config, study._storage))
+    sources = sources_of(
+        result.mixtures[arguments.mixture].data_shares,
+        paths=arguments.paths,
+        example_tokens=lengths,
+        tokens={name: data.tokens for name, data in config.datasets.items() if data.tokens},
+        budget=config.mixture.budget,
+    )
+    kind = arguments.mixture.replace("_", " ")
+    comment = f"{kind} data shares of study {study.study_name!r}, {result.n_trials} trials"
+    text = export(sources, arguments.format, comment=" ".join(comment.split()))
+    for source in sources:
+        if source.epochs is not None:
+            say(f"{source.name}: {source.share:.2%} of the data, {source.epochs:.2f} epochs")
+    if arguments.out:
+        write_output(Path(arguments.out), text, option="--out")
+    else:
+        print(text, end="")
+    return 0
+
+
+def _length(text: str) -> tuple[str, float]:
+    """Name and number of ``NAME=N``."""
+    name, _, number = text.rpartition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise DemixError(f"--example-tokens {text!r} is not NAME=N") from None

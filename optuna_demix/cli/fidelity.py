@@ -1,0 +1,68 @@
+"""``optuna-demix fidelity``: proxies beside really trained models."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from optuna_demix.cli._console import write_output
+from optuna_demix.cli._options import add_command, add_device
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "fidelity",
+        _fidelity,
+        "compare merged proxies with models really trained on the same mixtures",
+        "optuna-demix fidelity studies/quickstart/study.yaml "
+        "--references runs/quickstart/models/references",
+    )
+    parser.add_argument(
+        "--references",
+        metavar="DIR",
+        help="folder of the references; default: models/references in the study's run_dir",
+    )
+    parser.add_argument(
+        "--repeats", metavar="DIR", help="the same references trained with another seed"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
+    parser.add_argument("--plots", metavar="DIR", help="write a scatter plot per capability (SVG)")
+    add_device(parser)
+    parser.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _fidelity(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from optuna_demix.config import load_study_config
+    from optuna_demix.fidelity import check_fidelity, scatter
+
+    config = load_study_config(arguments.study)
+    folder = config.run_path / "models" / "references"
+    with tqdm(desc="score", unit="model", disable=arguments.no_progress, file=sys.stderr) as bar:
+
+        def done(count: int, total: int) -> None:
+            bar.total = total
+            bar.update(count - bar.n)
+
+        result = check_fidelity(
+            config,
+            Path(arguments.references) if arguments.references else folder,
+            repeats=Path(arguments.repeats) if arguments.repeats else None,
+            device=arguments.device,
+            done=done,
+        )
+    for capability in result.capabilities if arguments.plots else ():
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in capability)
+        file = Path(arguments.plots) / f"{name}.svg"
+        write_output(file, scatter(result, capability), option="--plots")
+    if arguments.json == "-":
+        print(result.to_json())
+        return 0
+    if arguments.json:
+        write_output(Path(arguments.json), result.to_json() + "\n")
+    print(result)
+    return 0

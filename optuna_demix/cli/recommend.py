@@ -1,0 +1,77 @@
+"""``optuna-demix recommend``: the best mixture a study has found."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from optuna_demix.cli._console import quiet_optuna, say, write_output
+from optuna_demix.cli._options import add_command, add_device, add_storage
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "recommend",
+        _recommend,
+        "print the best mixture a study has found",
+        "optuna-demix recommend studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "--study-name mix --verify",
+    )
+    add_storage(parser)
+    parser.add_argument(
+        "--verify", action="store_true", help="merge and score the mixtures, do not only predict"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
+    add_device(parser)
+    parser.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _recommend(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.config.space import space_of
+    from optuna_demix.search.recommendation import recommend, verify
+    from optuna_demix.storage.connection import connect, storage_url
+    from optuna_demix.study.attach import check_directions, load_study
+    from optuna_demix.study.fingerprint import differences
+    from optuna_demix.study.search import recommend_options
+
+    config = load_study_config(arguments.study)
+    space = space_of(config)
+    quiet_optuna(quiet=True)
+    study = load_study(
+        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
+    )
+    check_directions(study, config)
+    result = recommend(study, space, **recommend_options(config, study._storage))
+    if arguments.verify:
+        from tqdm import tqdm
+
+        from optuna_demix.study.evaluation import build_objective
+
+        objective, fingerprint = build_objective(config, space, device=arguments.device)
+        changed = differences(study, fingerprint)
+        if changed:
+            say(f"warning: not what the study was made with: {'; '.join(changed[:3])}")
+        with tqdm(
+            total=len(result.mixtures),
+            desc="verify",
+            unit="merge",
+            disable=arguments.no_progress,
+            file=sys.stderr,
+        ) as bar:
+            result = verify(
+                result,
+                study,
+                lambda weights: objective.values(objective.score(weights)),
+                done=bar.update,
+            )
+    if arguments.json == "-":
+        print(result.to_json())
+        return 0
+    if arguments.json:
+        write_output(Path(arguments.json), result.to_json() + "\n")
+    print(result)
+    return 0

@@ -1,0 +1,57 @@
+"""``optuna-demix report``: plots and a note."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from optuna_demix.cli._console import quiet_optuna, say
+from optuna_demix.cli._options import add_command, add_storage
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "report",
+        _report,
+        "draw what a study has found: a page of plots and a note",
+        "optuna-demix report studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "--study-name mix --dashboard",
+    )
+    add_storage(parser)
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for report.html and report.md; default: run_dir/report, "
+        "none with --dashboard",
+    )
+    parser.add_argument(
+        "--dashboard", action="store_true", help="show plots and note in optuna-dashboard"
+    )
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.config.space import space_of
+    from optuna_demix.report.write import write_report
+    from optuna_demix.storage.connection import connect, storage_url
+    from optuna_demix.study.attach import check_directions, load_study
+
+    config = load_study_config(arguments.study)
+    space = space_of(config)
+    quiet_optuna(quiet=True)
+    study = load_study(
+        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
+    )
+    check_directions(study, config)
+    folder = Path(arguments.out) if arguments.out else None
+    if folder is None and not arguments.dashboard:
+        folder = config.run_path / "report"
+    write_report(study, config, space, folder=folder, to_dashboard=arguments.dashboard)
+    if folder is not None:
+        say(f"wrote {os.path.relpath(folder / 'report.html')} and report.md")
+    if arguments.dashboard:
+        say("the dashboard shows it on the study's page")
+    return 0

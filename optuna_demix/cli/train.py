@@ -1,0 +1,62 @@
+"""``optuna-demix train``: the base, the components, references."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from optuna_demix.cli._options import add_command, whole_number
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "train",
+        _train,
+        "train the base, the components and, on request, references",
+        "optuna-demix train studies/quickstart/study.yaml --references 8\n"
+        "  torchrun --nproc-per-node 2 -m optuna_demix train studies/quickstart/study.yaml",
+    )
+    parser.add_argument(
+        "--only", nargs="+", action="extend", metavar="NAME", help="models to train; default: all"
+    )
+    parser.add_argument(
+        "--references",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="references at sampled mixtures",
+    )
+    parser.add_argument(
+        "--retrain",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="models to train again",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda; torchrun uses several GPUs"
+    )
+    parser.add_argument("--no-progress", action="store_true", help="print lines, not a bar")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.training import TrainingInterrupted, train_study
+
+    config = load_study_config(arguments.study)
+    try:
+        train_study(
+            config,
+            only=arguments.only,
+            references=arguments.references,
+            retrain=arguments.retrain,
+            device=arguments.device,
+            progress=not arguments.no_progress,
+        )
+    except TrainingInterrupted as error:
+        print(f"optuna-demix: {error}", file=sys.stderr)
+        return 128 + error.signum
+    return 0

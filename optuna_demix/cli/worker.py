@@ -1,0 +1,107 @@
+"""``optuna-demix worker``: evaluate trials of a shared study."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from optuna_demix.cli._console import quiet_optuna, say
+from optuna_demix.cli._options import (
+    add_command,
+    add_device,
+    add_storage,
+    positive_number,
+    seconds,
+)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "worker",
+        _worker,
+        "evaluate trials of a shared study",
+        "optuna-demix worker studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "--study-name mix --n-trials 64",
+    )
+    add_storage(parser)
+    parser.add_argument(
+        "--n-trials",
+        type=positive_number,
+        metavar="N",
+        help="stop when the study has N trials, those of other workers included",
+    )
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="S", help="start no trial after S seconds"
+    )
+    parser.add_argument(
+        "--until-converged",
+        action="store_true",
+        help="stop when further trials are expected to gain less than their noise",
+    )
+    parser.add_argument(
+        "--n-workers", type=positive_number, default=1, metavar="W", help="processes on this host"
+    )
+    parser.add_argument("--seed", type=int, help="instead of the study's own seed")
+    parser.add_argument(
+        "--stop-grace",
+        type=seconds,
+        metavar="S",
+        help="after SIGTERM hand the trial back if it is not done in S seconds (default: 20)",
+    )
+    add_device(parser)
+    parser.add_argument(
+        "--no-dashboard", action="store_true", help="write no plots and note for optuna-dashboard"
+    )
+    parser.add_argument("--no-progress", action="store_true", help="show no bar")
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    from optuna_demix.config import load_study_config
+    from optuna_demix.storage.connection import storage_url
+    from optuna_demix.workers.fleet import is_one_of_several, run_workers
+    from optuna_demix.workers.run import STOP_GRACE_S, run_worker
+
+    config = load_study_config(arguments.study)
+    storage = storage_url(arguments.storage)
+    quiet_optuna(quiet=not arguments.no_progress or is_one_of_several())
+    if arguments.n_workers > 1:
+        passed = [arguments.study, "--study-name", arguments.study_name]
+        passed += ["--device", arguments.device]
+        for flag in ("n_trials", "timeout", "seed", "stop_grace"):
+            value = getattr(arguments, flag)
+            if value is not None:
+                passed += [f"--{flag.replace('_', '-')}", str(value)]
+        passed += ["--until-converged"] if arguments.until_converged else []
+        passed += ["--no-dashboard"] if arguments.no_dashboard else []
+        return run_workers(
+            passed,
+            config=config,
+            storage=storage,
+            study_name=arguments.study_name,
+            n_workers=arguments.n_workers,
+            n_trials=arguments.n_trials,
+            progress=not arguments.no_progress,
+        )
+    report = run_worker(
+        config,
+        storage=storage,
+        study_name=arguments.study_name,
+        n_trials=arguments.n_trials,
+        timeout=arguments.timeout,
+        until_converged=arguments.until_converged,
+        device=arguments.device,
+        seed=arguments.seed,
+        stop_grace=STOP_GRACE_S if arguments.stop_grace is None else arguments.stop_grace,
+        dashboard=not arguments.no_dashboard,
+        progress=not arguments.no_progress,
+        report=say,
+    )
+    pruned = f"{report.pruned} dropped early, " if report.pruned else ""
+    done = f"{report.complete} trials completed, {pruned}{report.failed} failed; {report.stopped}"
+    if not report.healthy:
+        print(f"optuna-demix: error: {done}", file=sys.stderr)
+        return 1
+    say(done)
+    return 128 + report.signum if report.signum else 0

@@ -1,0 +1,36 @@
+"""How components are merged."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from optuna_demix.config._base import StrictModel
+from optuna_demix.merging.methods.parameters import resolve
+
+
+class MergingConfig(StrictModel):
+    """How components become a proxy.
+
+    Attributes:
+        method: ``linear``, ``task_arithmetic``, ``ties``, ``dare_linear``, ``dare_ties``,
+            ``breadcrumbs``, ``della``, ``multislerp`` or ``karcher``. All but ``linear``,
+            ``karcher`` and ``multislerp`` (unless it has ``use_base``) need the study's ``base``.
+        parameters: Its parameters, as mergekit names them: ``{density: 0.5, lambda: 1.0}``.
+        dtype: Storage type of the arena and of proxies; default: the components' own.
+        arena: File of the arena; default ``<run_dir>/components.arena``.
+    """
+
+    method: str = "linear"
+    parameters: dict[str, float | int | bool] = Field(default_factory=dict)
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    arena: str | None = None
+
+    @model_validator(mode="after")
+    def _known_method(self) -> MergingConfig:
+        resolve(self.method, self.parameters)
+        return self

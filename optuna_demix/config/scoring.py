@@ -1,0 +1,115 @@
+"""Benchmarks and how they are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from optuna_demix.config._base import StrictModel
+
+
+class BenchmarkConfig(StrictModel):
+    """One lm-eval task metric.
+
+    Attributes:
+        task: Name of an lm-eval task, built in or from ``scoring.include_path``.
+        metric: Metric of the task, ``acc`` or ``exact_match,strict-match`` (with a filter).
+        name: What it is called in the study; default ``task/metric``.
+        num_fewshot: Number of few-shot examples; default: the task's own.
+        limit: Score the first items only.
+        higher_is_better: Direction, where the task does not say it.
+    """
+
+    task: str
+    metric: str
+    name: str | None = None
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    limit: PositiveInt | None = None
+    higher_is_better: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """The name of the benchmark in the study."""
+        return self.name or f"{self.task}/{self.metric}"
+
+
+class RacingConfig(StrictModel):
+    """Scoring in blocks of items, so that a proxy which is losing can be dropped early.
+
+    Attributes:
+        blocks: Parts that every benchmark's items are dealt to, in a fixed shuffled order.
+        pruner: ``wilcoxon`` compares the blocks of a trial with those of the best one, pair by
+            pair; ``median`` its running mean with that of earlier trials.
+        p_threshold: Of the Wilcoxon test; smaller drops later.
+    """
+
+    blocks: Annotated[int, Field(ge=4)] = 24
+    pruner: Literal["wilcoxon", "median"] = "wilcoxon"
+    p_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+
+
+class ScoringConfig(StrictModel):
+    """How lm-eval scores a proxy.
+
+    Attributes:
+        include_path: Directory of local tasks.
+        batch_size: Rows of one forward pass; ``auto`` begins with ``max_batch_size`` and halves
+            when memory runs out.
+        max_batch_size: Where ``auto`` begins; default 64.
+        max_length: Longest input in tokens; default: the model's own.
+        limit: Score the first items of every task only.
+        num_fewshot: Few-shot examples of every task; default: each task's own number.
+        seed: Of few-shot examples and of the order of items.
+        dtype: Of the model; default: that of the arena.
+        mixed_precision_dtype: Run forward passes under autocast to this dtype.
+        device_map: The device of the model where ``--device`` names none: ``auto``, ``cpu``,
+            ``cuda`` or ``cuda:<i>``.
+        shared_prefixes: Compute what requests begin with alike only once; faster, and equal up to
+            rounding.
+        racing: Score in blocks and drop losing proxies; needs a single objective.
+        trust_remote_code: Run code that comes with a component.
+        confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
+    """
+
+    include_path: str | None = None
+    batch_size: PositiveInt | Literal["auto"] = 32
+    max_batch_size: PositiveInt | None = None
+    max_length: PositiveInt | None = None
+    limit: PositiveInt | None = None
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    seed: int = 1234
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    mixed_precision_dtype: Literal["bfloat16", "float16"] | None = None
+    device_map: str | None = None
+    shared_prefixes: bool = False
+    racing: RacingConfig | None = None
+    trust_remote_code: bool = False
+    confirm_run_unsafe_code: bool = False
+
+    @field_validator("device_map", mode="before")
+    @classmethod
+    def _one_device(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) or value in ("balanced", "balanced_low_0", "sequential"):
+            raise ValueError(
+                "a live model is one buffer on one device; name it (auto, cpu, cuda or cuda:<i>) "
+                "and lower dtype if the model does not fit"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _batch_size_fits(self) -> ScoringConfig:
+        if self.max_batch_size is not None and self.batch_size != "auto":
+            raise ValueError("'max_batch_size' belongs to 'batch_size: auto'; remove one of them")
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Rows of one forward pass."""
+        return (self.max_batch_size or 64) if self.batch_size == "auto" else self.batch_size

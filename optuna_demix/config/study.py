@@ -1,0 +1,216 @@
+"""A whole ``study.yaml``."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from optuna_demix._wording import shortened, unknown_name
+from optuna_demix.config._base import StrictModel
+from optuna_demix.config.merging import MergingConfig
+from optuna_demix.config.mixture import (
+    ComponentConfig,
+    DatasetConfig,
+    GeneralConfig,
+    MixtureConfig,
+)
+from optuna_demix.config.scoring import BenchmarkConfig, ScoringConfig
+from optuna_demix.config.search import DashboardConfig, SamplerConfig
+from optuna_demix.config.training import TrainingConfig
+from optuna_demix.errors import ConfigError
+
+
+class StudyConfig(StrictModel):
+    """A whole ``study.yaml``.
+
+    Attributes:
+        run_dir: Where everything the study makes is kept.
+        base: Directory of the base checkpoint; default ``<run_dir>/models/base``.
+        datasets: Corpora by name; default: one for each component.
+        components: Component models by name; a plain list of names will do.
+        general: General data in every component.
+        mixture: Allowed mixtures.
+        capabilities: Benchmarks by capability.
+        objective: ``capabilities``: one direction for each; ``composite``: a single one, the
+            weighted mean of the capabilities.
+        scoring: How lm-eval is run.
+        merging: How components are merged.
+        sampler: Options of the sampler.
+        dashboard: What workers show in the dashboard.
+        training: How models are trained, where they are.
+    """
+
+    run_dir: str = "run"
+    base: str | None = None
+    datasets: dict[str, DatasetConfig] = Field(default_factory=dict)
+    components: dict[str, ComponentConfig] = Field(min_length=1)
+    general: GeneralConfig | None = None
+    mixture: MixtureConfig = Field(default_factory=MixtureConfig)
+    capabilities: dict[str, list[BenchmarkConfig]] = Field(min_length=1)
+    objective: Literal["capabilities", "composite"] = "capabilities"
+    scoring: ScoringConfig = Field(default_factory=ScoringConfig)
+    merging: MergingConfig = Field(default_factory=MergingConfig)
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    dashboard: DashboardConfig = Field(default_factory=DashboardConfig)
+    training: TrainingConfig | None = None
+    _source: Path = Path("study.yaml")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_lists(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("components"), list):
+            names = data["components"]
+            for name in names:
+                if not isinstance(name, str):
+                    raise ValueError(f"components: {shortened(repr(name), 60)} is not a name")
+                if names.count(name) > 1:
+                    raise ValueError(f"components: {name!r} is named twice")
+            data = {**data, "components": {name: {} for name in names}}
+        if isinstance(data, dict) and isinstance(data.get("components"), dict):
+            filled = {n: {} if c is None else c for n, c in data["components"].items()}
+            data = {**data, "components": filled}
+        return data
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> StudyConfig:
+        datasets = self.dataset_names
+        if self.general is not None and self.general.dataset not in datasets:
+            raise ValueError(
+                f"general.dataset: {unknown_name(self.general.dataset, datasets, 'dataset')}"
+            )
+        for name in self.components:
+            for dataset in self.composition_of(name):
+                if dataset not in datasets:
+                    raise ValueError(
+                        f"components.{name}.composition: "
+                        f"{unknown_name(dataset, datasets, 'dataset')}"
+                    )
+        for name in self.components:
+            if name in ("base", "references") or name.startswith(".") or "/" in name:
+                raise ValueError(f"components: {name!r} cannot be a component's name; change it")
+        labels = [b.label for benchmarks in self.capabilities.values() for b in benchmarks]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(
+                    f"capabilities: benchmark {label!r} is there twice; give one of them a 'name'"
+                )
+        for capability, benchmarks in self.capabilities.items():
+            if not benchmarks:
+                raise ValueError(f"capabilities.{capability}: no benchmark; add one or remove it")
+        if self.scoring.racing is not None and self.objective != "composite":
+            raise ValueError(
+                "scoring.racing: Optuna prunes trials of a single objective only; set "
+                "'objective: composite' or remove 'racing'"
+            )
+        if isinstance(self.sampler.composite, dict):
+            for name in self.sampler.composite:
+                if name not in self.capabilities:
+                    hint = unknown_name(name, list(self.capabilities), "capability")
+                    raise ValueError(f"sampler.composite: {hint}")
+            if not any(w > 0 for w in self.sampler.composite.values()):
+                raise ValueError("sampler.composite: at least one weight must be positive")
+        return self
+
+    @property
+    def source(self) -> Path:
+        """The file this configuration was read from."""
+        return self._source
+
+    @property
+    def dataset_names(self) -> list[str]:
+        """Names of the datasets, in order."""
+        return list(self.datasets) or list(self.components)
+
+    @property
+    def capability_weights(self) -> dict[str, float]:
+        """Weight of each capability in a scalar composite; they sum to 1."""
+        weights = self.sampler.composite
+        raw = {
+            name: float(weights.get(name, 0.0)) if isinstance(weights, dict) else 1.0
+            for name in self.capabilities
+        }
+        total = sum(raw.values())
+        return {name: value / total for name, value in raw.items()}
+
+    def resolve(self, path: str) -> Path:
+        """Make a path of the file absolute: relative ones start at the file's folder."""
+        return Path(os.path.normpath(self._source.parent / Path(path).expanduser()))
+
+    @property
+    def run_path(self) -> Path:
+        """Where everything the study makes is kept."""
+        return self.resolve(self.run_dir)
+
+    @property
+    def base_path(self) -> Path:
+        """Directory of the base checkpoint."""
+        return self.resolve(self.base) if self.base else self.run_path / "models" / "base"
+
+    @property
+    def arena_path(self) -> Path:
+        """File of the arena."""
+        if self.merging.arena:
+            return self.resolve(self.merging.arena)
+        return self.run_path / "components.arena"
+
+    @property
+    def include_path(self) -> Path | None:
+        """Directory of local lm-eval tasks."""
+        path = self.scoring.include_path
+        return None if path is None else self.resolve(path)
+
+    def component_path(self, name: str) -> Path:
+        """Directory of a component's checkpoint; for a hub one, where it is downloaded to."""
+        path = self.components[name].path
+        return self.resolve(path) if path else self.run_path / "models" / name
+
+    def composition_of(self, component: str) -> dict[str, float]:
+        """Data shares a component was trained on, by dataset."""
+        given = self.components[component].composition
+        if given is not None:
+            return dict(given)
+        if self.general is None or self.general.dataset == component:
+            return {component: 1.0}
+        return {component: 1.0 - self.general.share, self.general.dataset: self.general.share}
+
+    def dataset_files(self, dataset: str) -> list[Path]:
+        """Files of a dataset, globs expanded, sorted.
+
+        Raises:
+            ConfigError: If the dataset names no file, or a pattern matches none.
+        """
+        config = self.datasets.get(dataset, DatasetConfig())
+        if not config.files:
+            raise ConfigError(
+                f"{self._source}: datasets.{dataset}.files is empty; name the text to train on"
+            )
+        found: list[Path] = []
+        for pattern in config.files:
+            matches = sorted(glob.glob(str(self.resolve(pattern)), recursive=True))
+            if not matches:
+                raise ConfigError(
+                    f"{self._source}: datasets.{dataset}.files: nothing matches {pattern!r}; "
+                    "correct the path or make the data first"
+                )
+            found += [Path(match) for match in matches]
+        return found
+
+
+def capabilities_of(config: Any) -> dict[str, list[str]]:
+    """Benchmark names of each capability of a :class:`~optuna_demix.config.study.StudyConfig`."""
+    return {
+        capability: [benchmark.label for benchmark in benchmarks]
+        for capability, benchmarks in config.capabilities.items()
+    }
+
+
+def objective_names(config: StudyConfig) -> list[str]:
+    """Names of the study's objectives: what ``optuna-dashboard`` shows on its axes."""
+    return list(config.capabilities) if config.objective == "capabilities" else ["composite"]

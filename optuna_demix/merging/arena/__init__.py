@@ -1,0 +1,3 @@
+"""All components as one flat, memory-mapped file."""
+
+from __future__ import annotations

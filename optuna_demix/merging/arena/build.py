@@ -1,0 +1,265 @@
+"""Write an arena file from a component set, going on where a killed build stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from optuna_demix.merging._aside import sync_directory
+from optuna_demix.merging._problem import problem, read_problem, write_problem
+from optuna_demix.merging.arena.format import (
+    CHECKSUM_BYTES,
+    FACT_BYTES,
+    ArenaHeader,
+    AttachedFile,
+    Sections,
+    encode_preamble,
+    row_bytes,
+    sections,
+)
+from optuna_demix.merging.arena.layout import Layout
+from optuna_demix.merging.arena.rows import BlockRows, Source, TensorRows
+from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
+from optuna_demix.merging.checkpoints.tokenizer_files import TOKENIZER_FILES
+from optuna_demix.merging.methods.preparation import Preparation
+
+if TYPE_CHECKING:
+    from optuna_demix.merging.checkpoints.components import Component, ComponentSet
+
+_MODEL_FILES = ("config.json", "generation_config.json")
+_COMPARE_CHUNK = 1 << 24  # bytes
+
+
+def partial_path(path: Path) -> Path:
+    """Return where an arena is written before it is whole."""
+    return path.with_name(f"{path.name}.partial")
+
+
+def read_attachments(components: ComponentSet) -> dict[str, bytes]:
+    """Return the small files that a live model needs, from the first component."""
+    checkpoint = components.components[0].checkpoint
+    names = [*_MODEL_FILES, *TOKENIZER_FILES]
+    if "auto_map" in checkpoint.config:  # the model's own code
+        names += [file.name for file in checkpoint.path.glob("*.py")]
+    files = [checkpoint.path / name for name in sorted(names)]
+    try:
+        return {file.name: file.read_bytes() for file in files if file.is_file()}
+    except OSError as error:
+        raise read_problem(checkpoint.label, error, checkpoint.path) from error
+
+
+def plan_header(
+    components: ComponentSet,
+    digests: dict[str, str],
+    base_digest: str | None,
+    preparation: Preparation,
+    layout: Layout,
+    dtype: torch.dtype,
+    attachments: dict[str, bytes],
+) -> ArenaHeader:
+    """Return the header of the arena that these components make."""
+    files = tuple(
+        AttachedFile(name, len(content), hashlib.sha256(content).hexdigest())
+        for name, content in attachments.items()
+    )
+    return ArenaHeader(components.names, digests, base_digest, preparation, dtype, layout, files)
+
+
+def write_arena(
+    components: ComponentSet,
+    header: ArenaHeader,
+    attachments: dict[str, bytes],
+    path: Path,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write the file aside and rename it into place. The caller holds the arena's lock.
+
+    Every block is followed by its checksums, so that what a killed build has written can be
+    trusted block by block: the next build of the same arena begins after the last good one.
+
+    Raises:
+        ComponentError: If the disk is full, a component changed or holds a non-finite number.
+    """
+    raw = header.to_json()
+    where = sections(header, len(raw))
+    start = encode_preamble(raw)
+    models = [*components.components]
+    if header.preparation.base:
+        assert components.base is not None
+        models.append(components.base)
+    _check_space(path, where.end)
+    for model in models:
+        _check_duplicates(model)
+    with _partial_file(path, start, where) as file:
+        file.write(where.files, b"".join(attachments.values()))
+        first = file.n_whole_blocks(header)
+        with ExitStack() as stack:
+            sources = [
+                Source(
+                    model,
+                    stack.enter_context(TensorReader(model.checkpoint.label)),
+                    components.dtype,
+                )
+                for model in models
+            ]
+            _write_blocks(sources, header, file, first, progress)
+
+
+class _File:
+    """The file in the making, written and read at given places."""
+
+    def __init__(self, descriptor: int, where: Sections) -> None:
+        self._descriptor = descriptor
+        self._where = where
+
+    def write(self, position: int, content: bytes | memoryview) -> None:
+        """Write all of ``content``; a disk that fills up raises OSError."""
+        view = memoryview(content)
+        while len(view):
+            count = os.pwrite(self._descriptor, view, position)
+            view, position = view[count:], position + count
+
+    def read(self, position: int, length: int) -> bytes:
+        """Read ``length`` bytes; the file has its full size from the start."""
+        return os.pread(self._descriptor, length, position)
+
+    def write_facts(self, tensor: int, facts: np.ndarray) -> None:
+        """Keep the facts of a tensor, with their checksum."""
+        content = facts.astype("<f8").tobytes()
+        self.write(self._where.facts + tensor * len(content), content)
+        self.write(self._where.fact_checksums + tensor * CHECKSUM_BYTES, _checksum(content))
+
+    def write_block(self, block: int, rows: torch.Tensor) -> None:
+        """Write the rows of a block, (R, block_size), then their checksums."""
+        content = rows.view(torch.uint8).numpy()  # (R, bytes)
+        self.write(self._where.data + block * content.size, content.reshape(-1).data)
+        sums = b"".join(_checksum(row.data) for row in content)
+        self.write(self._where.checksums + block * len(sums), sums)
+
+    def n_whole_blocks(self, header: ArenaHeader) -> int:
+        """Return how many blocks from the first on are there, with the facts of their tensors."""
+        size = row_bytes(header)
+        whole = 0
+        while whole < header.layout.n_blocks and self._is_whole(whole, header.n_rows, size):
+            whole += 1
+        done = whole * header.layout.block_size
+        for tensor, slot in enumerate(header.layout.slots):
+            if slot.offset < done and not self._has_facts(tensor, header.n_facts):
+                return slot.offset // header.layout.block_size
+        return whole
+
+    def _is_whole(self, block: int, n_rows: int, size: int) -> bool:
+        width = n_rows * CHECKSUM_BYTES
+        sums = self.read(self._where.checksums + block * width, width)
+        if not any(sums):
+            return False  # not written yet: no need to read the rows
+        begin = self._where.data + block * n_rows * size
+        return sums == b"".join(
+            _checksum(self.read(begin + row * size, size)) for row in range(n_rows)
+        )
+
+    def _has_facts(self, tensor: int, n_facts: int) -> bool:
+        width = n_facts * FACT_BYTES
+        if not width:
+            return True
+        content = self.read(self._where.facts + tensor * width, width)
+        kept = self.read(self._where.fact_checksums + tensor * CHECKSUM_BYTES, CHECKSUM_BYTES)
+        return kept == _checksum(content)
+
+
+def _checksum(content: bytes | memoryview) -> bytes:
+    return zlib.crc32(content).to_bytes(CHECKSUM_BYTES, "little")
+
+
+@contextmanager
+def _partial_file(path: Path, start: bytes, where: Sections) -> Iterator[_File]:
+    """Open the file aside, kept if it begins alike; sync and rename it at the end.
+
+    It stays after a kill or an interrupt, for the next build, and goes after an error.
+    """
+    aside = partial_path(path)
+    try:
+        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise write_problem("arena", error, path) from error
+    try:
+        try:
+            file = _File(descriptor, where)
+            if os.fstat(descriptor).st_size != where.end or file.read(0, len(start)) != start:
+                os.ftruncate(descriptor, 0)
+                os.ftruncate(descriptor, where.end)
+                file.write(0, start)
+            yield file
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(aside, path)
+        sync_directory(path.parent)
+    except Exception as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise write_problem("arena", error, path) from error
+        raise
+
+
+def _check_space(path: Path, needed: int) -> None:
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise read_problem("arena", error, path.parent) from error
+    with suppress(OSError):
+        free += partial_path(path).stat().st_blocks * 512  # what is there need not be written
+    if free < needed:
+        what = f"needs {needed:,} bytes, but the disk has {free:,} free"
+        raise problem("arena", what, "free space there or choose another path", file=path)
+
+
+def _check_duplicates(component: Component) -> None:
+    """Copies of tied tensors must be equal, or the checkpoint is not tied in truth."""
+    with TensorReader(component.checkpoint.label) as reader:
+        for canonical, copy in component.duplicates:
+            original = component.sources[canonical]
+            for start in range(0, original.nbytes, _COMPARE_CHUNK):
+                length = min(_COMPARE_CHUNK, original.nbytes - start)
+                left, right = bytearray(length), bytearray(length)
+                reader.read_into(original, start, memoryview(left))
+                reader.read_into(copy, start, memoryview(right))
+                if left != right:
+                    what = f"config.json ties a tensor to {canonical!r}, but its copy differs"
+                    remedy = "set tie_word_embeddings to false in every config.json"
+                    raise problem(component.checkpoint.label, what, remedy, file=copy.file)
+
+
+def _write_blocks(
+    sources: list[Source],
+    header: ArenaHeader,
+    file: _File,
+    first: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write the blocks from ``first`` on."""
+    layout = header.layout
+    rows = torch.zeros(header.n_rows, layout.block_size, dtype=header.dtype)
+    filler = (
+        TensorRows(sources, header, file.write_facts)
+        if header.preparation.by_tensor
+        else BlockRows(sources)
+    )
+    if progress is not None and first:
+        progress(first, layout.n_blocks)
+    for block in range(first, layout.n_blocks):
+        rows.zero_()
+        filler.fill(list(layout.pieces(block)), rows)
+        file.write_block(block, rows)
+        if progress is not None:
+            progress(block + 1, layout.n_blocks)

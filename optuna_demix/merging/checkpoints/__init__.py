@@ -1,0 +1,3 @@
+"""Checkpoints on disk: reading them, and checking that they can be merged."""
+
+from __future__ import annotations

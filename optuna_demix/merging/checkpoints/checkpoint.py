@@ -1,0 +1,162 @@
+"""One checkpoint directory in the layout of transformers' ``save_pretrained``, headers only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna_demix.merging._problem import problem, read_problem
+from optuna_demix.merging.checkpoints.safetensors import TensorEntry, read_header
+from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
+
+if TYPE_CHECKING:
+    import os
+
+    from optuna_demix.errors import ComponentError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+# Fields that change with the writer, not with the model.
+VOLATILE_FIELDS = frozenset({"_name_or_path", "name_or_path", "transformers_version"})
+_QUANTISED = ("quantization_config", "compression_config")
+_DIGEST_CHUNK = 1 << 24  # bytes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory whose files have been looked at, not read.
+
+    Attributes:
+        label: How messages call it: ``component 'code'`` or ``base``.
+        path: The directory.
+        config: The parsed ``config.json``.
+        entries: Every stored tensor by its name in the file.
+    """
+
+    label: str
+    path: Path
+    config: dict[str, Any]
+    entries: dict[str, TensorEntry]
+
+    @property
+    def config_path(self) -> Path:
+        """Path of ``config.json``."""
+        return self.path / CONFIG
+
+    def signature(self) -> list[list[Any]]:
+        """Return ``[file name, size, mtime_ns]`` of every file the digest depends on."""
+        files = sorted({entry.file for entry in self.entries.values()} | {self.config_path})
+        try:
+            stats = [(file, file.stat()) for file in files]
+        except OSError as error:
+            raise read_problem(self.label, error, self.path) from error
+        return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all tensors, in the order of their names, and of the config."""
+        config = {key: value for key, value in self.config.items() if key not in VOLATILE_FIELDS}
+        state = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        with TensorReader(self.label) as reader:
+            buffer = memoryview(bytearray(_DIGEST_CHUNK))
+            for name, entry in sorted(self.entries.items()):
+                state.update(json.dumps([name, entry.dtype, entry.shape]).encode())
+                for start in range(0, entry.nbytes, _DIGEST_CHUNK):
+                    part = buffer[: min(_DIGEST_CHUNK, entry.nbytes - start)]
+                    reader.read_into(entry, start, part)
+                    state.update(part)
+        return state.hexdigest()
+
+
+def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
+    """Look at a checkpoint directory: config, weight files and their headers.
+
+    Raises:
+        ComponentError: If anything is missing, damaged or of a kind that cannot be merged.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        remedy = "give the path of a downloaded or trained model directory"
+        raise problem(label, f"no such directory: {directory}", remedy)
+    config = _read_config(directory, label)
+    single, index = directory / SINGLE, directory / INDEX
+    # Same precedence as transformers when both are there.
+    if single.is_file():
+        entries = read_header(single, label)
+    elif index.is_file():
+        entries = _read_shards(index, label)
+    else:
+        raise _no_weights(directory, label)
+    if not entries:
+        raise problem(label, "no tensors in the weight files", "save it again", file=directory)
+    return Checkpoint(label, directory, config, entries)
+
+
+def _read_config(directory: Path, label: str) -> dict[str, Any]:
+    file = directory / CONFIG
+    config = _read_json(file, label, "save the model with save_pretrained")
+    for scope in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for field in _QUANTISED:
+            if scope.get(field):
+                what = f"field {field!r}: quantised weights cannot be averaged"
+                remedy = "load the model dequantised and save it in bfloat16, float16 or float32"
+                raise problem(label, what, remedy, file=file)
+    return config
+
+
+def _read_json(file: Path, label: str, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("not a JSON object")
+    except FileNotFoundError as error:
+        raise problem(label, "missing", remedy, file=file) from error
+    except OSError as error:
+        raise read_problem(label, error, file) from error
+    except (ValueError, RecursionError) as error:
+        raise problem(label, f"not valid JSON ({error})", remedy, file=file) from error
+    return content
+
+
+def _read_shards(index: Path, label: str) -> dict[str, TensorEntry]:
+    again = "save or download the checkpoint again"
+    weight_map = _read_json(index, label, again).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(
+        isinstance(shard, str) for shard in weight_map.values()
+    ):
+        raise problem(label, "no usable 'weight_map'", again, file=index)
+    entries: dict[str, TensorEntry] = {}
+    for shard in sorted(set(weight_map.values())):
+        file = index.parent / shard
+        if Path(shard).name != shard:
+            raise problem(label, f"shard {shard!r} lies outside the directory", again, file=index)
+        if not file.is_file():
+            raise problem(label, f"shard missing, named by {index.name}", again, file=file)
+        found = read_header(file, label)
+        for name in found:
+            if weight_map.get(name) != shard:
+                what = f"tensor {name!r} is in this shard but {index.name} does not say so"
+                raise problem(label, what, again, file=file)
+        entries.update(found)
+    for name, shard in weight_map.items():
+        if name not in entries:
+            what = f"tensor {name!r} should be in this shard, says {index.name}, but is not"
+            raise problem(label, what, again, file=index.parent / shard)
+    return entries
+
+
+def _no_weights(directory: Path, label: str) -> ComponentError:
+    if (directory / "adapter_config.json").exists():
+        what = "an adapter, not a whole model"
+        remedy = "merge it into its base model (merge_and_unload) and save that"
+        return problem(label, what, remedy, file=directory / "adapter_config.json")
+    for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
+        if (directory / name).exists():
+            what = "pickled weights are not read"
+            remedy = "load the model with from_pretrained and save it with save_pretrained"
+            return problem(label, f"{what}: there is no {SINGLE}", remedy, file=directory / name)
+    remedy = "save the model with save_pretrained"
+    return problem(label, f"neither {SINGLE} nor {INDEX} in {directory}", remedy)

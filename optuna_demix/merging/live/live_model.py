@@ -1,0 +1,352 @@
+"""One transformers model whose parameters are overwritten by each merge."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from optuna_demix._files import sync
+from optuna_demix._wording import one_line
+from optuna_demix.errors import ComponentError
+from optuna_demix.merging._aside import sync_directory
+from optuna_demix.merging._dtypes import as_dtype, dtype_name
+from optuna_demix.merging._problem import problem, write_problem
+from optuna_demix.merging.arena.format import REBUILD
+from optuna_demix.merging.checkpoints.skeleton import Skeleton, build_skeleton, load_config
+from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
+from optuna_demix.merging.live.block_stream import BlockStream
+from optuna_demix.merging.live.blocks import merge_blocks
+from optuna_demix.merging.live.kernels import Kernels
+from optuna_demix.merging.live.memory import check_fits, free_bytes
+from optuna_demix.merging.methods.registry import MergeMethod, find_method
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from optuna_demix.merging.arena.arena import Arena
+
+_CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
+_WORTH_COMPILING = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
+_RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
+
+
+class LiveModel:
+    """A causal LM that becomes the proxy of any mixture in one pass over the arena.
+
+    All parameters are views of one flat buffer, set up once; `merge` writes into it. No file, no
+    new module, no new tensor per proxy, so compiled and captured graphs stay valid.
+
+    Example:
+        ::
+
+            live = LiveModel(Arena.open("runs/components.arena"))
+            live.merge([0.5, 0.3, 0.2])
+            logits = live.model(**live.tokenizer("Hello", return_tensors="pt")).logits
+
+    Attributes:
+        arena: The components.
+        model: The transformers model, in eval mode and without gradients. Every parameter is NaN
+            until the first merge.
+        dtype: Element type of the parameters.
+        device: Where they are.
+        method: How components become a proxy.
+    """
+
+    def __init__(
+        self,
+        arena: Arena,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | str | None = None,
+        method: MergeMethod | str = "linear",
+        trust_remote_code: bool = False,
+        resident: bool | None = None,
+        compiled: bool | None = None,
+    ) -> None:
+        """Build the model around an empty buffer.
+
+        Args:
+            arena: The components.
+            device: Where the model lives.
+            dtype: Element type of the parameters, by default the arena's.
+            method: The merge method, the one that the arena was built for.
+            trust_remote_code: Let the model run code that came with the components.
+            resident: Keep a copy of the arena on the device instead of streaming it through
+                pinned buffers at each merge; by default if it fits in 70 % of the free memory.
+            compiled: Merge with kernels that torch.compile makes of the same operations, which
+                needs a C++ compiler at run time; by default for arenas of 64 MiB and more. Without
+                a compiler the eager kernels serve. On a CPU the proxies are the same to the bit.
+
+        Raises:
+            ComponentError: If the method is unknown, or the arena was built for another, or the
+                model and the arena disagree, or the model is larger than the free memory.
+        """
+        self.arena = arena
+        self.device = torch.device(device)
+        self.dtype = arena.dtype if dtype is None else as_dtype(dtype)
+        self.method = find_method(method) if isinstance(method, str) else method
+        _check_preparation(arena, self.method)
+        self._tensors = [slot.name for slot in arena.layout.slots]
+        large = arena.nbytes >= _WORTH_COMPILING
+        self._kernels = Kernels(compiled=large if compiled is None else compiled)
+        self._trust_remote_code = trust_remote_code
+        check_fits(arena, self.device, self.dtype)
+        self._merged = False
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._flat, self.model = _build_model(
+            arena, self.device, self.dtype, trust_remote_code=trust_remote_code
+        )
+        self._blocks, self._stream = _place_blocks(arena, self.device, resident=resident)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Component names, in the order of the merge weights."""
+        return self.arena.names
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The components' tokenizer, loaded when first asked for.
+
+        Raises:
+            ComponentError: If the components came without one.
+        """
+        if self._tokenizer is None:
+            self._tokenizer = _load_tokenizer(
+                self.arena, trust_remote_code=self._trust_remote_code
+            )
+        return self._tokenizer
+
+    @torch.no_grad()
+    def merge(self, w: Sequence[float] | ArrayLike) -> None:
+        """Make the model the proxy of a mixture.
+
+        Args:
+            w: Merge weights, (K,), finite, in the order of `names`. They are used as they are,
+                on the simplex or not. On a CUDA device the work is queued on the current stream.
+
+        Raises:
+            ComponentError: If there are not K weights, or one is not finite, or the merge method
+                cannot merge with these weights; the model stays as it was.
+        """
+        weights = _check_weights(w, self.names)
+        plan = self.method.plan(weights, self.arena.facts, self._tensors)
+        layout = self.arena.layout
+        out = self._flat.view(layout.n_blocks, layout.block_size)
+        for which, rows in self._chunks():
+            merge_blocks(
+                plan, rows, out[which], layout=layout, blocks=which, kernels=self._kernels
+            )
+        self._merged = True
+
+    def _chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield (which blocks, those blocks where they are merged), front to back."""
+        if self._stream is None:
+            yield slice(0, self.arena.layout.n_blocks), self._blocks
+        else:
+            yield from self._stream.chunks()
+
+    def save_pretrained(
+        self, directory: str | os.PathLike[str], *, overwrite: bool = False
+    ) -> None:
+        """Write the current proxy with its tokenizer; the directory appears whole or not at all.
+
+        Args:
+            directory: Where to; must not exist or be empty.
+            overwrite: Replace what is there.
+
+        Raises:
+            ComponentError: If nothing was merged yet, or the directory is in use or cannot be
+                written.
+        """
+        target = Path(directory)
+        if not self._merged:
+            raise ComponentError("nothing to save: merge a mixture first")
+        if not overwrite and target.exists() and (not target.is_dir() or any(target.iterdir())):
+            remedy = "choose another directory or pass overwrite=True"
+            raise problem("proxy", "is there already", remedy, file=target)
+        with _directory_aside(target) as aside, _quiet_transformers():
+            self.model.save_pretrained(aside, state_dict=self._separate_state_dict())
+            if self._has_tokenizer():
+                self.tokenizer.save_pretrained(aside)
+
+    def _has_tokenizer(self) -> bool:
+        with self.arena.extracted() as directory:
+            return vocabulary_file(directory) is not None
+
+    def _separate_state_dict(self) -> dict[str, torch.Tensor]:
+        """Copy the state dict to the CPU, tied tensors once.
+
+        transformers would copy views of one storage where they are, on a device that is full.
+        """
+        copies: dict[tuple[int, torch.Size], torch.Tensor] = {}
+        state: dict[str, torch.Tensor] = {}
+        for name, tensor in self.model.state_dict().items():
+            place = (tensor.data_ptr(), tensor.shape)
+            if place not in copies:
+                copies[place] = tensor.to("cpu", copy=True)
+            state[name] = copies[place]
+        return state
+
+
+def _build_model(
+    arena: Arena, device: torch.device, dtype: torch.dtype, *, trust_remote_code: bool
+) -> tuple[torch.Tensor, PreTrainedModel]:
+    """Return the flat buffer, (n_padded,), and the model whose parameters are views of it."""
+    with arena.extracted() as directory:
+        place = f"arena {arena.path}"
+        config = load_config(directory, place, trust_remote_code=trust_remote_code)
+        skeleton = build_skeleton(
+            config, place, directory / "config.json", trust_remote_code=trust_remote_code
+        )
+        _check_names(arena, skeleton)
+        # Untouched pages of this buffer cost nothing when the model moves to another device.
+        flat = torch.empty(arena.layout.n_padded, dtype=dtype)
+        with _quiet_transformers():
+            # From a state dict of views: no initialisation, no copy, and buffers, ties and
+            # attention as from_pretrained makes them.
+            model: PreTrainedModel = skeleton.model_class.from_pretrained(
+                None, config=config, state_dict=_views(flat, arena), dtype=dtype
+            )
+        if (directory / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(directory)
+    model.name_or_path = model.config.name_or_path = str(arena.path)
+    if device.type != "cpu":
+        flat = torch.empty(arena.layout.n_padded, dtype=dtype, device=device)
+    _bind(model, skeleton, _views(flat, arena), arena)
+    flat.fill_(torch.nan)  # a proxy that was never merged must not score
+    model.to(device)  # type: ignore[arg-type]  # what is left: buffers outside the checkpoint
+    model.requires_grad_(False)
+    model.train(False)
+    return flat, model
+
+
+def _views(flat: torch.Tensor, arena: Arena) -> dict[str, torch.Tensor]:
+    return {
+        slot.name: flat[slot.offset : slot.offset + slot.n_elements].view(slot.shape)
+        for slot in arena.layout.slots
+    }
+
+
+def _check_names(arena: Arena, skeleton: Skeleton) -> None:
+    """The arena may stem from another release of transformers."""
+    stored = {slot.name: slot.shape for slot in arena.layout.slots}
+    for name in sorted({*stored, *skeleton.shapes}):
+        if stored.get(name) != skeleton.shapes.get(name):
+            holder, other = ("arena", "model") if name in stored else ("model", "arena")
+            what = f"tensor {name!r} of the {holder} does not fit the {other}"
+            raise problem("arena", what, REBUILD, file=arena.path)
+
+
+def _bind(
+    model: PreTrainedModel, skeleton: Skeleton, views: dict[str, torch.Tensor], arena: Arena
+) -> None:
+    """Point every parameter and persistent buffer at its view."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        view = views[skeleton.canonical[name]]
+        if tensor.dtype != view.dtype:
+            what = f"the model keeps {name!r} in {dtype_name(tensor.dtype)}"
+            remedy = f"ask for dtype={dtype_name(tensor.dtype)!r}"
+            raise problem("arena", what, remedy, file=arena.path)
+        tensor.data = view
+
+
+def _check_preparation(arena: Arena, method: MergeMethod) -> None:
+    if arena.preparation != method.preparation:
+        what = f"was built for another merge method than {method.name!r} with these parameters"
+        raise problem("arena", what, "build it again with this method", file=arena.path)
+
+
+def _place_blocks(
+    arena: Arena, device: torch.device, *, resident: bool | None
+) -> tuple[torch.Tensor, BlockStream | None]:
+    """Decide where merges read from: the map, a copy on the device, or a stream of chunks."""
+    if device.type == "cpu":
+        return arena.blocks, None
+    if resident is None:
+        free = free_bytes(device)
+        resident = free is None or arena.nbytes <= _RESIDENT_SHARE * free
+    if resident:
+        return arena.blocks.to(device), None
+    return arena.blocks, BlockStream(arena.blocks, device, chunk_bytes=_CHUNK_BYTES)
+
+
+def _check_weights(w: Any, names: tuple[str, ...]) -> np.ndarray:
+    """Return the merge weights as float64, (K,)."""
+    try:
+        weights = np.array(w, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ComponentError(f"merge weights are not numbers: {one_line(error)}") from error
+    if weights.shape != (len(names),):
+        wanted = f"one each for {', '.join(names)}"
+        raise ComponentError(f"merge weights of shape {weights.shape}; give {wanted}")
+    for name, weight in zip(names, weights, strict=True):
+        if not np.isfinite(weight):
+            raise ComponentError(f"merge weight of component {name!r} is {weight}; give a number")
+    return weights
+
+
+def _load_tokenizer(arena: Arena, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    with arena.extracted() as directory:
+        if vocabulary_file(directory) is None:
+            what = "the first component came without a tokenizer"
+            remedy = "copy the tokenizer files into every component and build the arena again"
+            raise problem("arena", what, remedy, file=arena.path)
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                directory, trust_remote_code=trust_remote_code
+            )
+        except Exception as error:  # whatever a tokenizer's own class raises
+            what = f"its tokenizer cannot be loaded ({one_line(error)})"
+            remedy = "check the tokenizer files of the first component"
+            raise problem("arena", what, remedy, file=arena.path) from error
+    tokenizer.name_or_path = str(arena.path)
+    return tokenizer
+
+
+@contextmanager
+def _directory_aside(target: Path) -> Iterator[Path]:
+    """Yield a new directory beside ``target`` that takes its place at the end."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
+        ) as scratch:
+            fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+            fresh.mkdir()
+            yield fresh
+            for file in fresh.iterdir():
+                sync(file)
+            with suppress(FileNotFoundError):
+                target.rename(old)
+            fresh.rename(target)
+            sync_directory(target.parent)
+    except OSError as error:
+        raise write_problem("proxy", error, target) from error
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silence progress bars and load reports: tensors were checked here, with better messages."""
+    bars, level = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

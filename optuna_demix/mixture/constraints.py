@@ -1,0 +1,251 @@
+"""Named constraints: their algebra, and the search for those that leave no mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from optuna_demix.errors import ConfigError, ConstraintError
+from optuna_demix.mixture._arguments import names_of, number
+from optuna_demix.mixture.geometry import linear as _linear
+from optuna_demix.mixture.geometry.polytope import Polytope
+from optuna_demix.mixture.geometry.simplex import Array
+
+# Bounds may contradict each other by this much and still count as touching: rounding of sums.
+_TOUCHING = 1e-12
+# Rows may be broken by this much by the best mixture: the linear solver's own tolerance.
+_BROKEN = 1e-10
+# Coefficients nearer to each other than this are one.
+_SAME = 1e-12
+Of = Literal["weights", "shares"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Bounds on the sum of several merge weights, or of several data shares.
+
+    Attributes:
+        name: Name for messages; unique within a space.
+        members: Components if ``of`` is ``"weights"``, datasets if it is ``"shares"``.
+        lower: Least sum, in [0, 1].
+        upper: Largest sum, in [0, 1].
+        of: What is summed.
+
+    Raises:
+        ConfigError: If a field cannot be used.
+        ConstraintError: If ``lower`` exceeds ``upper``.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    lower: float = 0.0
+    upper: float = 1.0
+    of: Of = "weights"
+
+    def __post_init__(self) -> None:
+        """Check and normalise the fields."""
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ConfigError(f"a group needs a non-empty name, got {self.name!r}")
+        what = f"group {self.name!r}"
+        object.__setattr__(self, "members", names_of(self.members, f"members of {what}"))
+        for side in ("lower", "upper"):
+            value = number(getattr(self, side), f"{side} bound of {what}", least=0.0, most=1.0)
+            object.__setattr__(self, side, value)
+        if self.lower > self.upper:
+            raise ConstraintError(
+                f"{what}: lower bound {self.lower:g} exceeds its upper bound {self.upper:g}"
+            )
+        if self.of not in get_args(Of):
+            raise ConfigError(f'{what}: \'of\' is "weights" or "shares", got {self.of!r}')
+
+    @classmethod
+    def parse(cls, value: Group | Mapping[str, Any]) -> Group:
+        """Return the group itself, or the one that a mapping of its fields describes.
+
+        Raises:
+            ConfigError: If a field is missing, unknown or unusable.
+        """
+        if isinstance(value, Group):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"a group is a Group or a mapping of its fields, got {value!r}")
+        known = [field.name for field in fields(cls)]
+        unknown = [str(key) for key in value if key not in known]
+        missing = [key for key in ("name", "members") if key not in value]
+        if unknown or missing:
+            wrong = f"unknown field {unknown[0]!r}" if unknown else f"no field {missing[0]!r}"
+            raise ConfigError(
+                f"group {value.get('name', '?')!r} has {wrong}; fields are {', '.join(known)}"
+            )
+        return cls(**value)
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """``row @ w <= bound``, and how to tell a user about it.
+
+    Attributes:
+        row: Left-hand side, (K,).
+        bound: Right-hand side.
+        text: The constraint in words, with its numbers.
+    """
+
+    row: Array
+    bound: float
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Normal:
+    """Constraints sorted into bounds of single weights and proper rows.
+
+    Attributes:
+        lower: Tightest lower bounds, (K,).
+        upper: Tightest upper bounds, (K,).
+        lower_from: The constraint behind each lower bound; None for the simplex' own 0.
+        upper_from: The constraint behind each upper bound; None for the simplex' own 1.
+        rows: The constraints which bind several weights together.
+    """
+
+    lower: Array
+    upper: Array
+    lower_from: list[Constraint | None]
+    upper_from: list[Constraint | None]
+    rows: list[Constraint]
+
+    def matrix(self) -> tuple[Array, Array]:
+        """Left-hand sides, (m, K), and right-hand sides, (m,), of the rows."""
+        k = len(self.lower)
+        matrix = np.array([c.row for c in self.rows], dtype=np.float64).reshape(-1, k)
+        return matrix, np.array([c.bound for c in self.rows], dtype=np.float64)
+
+
+def polytope_of(constraints: Sequence[Constraint], k: int) -> Polytope:
+    """Build the polytope that the constraints leave of the simplex.
+
+    Args:
+        constraints: Named constraints.
+        k: Number of weights.
+
+    Raises:
+        ConstraintError: If nothing is left. The message names a minimal set of constraints that
+            exclude each other: without any one of them, the others can be satisfied.
+    """
+    normal = _normalise(constraints, k)
+    culprits = _clash_of_bounds(normal)
+    if not culprits and _rows_clash(normal):
+        culprits = _minimal_clash(constraints, k)
+    if culprits:
+        raise ConstraintError(_complaint(culprits))
+    return Polytope(*_uncrossed(normal), *normal.matrix())
+
+
+def _uncrossed(normal: _Normal) -> tuple[Array, Array]:
+    """Let bounds which cross by a rounding error meet: at the one a user gave for this weight.
+
+    The bounds 0 and 1 of the simplex itself come before both.
+    """
+    given = [c is None or np.count_nonzero(c.row) == 1 for c in normal.lower_from]
+    meeting = np.where(given, normal.lower, normal.upper)
+    meeting = np.clip(meeting, 0.0, 1.0)
+    crossed = normal.lower > normal.upper
+    return np.where(crossed, meeting, normal.lower), np.where(crossed, meeting, normal.upper)
+
+
+def _normalise(constraints: Sequence[Constraint], k: int) -> _Normal:
+    lower, upper = np.zeros(k), np.ones(k)
+    lower_from: list[Constraint | None] = [None] * k
+    upper_from: list[Constraint | None] = [None] * k
+    rows = []
+    for constraint in constraints:
+        if constraint.row.max() <= constraint.bound:
+            continue  # holds on the whole simplex
+        constant = _common(constraint.row)
+        rest, bound = constraint.row - constant, constraint.bound - constant
+        support = np.flatnonzero(np.abs(rest) > _SAME)
+        if len(support) != 1:
+            rows.append(constraint)
+            continue
+        i = int(support[0])
+        value = bound / rest[i]
+        if rest[i] > 0 and value < upper[i]:
+            upper[i], upper_from[i] = value, constraint
+        elif rest[i] < 0 and value > lower[i]:
+            lower[i], lower_from[i] = value, constraint
+    return _Normal(lower, upper, lower_from, upper_from, rows)
+
+
+def _common(row: Array) -> float:
+    """Coefficient which, taken from all of a row, leaves the fewest weights in it.
+
+    As the weights sum to 1, a constant may be taken from both sides: a share whose data every
+    component holds alike, but one, is a bound of that one's weight.
+    """
+    if np.count_nonzero(row) == 1:
+        return 0.0
+    values, counts = np.unique(row, return_counts=True)
+    return float(values[counts.argmax()])
+
+
+def _clash_of_bounds(normal: _Normal) -> list[Constraint]:
+    """Find a minimal set of bounds of single weights that exclude each other, or nothing."""
+    crossed = np.flatnonzero(normal.lower > normal.upper + _TOUCHING)
+    if len(crossed):
+        return min((_crossing(normal, int(i)) for i in crossed), key=len)
+    if normal.upper.sum() < 1.0 - _TOUCHING:
+        return [c for c in normal.upper_from if c is not None]
+    if normal.lower.sum() > 1.0 + _TOUCHING:
+        # The fewest lower bounds that exceed 1 together are the largest ones.
+        order = np.argsort(-normal.lower, kind="stable")
+        count = int((np.cumsum(normal.lower[order]) <= 1.0 + _TOUCHING).sum()) + 1
+        return [c for i in order[:count] if (c := normal.lower_from[i]) is not None]
+    return []
+
+
+def _crossing(normal: _Normal, i: int) -> list[Constraint]:
+    """Name the constraints by which weight i has a lower bound above its upper one."""
+    low, high = normal.lower_from[i], normal.upper_from[i]
+    if normal.upper[i] < -_TOUCHING:  # breaks the simplex' own w >= 0, whatever the lower bound
+        low = None
+    elif normal.lower[i] > 1.0 + _TOUCHING:
+        high = None
+    return [c for c in (low, high) if c is not None]
+
+
+def _rows_clash(normal: _Normal) -> bool:
+    """Whether no point of the box-bounded simplex, known not to be empty, satisfies the rows."""
+    if not normal.rows:
+        return False
+    return _linear.least_violation(*normal.matrix(), *_uncrossed(normal))[0] > _BROKEN
+
+
+def _minimal_clash(constraints: Sequence[Constraint], k: int) -> list[Constraint]:
+    """Deletion filter: drop every constraint without which the rest still clash.
+
+    Chinneck and Dravnieks, "Locating minimal infeasible constraint sets in linear programs",
+    ORSA Journal on Computing 3 (1991).
+    """
+    alone = [c for c in constraints if c.row.min() > c.bound + _BROKEN]
+    if alone:
+        return alone[:1]
+    kept = list(constraints)
+    for constraint in constraints:
+        others = [c for c in kept if c is not constraint]
+        normal = _normalise(others, k)
+        if _clash_of_bounds(normal) or _rows_clash(normal):
+            kept = others
+    return kept
+
+
+def _complaint(culprits: Sequence[Constraint]) -> str:
+    texts = list(dict.fromkeys(c.text for c in culprits))  # a pin is two constraints of one text
+    if len(texts) > 1:
+        return f"no mixture can satisfy: {', '.join(texts)}; loosen one of them"
+    low, high = sorted((abs(culprits[0].row.min()), abs(culprits[0].row.max())))
+    return (
+        f"no mixture can satisfy: {texts[0]}; loosen it, "
+        f"as the components allow {low:g} to {high:g} only"
+    )

@@ -1,0 +1,31 @@
+"""Colours that people with any kind of colour vision can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TEXT = "#333f48"
+GREY = "#8a949e"
+GOOD = "#0072b2"  # blue
+RECOMMENDED = "#d55e00"  # vermilion
+MERIT = "Cividis"
+"""Colour scale of the composite: even in brightness, the same for all kinds of vision."""
+BETTER_WORSE = [
+    [0.0, "#b35806"],
+    [0.25, "#fdb863"],
+    [0.5, "#f7f7f7"],
+    [0.75, "#92c5de"],
+    [1.0, "#2166ac"],
+]
+"""Colour scale of changes: orange is worse, blue is better, white is none."""
+# Okabe and Ito's eight (black left out), then tones between them for larger mixtures.
+_PARTS = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442",
+    "#5e3c99", "#8c6d31", "#80cdc1", "#a6611a", "#7f7f7f", "#1b7837", "#c51b7d", "#b2abd2",
+)  # fmt: skip
+
+
+def colors_of(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name; those of a long list begin again."""
+    distinct = list(dict.fromkeys(names))
+    return {name: _PARTS[i % len(_PARTS)] for i, name in enumerate(distinct)}

@@ -1,0 +1,105 @@
+"""Predicted scores beside those that were measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from optuna_demix.report.plots.palette import (
+    GOOD,
+    GREY,
+    TEXT,
+)
+from optuna_demix.report.plots.style import (
+    CROWD,
+    MOST_PANELS,
+    escaped,
+    float32,
+    joined,
+    layout,
+    of_trials,
+    thinned,
+)
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from optuna_demix._typing import FloatArray
+    from optuna_demix.report.data import ReportData
+
+
+def plot_predictions(data: ReportData) -> go.Figure:
+    """Predicted against actual objective values: when proposed, and cross-validated."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    names = data.objectives[:MOST_PANELS]
+    columns = int(np.ceil(np.sqrt(len(names)))) if len(names) > 3 else len(names)
+    figure = make_subplots(
+        -(-len(names) // columns),
+        columns,
+        subplot_titles=[escaped(name) for name in names],
+        horizontal_spacing=0.12 / max(1, columns - 1),
+        vertical_spacing=0.14,
+    )
+    shown = thinned(data, scale=1 / len(names) ** 0.5)
+    crowded = len(shown) > CROWD
+    dot = {"size": 4 if crowded else 5, "opacity": 0.5 if crowded else 0.8}
+    kinds = [
+        ("held-out prediction", data.held_out, data.held_out_std, GREY, "circle-open"),
+        ("predicted when proposed", data.proposed, data.proposed_std, GOOD, "circle"),
+    ]
+    for j in range(len(names)):
+        place = {"row": j // columns + 1, "col": j % columns + 1}
+        actual = data.values[shown, j]
+        ends = _span(actual, *(mean[shown, j] for _, mean, *_ in kinds))
+        figure.add_trace(
+            go.Scatter(
+                x=ends,
+                y=ends,
+                mode="lines",
+                line={"color": TEXT, "width": 1, "dash": "dot"},
+                hoverinfo="skip",
+                showlegend=False,
+            ),
+            **place,
+        )
+        for label, mean, std, color, symbol in kinds:
+            known = np.isfinite(mean[shown, j])
+            if not known.any():
+                continue
+            rows = shown[known]
+            figure.add_trace(
+                go.Scatter(
+                    name=label,
+                    legendgroup=label,
+                    showlegend=j == 0,
+                    x=float32(mean[rows, j]),
+                    y=float32(data.values[rows, j]),
+                    mode="markers",
+                    marker={"color": color, "symbol": symbol, **dot},
+                    customdata=float32(np.column_stack([data.numbers[rows], std[rows, j]])),
+                    hovertemplate="trial %{customdata[0]:d}<br>predicted %{x:.4g} "
+                    "±%{customdata[1]:.2g}<br>actual %{y:.4g}<extra></extra>",
+                ),
+                **place,
+            )
+        figure.update_xaxes(title="predicted" if j >= len(names) - columns else None, **place)
+    figure.update_yaxes(title="actual", col=1)
+    figure.update_xaxes(nticks=4)
+    figure.update_yaxes(nticks=6)
+    layout(
+        figure,
+        "Predicted against actual",
+        joined("dotted: as predicted", of_trials(shown, data)),
+        top=95,
+    )
+    return figure
+
+
+def _span(*arrays: FloatArray) -> list[float]:
+    """Least and largest finite value of some arrays."""
+    values = np.concatenate(arrays)
+    values = values[np.isfinite(values)]
+    return [float(values.min()), float(values.max())] if len(values) else [0.0, 1.0]

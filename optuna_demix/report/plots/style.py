@@ -1,0 +1,104 @@
+"""How figures look."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optuna_demix.report.plots.palette import (
+    GREY,
+    TEXT,
+)
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from numpy.typing import NDArray
+
+    from optuna_demix.report.data import ReportData
+
+MOST_POINTS = 500
+"""Trials that a scatter shows at most: the best ones and an even choice of the others."""
+_BEST_POINTS = 200
+BEST_ROWS = 12  # trials in the plot of the best mixtures
+MOST_PARTS = 12  # colours that can still be told apart; the smallest parts are added up
+MOST_PANELS = 9
+MOST_CELLS = 120  # cells of a heat map that still have room for a number
+CROWD = 150  # points of one panel from which on they are drawn smaller
+_HEIGHT = 450  # pixels: what a card of the dashboard has
+
+
+def layout(figure: go.Figure, title: str, remark: str = "", *, top: int = 70) -> None:
+    """Give a figure its title, a grey line under it, and ``top`` pixels for both."""
+    figure.update_layout(
+        template="none",
+        title={
+            "text": title,
+            "subtitle": {"text": remark, "font": {"size": 12, "color": GREY}},
+            "x": 0.02,
+            "xanchor": "left",
+            "y": 0.96,
+            "yanchor": "top",
+            "font": {"size": 16},
+        },
+        font={"size": 12, "color": TEXT},
+        height=_HEIGHT,
+        margin={"l": 70, "r": 20, "t": top, "b": 80},
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.01}
+        | {"xref": "container", "xanchor": "center", "x": 0.5},
+        hoverlabel={"align": "left"},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+    )
+    figure.update_xaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False, title_standoff=6)
+    figure.update_yaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False, automargin=True)
+    figure.update_annotations(font={"size": 13})
+
+
+def thinned(data: ReportData, *, scale: float = 1.0) -> NDArray[np.intp]:
+    """Indices of the trials that a scatter shows, by number; see :data:`MOST_POINTS`."""
+    order = data.best_first()
+    most = int(MOST_POINTS * scale)
+    if len(order) <= most:
+        return np.sort(order)
+    n_best = int(_BEST_POINTS * scale)
+    others = np.sort(order[n_best:])
+    even = others[np.linspace(0, len(others) - 1, most - n_best).round().astype(np.intp)]
+    return np.sort(np.concatenate([order[:n_best], np.unique(even)]))
+
+
+def of_trials(shown: NDArray[np.intp], data: ReportData) -> str:
+    """A remark where not all trials are shown."""
+    total = int(np.isfinite(data.merit).sum())
+    if len(shown) == total:
+        return ""
+    return f"{len(shown):,} of {total:,} trials shown, the best ones among them"
+
+
+def joined(*remarks: str) -> str:
+    """The remarks that are not empty, as one."""
+    return "; ".join(remark for remark in remarks if remark)
+
+
+def hover(names: Sequence[str]) -> str:
+    """Lines of a hover label that show the custom data under these names."""
+    return "".join(f"<br>{escaped(name)} %{{customdata[{i}]:.4g}}" for i, name in enumerate(names))
+
+
+def composite_title(data: ReportData) -> str:
+    """Title of the axis of the composite."""
+    if data.recommendation.composite == "rank":
+        return "composite: share of random mixtures beaten"
+    return f"composite: {data.recommendation.composite} of the objectives"
+
+
+def float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """As float32: half the bytes, and more digits than a plot can show."""
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def escaped(name: str) -> str:
+    """A name as plotly shows it as it is: labels may hold HTML."""
+    return html.escape(name, quote=False)

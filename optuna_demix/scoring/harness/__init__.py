@@ -1,0 +1,3 @@
+"""Everything that touches lm-evaluation-harness."""
+
+from __future__ import annotations

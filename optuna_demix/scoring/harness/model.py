@@ -1,0 +1,284 @@
+"""The face of a prepared model towards lm-eval."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from optuna_demix.errors import TaskError
+from optuna_demix.scoring.forward.batches import Batch, Pair, plan_batches, share_rows
+from optuna_demix.scoring.forward.packed_model import attention_cost, packed_logits, why_unpackable
+from optuna_demix.scoring.forward.packing import PackedBatch, pack
+from optuna_demix.scoring.forward.passes import Passes, no_room, or_none_without_memory
+from optuna_demix.scoring.harness.quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_log = logging.getLogger("optuna_demix.scoring")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Requests of one kind, ready to be answered.
+
+    Attributes:
+        kind: The kind.
+        instances: lm-eval's requests, repeated ones several times.
+        passes: Their layout; empty for generation.
+        windows: Of each request, how many runs of tokens it was cut into.
+    """
+
+    kind: str
+    instances: list[Any]
+    passes: Sequence[Batch | PackedBatch]
+    windows: list[int]
+
+
+class PreparedModel(HFLM):  # type: ignore[misc]
+    """lm-eval's model over live weights, with its requests tokenised and laid out beforehand.
+
+    Prompts, special tokens, windows and truncation are ``HFLM``'s own code, run once; generation
+    is its own code on remembered token ids. Only the log-likelihoods are computed differently,
+    see :mod:`optuna_demix.scoring.forward.readout` and, for shared prefixes,
+    :mod:`optuna_demix.scoring.forward.packing`.
+
+    Args:
+        model: A causal language model; its weights may change in place at any time.
+        tokenizer: Its tokenizer; a copy is used, because lm-eval may add a padding token.
+        batch_size: Rows of one forward pass.
+        max_length: Longest input in tokens; ``None`` for the model's own.
+        mixed_precision_dtype: Compute forward passes under autocast to this dtype.
+        shared_prefixes: Compute what requests begin with alike only once, where the model can.
+
+    Raises:
+        TaskError: If the model is not a causal language model.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int,
+        max_length: int | None = None,
+        mixed_precision_dtype: str | None = None,
+        shared_prefixes: bool = False,
+    ) -> None:
+        self._ids: dict[Any, Any] = {}
+        self._captured: list[Pair] = []
+        self._rows = batch_size
+        self.packs = shared_prefixes
+        self.passes = Passes(self._run)
+        with quiet():
+            super().__init__(
+                pretrained=model,
+                tokenizer=copy.deepcopy(tokenizer),
+                batch_size=batch_size,
+                max_length=max_length,
+                mixed_precision_dtype=mixed_precision_dtype,
+            )
+        if self.backend != "causal":
+            raise TaskError(
+                f"model type {model.config.model_type!r} is not a causal language model; "
+                "a proxy must be one"
+            )
+
+    def prepare(self, kind: str, groups: Sequence[list[Any]]) -> list[Plan]:
+        """Tokenise and lay out requests of one kind.
+
+        Args:
+            kind: The kind.
+            groups: Requests that are to be answered together.
+
+        Returns:
+            One plan for each group.
+
+        Raises:
+            TaskError: If a request cannot be answered, naming its task and document.
+        """
+        if kind == "generate_until":
+            for instance in (instance for group in groups for instance in group):
+                self._check_room(instance)
+            return [Plan(kind, group, [], []) for group in groups]
+        found = [[self._tokenise(kind, instance) for instance in group] for group in groups]
+        self._ids.clear()
+        pairs = [[pair for windows in group for pair in windows] for group in found]
+        packs = self._can_pack([pair for group in pairs for pair in group])
+        lay_out = self._pack if packs else self._lay_out
+        return [
+            Plan(kind, group, lay_out(kind, of_group), [len(windows) for windows in tokenised])
+            for group, of_group, tokenised in zip(groups, pairs, found, strict=True)
+        ]
+
+    def answer(self, plan: Plan) -> list[Any]:
+        """Answers to prepared requests, in order, for the weights as they are.
+
+        Returns:
+            ``(log-likelihood, is greedy)``, a log-likelihood, or a text, each as lm-eval gives it.
+        """
+        if not plan.instances:
+            return []
+        if plan.kind == "generate_until":
+            return self._generate(plan.instances)
+        rolling = plan.kind == "loglikelihood_rolling"
+        sums, matches = self.passes.run(plan.passes, count=sum(plan.windows), greedy=not rolling)
+        if not rolling:
+            return list(zip(sums, matches, strict=True))
+        ends = np.cumsum([0, *plan.windows]).tolist()
+        return [sum(sums[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+
+    def content(self, plan: Plan) -> list[Any]:
+        """Every token id that the model is given and how they are batched, to be hashed."""
+        if plan.kind == "generate_until":
+            return [plan.kind, [self.tok_encode(i.args[0]) for i in plan.instances]]
+        return [plan.kind, plan.windows, [passed.content() for passed in plan.passes]]
+
+    def _lay_out(self, kind: str, pairs: Sequence[Pair]) -> list[Batch]:
+        # lm-eval lays all log-likelihood requests out together, but rolling ones batch by batch.
+        step = self._rows if kind == "loglikelihood_rolling" else max(len(pairs), 1)
+        return [
+            batch
+            for start in range(0, len(pairs), step)
+            for batch in plan_batches(
+                pairs[start : start + step],
+                batch_size=self._rows,
+                max_length=self.max_length,
+                first_request=start,
+            )
+        ]
+
+    def _pack(self, kind: str, pairs: Sequence[Pair]) -> list[PackedBatch]:
+        rows = share_rows(pairs, max_length=self.max_length)
+        longest = max((len(row.ids) for row in rows), default=0)
+        return pack(
+            rows,
+            pass_tokens=self._rows * longest,  # as many as the longest plain batch
+            square_cost=attention_cost(self.model),
+        )
+
+    def _can_pack(self, pairs: Sequence[Pair]) -> bool:
+        rows = share_rows(pairs, max_length=self.max_length)
+        if not rows or not self.packs:
+            return False
+        self.model.eval()
+        with torch.inference_mode():
+            reason = why_unpackable(self.model, rows, self._run)
+        if reason is not None:
+            self.packs = False
+            _log.warning("scoring.shared_prefixes is left off: %s", reason)
+        return self.packs
+
+    def _generate(self, instances: list[Any]) -> list[Any]:
+        if self._answers_nan(instances[0].args[0]):
+            return [math.nan] * len(instances)
+        while True:
+            texts: list[str] | None = or_none_without_memory(
+                partial(self.generate_until, instances, disable_tqdm=True)
+            )
+            if texts is not None:
+                return texts
+            if self.batch_size_per_gpu == 1:
+                raise no_room(self.max_length)
+            self.batch_size_per_gpu //= 2
+            _log.warning(
+                "out of memory while generating: going on with %d rows", self.batch_size_per_gpu
+            )
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **kwargs: Any,
+    ) -> list[int]:
+        """``HFLM.tok_encode``, remembered."""
+        key = (string, add_special_tokens, left_truncate_len)
+        if key not in self._ids:
+            self._ids[key] = super().tok_encode(
+                string, add_special_tokens, left_truncate_len, **kwargs
+            )
+        ids: list[int] = self._ids[key]
+        return ids
+
+    def tok_batch_encode(
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """``HFLM.tok_batch_encode``, remembered."""
+        key = (tuple(strings), padding_side, left_truncate_len, truncation)
+        if key not in self._ids:
+            self._ids[key] = super().tok_batch_encode(
+                list(strings), padding_side, left_truncate_len, truncation
+            )
+        encoded: tuple[Tensor, Tensor] = self._ids[key]
+        return encoded
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        """Where lm-eval would run the model: take the token ids instead."""
+        self._captured += [(context, continuation) for _, context, continuation in requests]
+        return [(math.nan, False)] * len(requests)
+
+    def _tokenise(self, kind: str, instance: Any) -> list[Pair]:
+        where = f"task {instance.task_name!r}, document {instance.doc_id}"
+        if kind == "loglikelihood" and not instance.args[1]:
+            raise TaskError(f"{where}: an answer is the empty text, which has no likelihood")
+        self._captured = []
+        getattr(super(), kind)([instance], disable_tqdm=True)
+        for context, continuation in self._captured:
+            if not context or not continuation:
+                part = "context" if not context else "answer"
+                raise TaskError(f"{where}: the {part} has no tokens of its own")
+            if len(continuation) > self.max_length:
+                raise TaskError(
+                    f"{where}: an answer of {len(continuation)} tokens does not fit into "
+                    f"max_length {self.max_length}; raise max_length"
+                )
+        return self._captured
+
+    def _check_room(self, instance: Any) -> None:
+        wanted = normalize_gen_kwargs(instance.args[1], self.max_gen_toks)["max_gen_toks"]
+        if wanted >= self.max_length:
+            raise TaskError(
+                f"task {instance.task_name!r}: generates up to {wanted} tokens, which leaves no "
+                f"room for a prompt in max_length {self.max_length}; raise max_length or lower "
+                "max_gen_toks in the task's generation_kwargs"
+            )
+
+    def _run(self, passed: Batch | PackedBatch) -> Tensor:
+        """Logits of a pass: (B, L, V), or (1, R, V) of the kept tokens of a packed one."""
+        if isinstance(passed, Batch):
+            return self._logits_of(passed.inputs.to(self.device))
+        with self._autocast():
+            return packed_logits(self.model, passed)
+
+    def _logits_of(self, ids: Tensor) -> Tensor:
+        """Logits (B, L, V) of token ids (B, L), called exactly as lm-eval calls the model."""
+        with self._autocast():
+            logits: Tensor = self.model(ids).logits
+        return logits
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self.mixed_precision_dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _answers_nan(self, prompt: str) -> bool:
+        """Whether the model answers with NaN, which generation would turn into some token."""
+        ids = torch.tensor([self.tok_encode(prompt)[-self.max_length :]], device=self.device)
+        return bool(self._logits_of(ids).isnan().any())

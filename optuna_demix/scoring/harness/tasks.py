@@ -1,0 +1,127 @@
+"""The one place that knows lm-eval: its index of tasks, its prompts, its metrics.
+
+Written against lm-eval 0.4.13; no other file of this package imports it.
+
+* :class:`Catalogue` finds tasks by name, reads what their configuration says, and loads them;
+* :class:`PreparedModel` is lm-eval's own ``HFLM`` over a live model, whose requests are tokenised
+  and laid out in batches once;
+* the functions on loaded tasks at the end are the steps of ``simple_evaluate`` and ``evaluate``
+  that :class:`~optuna_demix.scoring.suite.Suite` puts in order.
+
+Whatever depends on the weights is computed anew each time: lm-eval's caches of responses and of
+requests are not used.
+
+Several processes may load the same tasks at the same time: ``datasets`` prepares a data set under
+a file lock of its own, in a directory that it renames when complete, and writes the result of a
+``map`` to a temporary file that it moves into place. Nothing else is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields as dataclass_fields
+from typing import Any
+
+from lm_eval.api.metrics import mean
+from lm_eval.api.registry import AGGREGATION_REGISTRY
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.evaluator_utils import get_sample_size
+
+from optuna_demix.errors import TaskError
+from optuna_demix.scoring.gold import GOLD_METRIC
+from optuna_demix.scoring.harness.catalogue import first_line
+from optuna_demix.scoring.harness.quiet import quiet
+
+_KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+
+
+def configure(task: Any, num_fewshot: int | None, *, seed: int) -> None:
+    """Set what ``simple_evaluate`` sets on a loaded task: few-shot examples and their seed."""
+    stated = task.get_config("num_fewshot")
+    if stated is None or (num_fewshot is not None and stated != 0):  # a stated 0 is left alone
+        task.set_config(key="num_fewshot", value=num_fewshot or 0)
+    task.set_fewshot_seed(seed=seed)
+
+
+def build_requests(task: Any, limit: float | None, *, where: str) -> None:
+    """Fill ``task.instances``, then keep the templates of each document as rendered.
+
+    Args:
+        task: A loaded and configured task.
+        limit: Documents, as a number or a fraction.
+        where: What an error says the task is.
+
+    Raises:
+        TaskError: If lm-eval cannot build them or this package cannot answer them.
+    """
+    metrics = getattr(task, "_metric_fn_list", {})
+    if task.get_config("process_results") is None and None in metrics.values():
+        names = ", ".join(name for name, function in metrics.items() if function is None)
+        raise TaskError(
+            f"{where}: metric {names} is not lm-eval's own and could not be downloaded"
+        )
+    try:
+        with quiet():
+            task.build_all_requests(limit=get_sample_size(task, limit))
+    except Exception as error:
+        raise TaskError(f"{where}: its requests cannot be built: {first_line(error)}") from error
+    kinds = {instance.request_type for instance in task.instances}
+    if not kinds <= set(_KINDS):
+        names = ", ".join(sorted(kinds - set(_KINDS)))
+        raise TaskError(f"{where}: requests of type {names} are not supported")
+    if isinstance(task, ConfigurableTask):
+        for method in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+            setattr(task, method, _remembered(getattr(task, method)))
+
+
+def apply_filters(task: Any, instances: list[Any]) -> None:
+    """Filter the answers of some of a task's requests, as the task does with all of them."""
+    for ensemble in task._filters:
+        ensemble.apply(instances)
+
+
+def has_own_metrics(task: Any) -> bool:
+    """Whether the task's author, not lm-eval, turns answers into metrics."""
+    own = type(task).process_results is not ConfigurableTask.process_results
+    return own or callable(task.get_config("process_results"))
+
+
+def aggregation(task: Any, metric: str) -> tuple[Callable[[list[Any]], float], str | None]:
+    """A metric's aggregation over documents and lm-eval's name of it.
+
+    It is the mean where the task has none, and has no name where it is the task's own.
+    """
+    if metric == GOLD_METRIC:
+        return AGGREGATION_REGISTRY["bits_per_byte"], "bits_per_byte"
+    function = task.aggregation().get(metric, mean)
+    names = (name for name, known in AGGREGATION_REGISTRY.items() if known is function)
+    return function, next(names, None)
+
+
+def settings(task: Any) -> dict[str, Any]:
+    """A task's configuration without the places of files, which differ between hosts."""
+    config = task.config
+    result = {f.name: getattr(config, f.name) for f in dataclass_fields(config)}
+    for key, places in (
+        ("dataset_kwargs", {"data_files", "data_dir"}),
+        ("metadata", {"config_source"}),
+    ):
+        result[key] = {k: v for k, v in (result[key] or {}).items() if k not in places}
+    return result
+
+
+def _remembered(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A template of a task rendered once per document: lm-eval compiles and renders it each time.
+
+    Documents are recognised by identity; the task's requests keep them alive.
+    """
+    rendered: dict[int, Any] = {}
+
+    def lookup(document: Any, override: Any = None) -> Any:
+        if override is not None:
+            return method(document, override)
+        if id(document) not in rendered:
+            rendered[id(document)] = method(document)
+        return rendered[id(document)]
+
+    return lookup

@@ -1,0 +1,172 @@
+"""One lm-eval task, prepared, and what is known of its items."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
+from optuna_demix.scoring.harness import tasks as lm_eval_tasks
+from optuna_demix.scoring.harness.cards import NO_FILTER, Card
+from optuna_demix.scoring.items import ItemTable, tabulate
+
+
+@dataclass(frozen=True)
+class UnitKey:
+    """A task or group under one setting; loaded once however many benchmarks read it."""
+
+    task: str
+    num_fewshot: int | None
+    limit: float | None
+
+
+Values = Mapping[tuple[str, str], Any]
+"""What one document gives, by metric and filter."""
+Blocks = Sequence[int] | None
+"""Blocks of documents; ``None`` for all that were scored."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What benchmarks read of a task.
+
+    Attributes:
+        filters: The filters of lm-eval's own metrics; empty if none of them is read, ``None`` for
+            all.
+        gold: Whether bits per byte of the right answer are read.
+    """
+
+    filters: frozenset[str] | None
+    gold: bool
+
+
+@dataclass
+class PreparedTask:
+    """A loaded task with its requests, and what the last scoring made of it.
+
+    Attributes:
+        task: lm-eval's object.
+        wanted: What is read of it.
+        documents: Every document with its requests, in order.
+        gold: Of every document the request for its right answer; empty if it is not wanted.
+        blocks: Of each block of a scoring, which documents are in it, ascending.
+        values: What each document gave; ``None`` where it has not been scored.
+        broken: Whether the model answered with NaN.
+    """
+
+    task: Any
+    wanted: Wanted
+    documents: list[tuple[Any, list[Any]]] = field(default_factory=list)
+    gold: list[Any] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
+    values: list[Values | None] = field(default_factory=list)
+    broken: bool = False
+
+    def build(self, unit: Unit) -> None:
+        """Build the requests, few-shot examples included, once and for all."""
+        where = f"{unit.card.path or unit.key.task}: task {self.task.task_name!r}"
+        lm_eval_tasks.build_requests(self.task, unit.key.limit, where=where)
+        by_document: dict[Any, list[Any]] = {}
+        for instance in self.task.instances:
+            by_document.setdefault(instance.doc_id, []).append(instance)
+        for instances in by_document.values():
+            self.documents.append((instances[0].doc, sorted(instances, key=lambda i: i.idx)))
+        if self.wanted.gold:
+            self.gold = [gold_request(self.task, *document) for document in self.documents]
+
+    @property
+    def judged(self) -> bool:
+        """Whether any of lm-eval's own metrics is read."""
+        return self.wanted.filters is None or bool(self.wanted.filters)
+
+    def requests(self, block: int) -> Iterator[Any]:
+        """The requests of a block that must be answered, repeated ones several times."""
+        for place in self.blocks[block]:
+            asked = self.documents[place][1] if self.judged else []
+            for instance in asked:
+                yield from repeat(instance, instance.repeats)
+            if self.gold and all(self.gold[place] is not instance for instance in asked):
+                yield self.gold[place]
+
+    def reset(self) -> None:
+        """Forget the last answers."""
+        self.values, self.broken = [None] * len(self.documents), False
+        for instance in (*self.task.instances, *self.gold):
+            instance.resps, instance.filtered_resps = [], {}
+
+    def process(self, block: int) -> None:
+        """Turn the answers of a block into one value per metric, filter and document."""
+        if self.broken or not self.blocks[block]:
+            return
+        keys = self._filter(block) if self.judged else []
+        # A function of the task's author may write into the document; lm-eval's own does not.
+        authored = lm_eval_tasks.has_own_metrics(self.task)
+        for place in self.blocks[block]:
+            document, instances = self.documents[place]
+            values = {
+                (metric, key): value
+                for key in keys
+                for metric, value in self.task.process_results(
+                    copy.deepcopy(document) if authored else document,
+                    [instance.filtered_resps[key] for instance in instances],
+                ).items()
+            }
+            if self.gold:
+                values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[place])
+            self.values[place] = values
+
+    def _filter(self, block: int) -> list[str]:
+        """Filter the answers of a block; the filters that are read."""
+        instances = [i for place in self.blocks[block] for i in self.documents[place][1]]
+        lm_eval_tasks.apply_filters(self.task, instances)
+        wanted = self.wanted.filters
+        return [key for key in instances[0].filtered_resps if wanted is None or key in wanted]
+
+    def raw(self, blocks: Blocks) -> dict[tuple[str, str], list[Any]]:
+        """The values of the scored documents, by metric and filter, in the documents' order."""
+        places = (
+            sorted(place for block in blocks for place in self.blocks[block]) if blocks else ()
+        )
+        found = self.values if blocks is None else [self.values[place] for place in places]
+        lists: dict[tuple[str, str], list[Any]] = {}
+        for values in found:
+            for key, value in (values or {}).items():
+                lists.setdefault(key, []).append(value)
+        return lists
+
+    def value(self, metric: str, raw: list[Any]) -> float:
+        """Aggregate of a metric over documents."""
+        aggregate, _ = lm_eval_tasks.aggregation(self.task, metric)
+        try:
+            return float(aggregate(raw))
+        except OverflowError:  # a perplexity beyond floating point
+            return math.inf
+
+    def table(self, metric: str, raw: list[Any]) -> ItemTable | None:
+        """The documents behind :meth:`value`."""
+        _, name = lm_eval_tasks.aggregation(self.task, metric)
+        return tabulate(raw, name)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The tasks that one benchmark, or several of the same settings, are read from."""
+
+    key: UnitKey
+    card: Card
+    tasks: dict[str, PreparedTask]
+    groups: dict[str, Any]
+
+    @property
+    def group(self) -> Any | None:
+        """lm-eval's group of these tasks, if they are one."""
+        return self.groups.get(self.key.task)
+
+    @property
+    def task(self) -> PreparedTask:
+        """The task, where there is only one."""
+        return next(iter(self.tasks.values()))

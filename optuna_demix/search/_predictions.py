@@ -1,0 +1,84 @@
+"""What a trial was expected to score when it was proposed, as attributes that tools can sort by.
+
+Optuna's dashboard shows scalar user attributes of trials as columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optuna_demix.attributes import PREDICTED_PREFIX, PREDICTED_STD_PREFIX
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from optuna_demix._typing import FloatArray
+    from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.search.proposals.fit import Fit
+
+
+def prediction_attrs(
+    fit: Fit, params: Mapping[str, Any], objectives: Sequence[str]
+) -> dict[str, float]:
+    """Attributes that tell what a fit expects of a trial, by name.
+
+    The standard deviation is that of the score to come: the surrogate's own doubt and the noise
+    of one trial.
+
+    Args:
+        fit: The fit that the trial was proposed from.
+        params: The trial's parameters.
+        objectives: Names of the objectives, m of them.
+
+    Returns:
+        Two attributes for each objective, in the study's orientation; none if the parameters are
+        not all there.
+    """
+    row = fit.joint.encode_params(params)
+    if row is None:
+        return {}
+    predicted = fit.predict(row[None])
+    mean = predicted.mean[0] * fit.targets.signs
+    std = np.hypot(predicted.std[0], fit.noise)
+    attrs = {}
+    for j, name in enumerate(objectives):
+        attrs[PREDICTED_PREFIX + name] = float(mean[j])
+        attrs[PREDICTED_STD_PREFIX + name] = float(std[j])
+    return attrs
+
+
+def read_predictions(
+    trials: Sequence[FrozenTrial], objectives: Sequence[str]
+) -> tuple[FloatArray, FloatArray]:
+    """Predictions (n, m) of trials and their standard deviations (n, m), NaN where unknown."""
+    mean = [[_number(t, PREDICTED_PREFIX + name) for name in objectives] for t in trials]
+    std = [[_number(t, PREDICTED_STD_PREFIX + name) for name in objectives] for t in trials]
+    shape = (len(trials), len(objectives))
+    return np.array(mean, dtype=float).reshape(shape), np.array(std, dtype=float).reshape(shape)
+
+
+def violation(space: MixtureSpace, params: Mapping[str, Any]) -> float | None:
+    """By how much parameters miss the constraints, as a share of all data; 0 inside.
+
+    It is the total variation between the parameters as they stand and the nearest allowed
+    mixture. ``DemixSampler`` proposes nothing outside; parameters of other samplers need not
+    even sum to 1, and then the mixture that was scored is another one, see
+    :meth:`~optuna_demix.mixture.MixtureSpace.suggest`.
+
+    Returns:
+        The violation, or ``None`` if a parameter of the mixture is missing.
+    """
+    if any(name not in params for name in space.param_names):
+        return None
+    weights = np.array([float(params[name]) for name in space.param_names])
+    if space.contains(weights):
+        return 0.0
+    return float(0.5 * np.abs(weights - space.project(weights)).sum())
+
+
+def _number(trial: FrozenTrial, key: str) -> float:
+    value = trial.user_attrs.get(key)
+    return float(value) if isinstance(value, (int, float)) else float("nan")

@@ -1,0 +1,231 @@
+"""``MixtureObjective``: merge, score, and tell Optuna, one trial at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, cast
+
+import numpy as np
+
+from optuna_demix.attributes import (
+    BLOCKS_ATTR,
+    FAILURE_ATTR,
+    ITEMS_PREFIX,
+    OBJECTIVES_ATTR,
+    PARTIAL_PREFIX,
+    SCORE_PREFIX,
+)
+from optuna_demix.errors import ConfigError
+from optuna_demix.search.rows.targets import objective_layout
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from optuna.trial import Trial
+
+    from optuna_demix.mixture import MixtureSpace
+
+
+class Model(Protocol):
+    """What an objective needs of :class:`~optuna_demix.merging.LiveModel`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the components, in the order of the merge weights."""
+
+    def merge(self, w: NDArray[np.float64]) -> None:
+        """Make the model the proxy of merge weights (K,)."""
+
+
+class Scorer(Protocol):
+    """What an objective needs of :class:`~optuna_demix.scoring.HarnessScorer`."""
+
+    def score(self) -> dict[str, float]:
+        """Score of each benchmark for the model as it is, higher is better."""
+
+
+class Lap(Protocol):
+    """What is known of a proxy after a block of items."""
+
+    @property
+    def block(self) -> Mapping[str, float]:
+        """Score of each benchmark on this block alone."""
+
+    @property
+    def so_far(self) -> Mapping[str, float]:
+        """Score of each benchmark on all items up to here."""
+
+    @property
+    def items(self) -> Mapping[str, int]:
+        """Number of items of each benchmark up to here."""
+
+    @property
+    def last(self) -> bool:
+        """Whether these are all items."""
+
+
+class RacingScorer(Scorer, Protocol):
+    """A scorer that can stop early."""
+
+    def race(self) -> Iterator[Lap]:
+        """Score the model as it is block by block."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one proxy.
+
+    Attributes:
+        benchmarks: By benchmark, higher is better.
+        capabilities: By capability: the mean of its benchmarks.
+    """
+
+    benchmarks: dict[str, float]
+    capabilities: dict[str, float]
+
+
+class MixtureObjective:
+    """Objective that merges the components with a trial's weights and scores the proxy.
+
+    It returns one value for each capability, or their weighted mean as a single one, all to be
+    maximised. Each benchmark's score is written to the trial as the user attribute
+    ``score:<benchmark>``, where :class:`~optuna_demix.DemixSampler` learns from it. A score
+    that is not a number makes the trial fail, and that trial only.
+
+    Example:
+        .. code-block:: python
+
+            objective = MixtureObjective(space, model, scorer, {"math": ["gsm8k/exact_match"]})
+            study = optuna.create_study(direction="maximize", sampler=DemixSampler(space))
+            study.optimize(objective, n_trials=100)
+
+    Args:
+        space: The mixture.
+        model: Merges; its components must be those of the space.
+        scorer: Scores the merged model.
+        capabilities: Benchmarks of each capability.
+        weights: Weights of the capabilities in a single objective; ``None`` for one objective
+            each.
+        racing: Score in blocks and ask the study's pruner after each; the scorer must be able to.
+            What is reported: each ``"block"``'s own value, for
+            :class:`optuna.pruners.WilcoxonPruner`, or the running ``"mean"``, for other pruners.
+            A trial that is pruned keeps ``partial:<benchmark>`` and ``items:<benchmark>``, and
+            its scores on each block, from which the sampler learns.
+
+    Attributes:
+        model: The model.
+        scorer: The scorer.
+
+    Raises:
+        ConfigError: If model and space have different components, or several objectives are to
+            be raced.
+    """
+
+    def __init__(
+        self,
+        space: MixtureSpace,
+        model: Model,
+        scorer: Scorer,
+        capabilities: Mapping[str, Sequence[str]],
+        *,
+        weights: Mapping[str, float] | None = None,
+        racing: Literal["block", "mean"] | None = None,
+    ) -> None:
+        if racing is not None and weights is None and len(capabilities) > 1:
+            raise ConfigError(
+                f"racing needs a single objective, not {len(capabilities)}: Optuna does not prune "
+                "trials of several; give the capabilities weights or leave racing off"
+            )
+        if sorted(model.names) != sorted(space.components):
+            raise ConfigError(
+                f"the model merges {', '.join(model.names)} but the mixture weighs "
+                f"{', '.join(space.components)}; name the same components in both"
+            )
+        self.space = space
+        self.capabilities = {name: list(items) for name, items in capabilities.items()}
+        self.model = model
+        self.scorer = scorer
+        self._racing = racing
+        self._weights = None if weights is None else dict(weights)
+        self._order = [space.components.index(name) for name in model.names]
+
+    def score(self, weights: NDArray[np.float64] | Mapping[str, float]) -> Scores:
+        """Merge with weights (K,), in the order of the space or by component, and score."""
+        self._merge(weights)
+        return self._scores(self.scorer.score())
+
+    def _merge(self, weights: NDArray[np.float64] | Mapping[str, float]) -> None:
+        if isinstance(weights, Mapping):
+            weights = np.array([weights[name] for name in self.space.components])
+        self.model.merge(np.asarray(weights, dtype=float)[self._order])
+
+    def _scores(self, benchmarks: Mapping[str, float]) -> Scores:
+        capabilities = {
+            capability: float(np.mean([benchmarks[name] for name in names]))
+            for capability, names in self.capabilities.items()
+        }
+        return Scores(dict(benchmarks), capabilities)
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of all benchmarks."""
+        return [name for names in self.capabilities.values() for name in names]
+
+    def values(self, scores: Scores) -> list[float]:
+        """Objective values of scores: what a trial reports."""
+        if self._weights is None:
+            return list(scores.capabilities.values())
+        return [sum(w * scores.capabilities[name] for name, w in self._weights.items() if w > 0)]
+
+    def layout(self) -> list[dict[str, float]]:
+        """How the objectives follow from the benchmarks; see :func:`objective_layout`."""
+        return objective_layout(self.capabilities, self._weights)
+
+    def __call__(self, trial: Trial) -> float | list[float]:
+        """Score one trial.
+
+        Returns:
+            One value for each objective, or a single number where there is one.
+
+        Raises:
+            optuna.TrialPruned: If it is raced and the study's pruner drops it.
+        """
+        layout = self.layout()
+        if trial.study.user_attrs.get(OBJECTIVES_ATTR) != layout:
+            trial.study.set_user_attr(OBJECTIVES_ATTR, layout)
+        weights = self.space.suggest(trial)
+        scores = self.score(weights) if self._racing is None else self._race(trial, weights)
+        bad = [name for name, score in scores.benchmarks.items() if not math.isfinite(score)]
+        for name, score in scores.benchmarks.items():
+            if math.isfinite(score):
+                trial.set_user_attr(SCORE_PREFIX + name, float(score))
+        if bad:
+            trial.set_user_attr(FAILURE_ATTR, f"no finite score for {', '.join(bad)}")
+            values: list[float] = [math.nan] * len(layout)
+        else:
+            values = self.values(scores)
+        return values[0] if len(values) == 1 else values
+
+    def _race(self, trial: Trial, weights: Mapping[str, float]) -> Scores:
+        """Score block by block, as far as the study's pruner lets it."""
+        from optuna import TrialPruned
+
+        self._merge(weights)
+        blocks: dict[str, list[float]] = {}
+        for step, lap in enumerate(cast("RacingScorer", self.scorer).race()):
+            for name, score in lap.block.items():
+                blocks.setdefault(name, []).append(score)
+            seen = lap.block if self._racing == "block" else lap.so_far
+            value = self.values(self._scores(seen))[0]
+            if not math.isfinite(value):  # a broken proxy: the trial will fail
+                return Scores({n: math.nan for n, s in seen.items() if not math.isfinite(s)}, {})
+            trial.report(value, step)
+            if not lap.last and trial.should_prune():
+                trial.set_user_attr(BLOCKS_ATTR, blocks)
+                for name, score in lap.so_far.items():
+                    trial.set_user_attr(PARTIAL_PREFIX + name, score)
+                    trial.set_user_attr(ITEMS_PREFIX + name, lap.items[name])
+                raise TrialPruned(f"dropped after {step + 1} blocks of items")
+        trial.set_user_attr(BLOCKS_ATTR, blocks)
+        return self._scores(lap.so_far)

@@ -1,0 +1,3 @@
+"""From rows to the next proposal: fit, acquisition, schedules, convergence."""
+
+from __future__ import annotations

@@ -1,0 +1,167 @@
+"""From predictions to proposals: the composite of several objectives, and which candidate is next.
+
+Arrays only: ``Y`` is (n, m) with higher better in every column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from optuna_demix._typing import FloatArray
+
+
+class Composite:
+    """One merit for several objectives, higher is better.
+
+    ``"rank"`` is the paper's (section 3.3): the mean over objectives of the percentile rank,
+    here the share of a fixed reference set that a score beats, interpolated between its members:
+    0 is the worst of the reference set, 1 the best. Beyond either end it goes on linearly in
+    units of the reference range, so that a candidate better than all others is still told from
+    an even better one.
+
+    Args:
+        how: ``"rank"``, ``"mean"`` (of the raw scores) or weights (m,), a weighted mean of them.
+        reference: Scores (n, m) that ranks refer to; NaN rows are left out.
+
+    Raises:
+        ValueError: If ``how`` is unknown, or the weights are not m non-negative numbers.
+    """
+
+    def __init__(self, how: str | Sequence[float], reference: FloatArray) -> None:
+        reference = np.atleast_2d(np.asarray(reference, dtype=float))
+        n_objectives = reference.shape[1]
+        self._rank = isinstance(how, str) and how == "rank"
+        if isinstance(how, str):
+            if how not in ("rank", "mean"):
+                raise ValueError(f"composite {how!r} is unknown; use 'rank', 'mean' or weights")
+            weights = np.ones(n_objectives)
+        else:
+            weights = np.asarray(how, dtype=float)
+        if weights.shape != (n_objectives,) or not np.all(weights >= 0) or not weights.sum() > 0:
+            raise ValueError(
+                f"composite weights must be {n_objectives} non-negative numbers, one for each "
+                f"objective and not all zero; got {how!r}"
+            )
+        self._weights = weights / weights.sum()
+        finite = reference[np.all(np.isfinite(reference), axis=1)]
+        self._sorted = np.sort(finite, axis=0)  # (r, m)
+
+    def __call__(self, Y: FloatArray) -> FloatArray:
+        """Merit (n,) of scores (n, m)."""
+        Y = np.atleast_2d(np.asarray(Y, dtype=float))
+        if not self._rank:
+            merit: FloatArray = Y @ self._weights
+            return merit
+        columns = [self._percentile(Y[:, j], self._sorted[:, j]) for j in range(Y.shape[1])]
+        merit = np.stack(columns, axis=1) @ self._weights
+        return merit
+
+    @staticmethod
+    def _percentile(y: FloatArray, reference: FloatArray) -> FloatArray:
+        if len(reference) == 0:
+            return np.full(len(y), 0.5)
+        levels, first, counts = np.unique(reference, return_index=True, return_counts=True)
+        if len(levels) == 1:
+            side: FloatArray = np.sign(y - levels[0])
+            return 0.5 + 0.5 * side
+        # Ties share their mean rank; the ends are pinned to 0 and 1.
+        ranks = (first + (counts - 1) / 2.0) / (len(reference) - 1)
+        ranks = (ranks - ranks[0]) / (ranks[-1] - ranks[0])
+        span = levels[-1] - levels[0]
+        beyond = np.maximum(y - levels[-1], 0.0) - np.maximum(levels[0] - y, 0.0)
+        inside: FloatArray = np.interp(y, levels, ranks)
+        inside += beyond / span
+        return inside
+
+
+def pareto_weights(n_objectives: int, rng: np.random.Generator) -> FloatArray:
+    """Random trade-off (m,) for one proposal, uniform on the simplex (ParEGO, Knowles 2006)."""
+    return rng.dirichlet(np.ones(n_objectives))
+
+
+def tchebycheff(ranks: FloatArray, weights: FloatArray) -> FloatArray:
+    """Augmented Tchebycheff merit (n,) of scores in [0, 1] (n, m), higher is better.
+
+    Unlike a weighted mean it also reaches the hollows of a Pareto front (Knowles 2006, eq. 2).
+    """
+    loss = (1.0 - ranks) * weights
+    total: FloatArray = loss.max(axis=1) + 0.05 * loss.sum(axis=1)
+    return -total
+
+
+def nearest_distance(X: FloatArray, taken: FloatArray) -> FloatArray:
+    """Half the L1 distance (n,) from each row of X (n, d) to the nearest row of taken (t, d).
+
+    On the simplex this is the total variation: the share of data that would have to move.
+    """
+    from scipy.spatial.distance import cdist
+
+    if len(taken) == 0:
+        return np.full(len(X), np.inf)
+    nearest: FloatArray = 0.5 * cdist(X, taken, "cityblock").min(axis=1)
+    return nearest
+
+
+def best_untaken(
+    merit: FloatArray, X: FloatArray, taken: FloatArray, *, min_distance: float
+) -> int:
+    """Index of the best candidate that keeps its distance from all that is taken.
+
+    Args:
+        merit: Merit (n,) of the candidates.
+        X: Candidates (n, d).
+        taken: Points (t, d) that are evaluated or being evaluated.
+        min_distance: Smallest allowed distance, in total variation.
+
+    Returns:
+        The index; where every candidate is too close, the one that is farthest away.
+    """
+    order = np.argsort(-merit, kind="stable")
+    start, size = 0, 4  # the first few nearly always hold one
+    while start < len(order):
+        block = order[start : start + size]
+        free = nearest_distance(X[block], taken) >= min_distance
+        if free.any():
+            return int(block[int(np.argmax(free))])
+        start, size = start + size, 4 * size
+    return int(np.argmax(nearest_distance(X, taken)))
+
+
+def feasible_first(merit: FloatArray, limits: FloatArray) -> FloatArray:
+    """Merit (n,) with everything that breaks a limit behind all that does not.
+
+    Args:
+        merit: Merit (n,).
+        limits: Constraint values (n, c) in comparable units; feasible at or below 0. NaN counts
+            as feasible.
+
+    Returns:
+        The merit where it is feasible; elsewhere less than any of it, by the violation.
+    """
+    if limits.shape[1] == 0:
+        return merit
+    violation = np.nansum(np.maximum(limits, 0.0), axis=1)
+    worst = float(merit.min()) if len(merit) else 0.0
+    ordered: FloatArray = np.where(violation > 0.0, worst - 1.0 - violation, merit)
+    return ordered
+
+
+def expected_gain(gain: FloatArray, std: FloatArray) -> FloatArray:
+    """Expected improvement (n,) of normal variables over 0 (Jones et al. 1998, equation 15).
+
+    Args:
+        gain: Means (n,).
+        std: Standard deviations (n,); where 0, the gain itself counts if it is positive.
+    """
+    from scipy.special import ndtr
+
+    z = gain / np.where(std > 0.0, std, 1.0)
+    density = np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
+    improvement: FloatArray = np.where(
+        std > 0.0, gain * ndtr(z) + std * density, np.maximum(gain, 0.0)
+    )
+    return improvement

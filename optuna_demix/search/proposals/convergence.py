@@ -1,0 +1,57 @@
+"""How much further trials may still add. Arrays only: no study, no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from optuna_demix.search.proposals.acquisition import expected_gain, feasible_first
+
+if TYPE_CHECKING:
+    from optuna_demix._typing import FloatArray
+    from optuna_demix.search.proposals.fit import Fit
+
+
+def least_trials(n_components: int) -> int:
+    """Finished trials before a fit of K components is believed to have converged: 4 K + 8."""
+    return 4 * n_components + 8
+
+
+class Outlook(NamedTuple):
+    """What a fit expects of its candidates.
+
+    Attributes:
+        merit: Merit (n,) of the fit's pool, as predicted.
+        expected_gain: Merit that the most promising candidate is expected to add to the best
+            predicted one.
+        noise: Standard deviation of one trial's merit about its prediction, at the best.
+    """
+
+    merit: FloatArray
+    expected_gain: float
+    noise: float
+
+
+def converge(fit: Fit, merit: Callable[[FloatArray], FloatArray], *, kl: float = 0.0) -> Outlook:
+    """Compare what the candidates may still add with the noise of one trial.
+
+    The spread of a merit is that of its objectives, taken one standard deviation up: exact for
+    a mean of objectives that err together, an upper bound where they err apart.
+
+    Args:
+        fit: A fit with a grown pool.
+        merit: Merit (n,) of objective scores (n, m), higher is better.
+        kl: Merit given up for each nat of divergence from the prior.
+    """
+    pool = fit.pool
+    penalty = kl * fit.joint.divergence(pool.X) if kl > 0 else 0.0
+    raw = merit(pool.mean)
+    ranked = feasible_first(raw - penalty, pool.limits)
+    best = int(np.argmax(ranked))
+    spread = merit(pool.mean + pool.std) - raw
+    possible = np.all(pool.limits - pool.limits_std <= 0.0, axis=1)
+    gains = expected_gain(raw - penalty - ranked[best], spread)
+    noisy = merit(pool.mean[[best]] + fit.noise)[0] - raw[best]
+    return Outlook(ranked, float(gains[possible].max(initial=0.0)), float(noisy))

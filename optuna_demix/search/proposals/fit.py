@@ -1,0 +1,166 @@
+"""A surrogate fitted to some trials, and the candidates it ranks. No study, no storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from optuna_demix.search.proposals.acquisition import Composite, feasible_first, nearest_distance
+from optuna_demix.search.rows.pruned import with_estimates
+from optuna_demix.surrogate import Surrogate
+from optuna_demix.surrogate._data import finite_scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from optuna_demix._typing import FloatArray
+    from optuna_demix.search.rows.history import Arrays
+    from optuna_demix.search.rows.joint_space import JointSpace
+    from optuna_demix.search.rows.targets import Targets
+
+POOL = 2048  # fresh candidates of one fit
+_ELITES = 16  # best trials that candidates are grown around
+_REFINED = 64  # best candidates of the pool that a second generation grows around
+_SCALES = (-2.7, -0.5)  # log10 of the share of data that a perturbation moves
+
+
+class Candidates(NamedTuple):
+    """Rows and what a fit predicts of them."""
+
+    X: FloatArray  # rows (n, d)
+    mean: FloatArray  # objective scores (n, m)
+    std: FloatArray  # their standard deviations (n, m)
+    limits: FloatArray  # constraint values (n, c) in units of their spread, feasible up to 0
+    limits_std: FloatArray  # their standard deviations (n, c)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Candidates:
+        """Some of the rows, by mask or index."""
+        return Candidates(*(array[rows] for array in self))
+
+    def join(self, other: Candidates) -> Candidates:
+        """These rows, then the others."""
+        return Candidates(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
+
+class Fit:
+    """A surrogate fitted to the first trials of a study, with a pool of predicted candidates.
+
+    Args:
+        kind: Kind of the surrogate.
+        joint: The parameters of a row.
+        targets: What is regressed, and how objectives follow from it.
+        trials: The trials.
+        seed: Seed of the surrogate and of the pool.
+    """
+
+    def __init__(
+        self, kind: str, joint: JointSpace, targets: Targets, trials: Arrays, seed: int
+    ) -> None:
+        self.joint = joint
+        self.targets = targets
+        self.n_trials = len(trials.X)
+        self.seed = seed
+        trials, errors = with_estimates(trials, targets.mixing)
+        self.trials = trials
+        self.surrogate = self._fitted(kind, trials.Y, errors)
+        # Constraints are regressed like scores; what varies little is as strict as what does not.
+        known = np.isfinite(trials.C).any(axis=0)
+        C = finite_scores(trials.C[:, known]) if known.any() else trials.C[:, known]
+        self._limit_scale = np.maximum(np.nanstd(C, axis=0), 1e-12) if known.any() else np.ones(0)
+        self._limits = self._fitted(kind, C / self._limit_scale) if known.any() else None
+        self.pool = self.predict(np.empty((0, joint.n_columns)))
+        self.reference: FloatArray = self.pool.mean
+
+    def _fitted(self, kind: str, Y: FloatArray, errors: FloatArray | None = None) -> Surrogate:
+        surrogate = Surrogate(kind, seed=self.seed % 2**31, n_mixture=self.joint.n_mixture)
+        return surrogate.fit(self.trials.X, finite_scores(Y), errors)
+
+    @property
+    def noise(self) -> FloatArray:
+        """Standard deviation (m,) of an objective's score about its prediction."""
+        noise: FloatArray = np.sqrt(self.surrogate.noise_**2 @ self.targets.mixing**2)
+        return noise
+
+    def predict(self, X: FloatArray) -> Candidates:
+        """Predictions at rows (n, d)."""
+        mixing = self.targets.mixing
+        mean, std = self.surrogate.posterior(X)
+        limits = limits_std = np.empty((len(X), 0))
+        if self._limits is not None:
+            limits, limits_std = self._limits.posterior(X)
+        # Benchmarks of one capability share what is not known of a mixture: their errors add up.
+        # Taken as independent they seemed to cancel, and searches stopped at local optima.
+        return Candidates(X, mean @ mixing, std @ np.abs(mixing), limits, limits_std)
+
+    def grow_pool(
+        self,
+        composite: str | Sequence[float] = "rank",
+        *,
+        size: int = POOL,
+        generations: int = 1,
+        optimism: float = 1.0,
+    ) -> None:
+        """Fill the pool: fresh points, moves around the best trials, blends, and refinements.
+
+        Args:
+            composite: Merit of several objectives.
+            size: Number of fresh points; the others are in proportion.
+            generations: How often the best of the pool are grown around once more.
+            optimism: Standard deviations that are added to a mean to tell the best.
+        """
+        rng = np.random.default_rng([self.seed, 2])
+        fresh = self.joint.sample(size, rng)
+        V = finite_scores(self.trials.V)
+        merit = feasible_first(Composite(composite, V)(V), self.trials.C)
+        elites = self.trials.X[np.argsort(-merit, kind="stable")[:_ELITES]]
+        grown = _around(elites, self.joint, size, rng)
+        left, right = rng.integers(len(elites), size=(2, size // 4))
+        blends = self.joint.blend(elites[left], elites[right], rng)
+        self.pool = self.predict(np.concatenate([fresh, grown, blends]))
+        # Ranks refer to what a random mixture would reach, however crowded the optimum becomes.
+        self.reference = self.pool.mean[:size]
+        ranked = Composite(composite, self.reference)
+        for _ in range(generations):
+            pool = self.pool
+            merit = ranked(pool.mean + optimism * pool.std)
+            merit = feasible_first(merit, pool.limits - optimism * pool.limits_std)
+            best = pool.X[np.argsort(-merit, kind="stable")[:_REFINED]]
+            self.pool = pool.join(self.predict(_around(best, self.joint, size // 2, rng)))
+
+    def best_mean(self, merit: FloatArray, n: int, *, radius: float) -> FloatArray:
+        """Mean (d,) of the n best candidates of the pool that lie around the very best one.
+
+        Their errors cancel in the mean. Only neighbours count: ranks can have several optima,
+        and what lies halfway between two of them may be worse than both.
+
+        Args:
+            merit: Merit of the candidates.
+            n: Number of candidates to average, at most.
+            radius: Largest total variation from the best one.
+        """
+        X = self.pool.X
+        order = np.argsort(-merit, kind="stable")
+        near = nearest_distance(X[order], X[order[:1]]) <= radius
+        mean: FloatArray = X[order[near][:n]].mean(axis=0)
+        return mean
+
+
+def observed_merit(merit: FloatArray, trials: Arrays) -> FloatArray:
+    """Merit (n,) of trials as they were measured: pruned ones were not, and come last."""
+    return np.where(trials.complete, feasible_first(merit, trials.C), -np.inf)
+
+
+def _around(
+    centers: FloatArray, joint: JointSpace, n: int, rng: np.random.Generator
+) -> FloatArray:
+    """Rows (n, d) around random centers (c, d), from tiny moves to large ones."""
+    scales = np.logspace(*_SCALES, 8)
+    chosen = centers[rng.integers(len(centers), size=n)]
+    parts = [
+        joint.perturb(part, float(scale), rng)
+        for part, scale in zip(np.array_split(chosen, len(scales)), scales, strict=True)
+        if len(part)
+    ]
+    return np.concatenate(parts)

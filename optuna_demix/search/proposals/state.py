@@ -1,0 +1,170 @@
+"""What is known of one study while it is searched."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from optuna.search_space import IntersectionSearchSpace
+
+from optuna_demix.mixture import MixtureSpace
+from optuna_demix.search.proposals.fit import Fit
+from optuna_demix.search.rows.history import History, Row
+from optuna_demix.search.rows.joint_space import JointSpace
+from optuna_demix.search.rows.targets import Targets
+from optuna_demix.search.rows.warm_start import warm_rows
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+    from optuna_demix._typing import FloatArray
+
+_ALL_FAILED = 4  # finished trials without a score after which it is worth a warning
+
+
+@dataclass
+class SpaceState:
+    """What is known of one study under one search space."""
+
+    history: History
+    names: frozenset[str]
+    fit: Fit | None = None
+    paper_choices: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+
+    def tell_of_trouble(self, trials: Sequence[FrozenTrial]) -> None:
+        """Warn, once each, of trials that cannot be used as they are, and say what was done."""
+        history = self.history
+        if history.passed_over:
+            self._warn(
+                "passed over",
+                f"{_trials(history.passed_over)} finished without a weight of every component "
+                "or without a score, and cannot be learned from. If components were added since, "
+                "start a new study with DemixSampler(space, warm_start=[study]).",
+            )
+        if history.outside:
+            self._warn(
+                "outside",
+                f"{_trials(history.outside)} finished with weights outside the constraints of the "
+                "space; they are learned from, and no proposal follows them outside.",
+            )
+        if history.infinite:
+            self._warn(
+                "infinite",
+                f"{_trials(history.infinite)} finished with an infinite score; it counts as just "
+                "beyond the worst or the best finite one.",
+            )
+        if not len(history) and len(trials) >= _ALL_FAILED:
+            if all(trial.state.is_finished() for trial in trials[:_ALL_FAILED]):
+                self._warn(
+                    "no scores",
+                    f"None of the {sum(t.state.is_finished() for t in trials)} finished trials "
+                    "has a score to learn from (failed or pruned?); proposals are drawn without "
+                    "a surrogate.",
+                )
+
+    def tell_of_constant_scores(self, fit: Fit) -> None:
+        """Warn, once, if all scores are equal."""
+        if set(fit.surrogate.kinds_) == {"constant"} and fit.n_trials > 2:
+            self._warn(
+                "constant",
+                f"All scores of {fit.n_trials} trials are equal; proposals are drawn at random "
+                "until they differ.",
+            )
+
+    def _warn(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            warnings.warn(text, stacklevel=2)
+
+
+class StudyState:
+    """What is known of one study."""
+
+    def __init__(self, study: Study, warm_start: Sequence[Study] = ()) -> None:
+        self.search_space = IntersectionSearchSpace()
+        self.warned: set[str] = set()
+        self._study = study
+        self._warm_start = tuple(warm_start)
+        self._targets = Targets.of(study)
+        self._key: tuple[Any, ...] | None = None
+        self._space_state: SpaceState | None = None
+
+    @property
+    def fit(self) -> Fit | None:
+        """The current fit, if there is one."""
+        return None if self._space_state is None else self._space_state.fit
+
+    def _has_history(self) -> bool:
+        if self._space_state is None:
+            return False
+        return len(self._space_state.history) > self._space_state.history.n_warm
+
+    def joint(
+        self, spaces: Sequence[MixtureSpace], others: Mapping[str, BaseDistribution]
+    ) -> SpaceState:
+        """The state under a search space; history is read again when that has changed."""
+        if not self._targets.benchmarks and not self._has_history():
+            # The objective writes down its benchmarks with its first score.
+            self._targets = Targets.of(self._study)
+            if self._targets.benchmarks:
+                self._space_state = None
+        key = (len(spaces), *sorted((name, repr(d)) for name, d in others.items()))
+        if self._space_state is None or self._key != key:
+            ordered = dict(sorted(others.items()))
+            joint = JointSpace(spaces, ordered)
+            names = frozenset(joint.mixture_names | set(ordered))
+            history = History(joint, self._targets, self._warm_rows(joint))
+            self._space_state = SpaceState(history, names)
+            self._key = key
+        return self._space_state
+
+    def _warm_rows(self, joint: JointSpace) -> list[Row]:
+        rows = []
+        for study in self._warm_start:
+            own = _is_same(study, self._study)
+            found, unused = warm_rows(study, joint, self._targets, own=own)
+            rows += found
+            if unused:
+                warnings.warn(
+                    f"warm_start: {unused} finished trials of study {study.study_name!r} cannot "
+                    "be used: they give weight to components that this study does not have, or "
+                    f"lack a score or parameter; {len(found)} are learned from.",
+                    stacklevel=2,
+                )
+        return rows
+
+
+def identity_of(study: Study) -> tuple[int, int]:
+    """What tells a study from others within this process."""
+    return id(study._storage), study._study_id
+
+
+def _is_same(a: Study, b: Study) -> bool:
+    """Whether two objects are the same study, however it was loaded."""
+    if (a._study_id, a.study_name) != (b._study_id, b.study_name):
+        return False
+    starts = [
+        [t.datetime_start for t in study._get_trials(deepcopy=False)[:1]] for study in (a, b)
+    ]
+    return starts[0] == starts[1]
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    """The trials by number, the first few of them."""
+    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"Trial {shown}" if len(numbers) == 1 else f"Trials {shown}"
+
+
+def fit_size(n_trials: int) -> int:
+    """Number of trials the current fit uses: every one at first, then each 16th part more."""
+    if n_trials < 32:
+        return n_trials
+    size = 32
+    while size + size // 16 <= n_trials:
+        size += size // 16
+    return size

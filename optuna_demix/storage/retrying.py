@@ -1,0 +1,294 @@
+"""A storage that outlives the loss of its connection: bounded retries around every call.
+
+Optuna's storages raise when a database restarts or a network is cut, and the evaluation that was
+just finished would be lost with its process. This one waits and tries again. Every call may be
+repeated: attributes, parameters and heartbeats are overwritten with the same content, and a state
+that was already written, its answer lost, is recognised.
+
+It also spares reads. Optuna caches finished trials; every running one is read anew by each look at
+the trials, and one proposal takes four of them. With many workers that is most of the database's
+work, so that looks may be shared while a worker asks, see :meth:`SteadyStorage.shared_looks`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
+
+from optuna_demix.errors import StorageLostError
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, TrialState
+
+_T = TypeVar("_T")
+_Method = Callable[..., Any]
+_log = logging.getLogger(__name__)
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 15.0  # far below any grace period: heartbeats are back before they are missed
+_LOOK_S = 1.0  # for which a look at the trials may be shared
+_QUIET_S = 2.0  # a shorter disturbance is not worth a line
+
+
+def is_connection_loss(error: BaseException) -> bool:
+    """Whether a storage's error may pass: a lost connection, a restart, a lock, a full disk."""
+    return any(_is_passing(each) for each in _chain(error))
+
+
+def _is_passing(error: BaseException) -> bool:
+    # By name, so that a driver that is not installed need not be.
+    names = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in type(error).__mro__}
+    if names & _PASSING:
+        return True
+    if getattr(error, "connection_invalidated", False):
+        return True  # SQLAlchemy has seen that the connection is gone
+    if "grpc.RpcError" in names:
+        code = getattr(getattr(error, "code", lambda: None)(), "name", "")
+        details = str(getattr(error, "details", lambda: "")())
+        # UNKNOWN is the proxy's own database in trouble, or a defect.
+        return code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED") or (
+            code == "UNKNOWN" and any(words in details for words in _PROXY_WORDS)
+        )
+    return isinstance(error, OSError)  # a journal file: full disk, stale network mount
+
+
+_PASSING = {
+    "sqlalchemy.OperationalError",
+    "sqlalchemy.InterfaceError",
+    "sqlalchemy.TimeoutError",
+    "sqlalchemy.PendingRollbackError",
+    "redis.ConnectionError",
+    "redis.TimeoutError",
+}
+# What Optuna's proxy passes on when its database is away; the second is our own proxy.
+_PROXY_WORDS = ("during the commit", "the storage has not answered")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__
+
+
+def _forward(name: str) -> _Method:
+    def method(self: SteadyStorage, *args: Any, **kwargs: Any) -> Any:
+        call = getattr(self.inner, name)
+        return self._keep_trying(lambda: call(*args, **kwargs))
+
+    method.__name__ = name
+    return method
+
+
+class SteadyStorage(BaseStorage, BaseHeartbeat):
+    """Any Optuna storage, with retries on the loss of its connection.
+
+    Args:
+        inner: The storage.
+        patience_s: Seconds after which a call gives up.
+        grace_s: After a disturbance heartbeats are not judged for this long: those of the others
+            could not be written either.
+        give_up: When set, waiting ends at once.
+        describe: Makes one line of an error, without secrets.
+    """
+
+    def __init__(
+        self,
+        inner: BaseStorage,
+        *,
+        patience_s: float,
+        grace_s: float,
+        give_up: threading.Event | None = None,
+        describe: Callable[[BaseException], str] = str,
+    ) -> None:
+        self.inner = inner
+        self.grace_s = grace_s
+        self.back_at = -float("inf")
+        """Monotonic time at which the last disturbance was over."""
+        self.is_watched = False
+        """Whether a :class:`~optuna_demix.workers.lease.Watch` takes lost trials back."""
+        self._patience_s = patience_s
+        self._give_up = give_up or threading.Event()
+        self._describe = describe
+        self._lost = False
+        self._shares_looks = False
+        self._look: tuple[int, float, list[FrozenTrial]] | None = None
+
+    def _keep_trying(self, call: Callable[[], _T]) -> _T:
+        start = time.monotonic()
+        pause, told = _FIRST_PAUSE_S, False
+        while True:
+            try:
+                result = call()
+            except Exception as error:
+                if not is_connection_loss(error):
+                    raise
+                waited = time.monotonic() - start
+                line = self._describe(error)
+                # Once lost it stays lost: nobody should wait out the patience twice.
+                if self._lost or waited >= self._patience_s or self._give_up.is_set():
+                    self._lost = True
+                    raise StorageLostError(
+                        f"the storage has not answered for {waited:.0f} s ({line}); see that it "
+                        "runs and start the worker again, nothing else needs to be done"
+                    ) from error
+                if waited >= _QUIET_S and not told:
+                    told = True
+                    _log.warning(
+                        "the storage does not answer (%s); trying again for %.0f s",
+                        line,
+                        self._patience_s,
+                    )
+                # Random, so that many workers do not come back at the same moment.
+                self._give_up.wait(min(pause, self._patience_s) * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                self.back_at = time.monotonic()
+                continue
+            self._lost = False
+            if time.monotonic() - start > self.grace_s / 4:
+                self.back_at = time.monotonic()  # nothing broke, but nothing got through either
+            if told:
+                _log.warning("the storage is back after %.0f s", time.monotonic() - start)
+            return result
+
+    @contextmanager
+    def shared_looks(self) -> Iterator[None]:
+        """Within the block, reads of all trials within a second are one.
+
+        That is meant for the way to a proposal. A system attribute or a state that is written
+        makes the next read a new one: a proposal looks again when it has been written. The first
+        parameter ends the sharing.
+        """
+        self._shares_looks = True
+        try:
+            yield
+        finally:
+            self.look_anew()
+
+    def look_anew(self) -> None:
+        """End the sharing of looks before the block ends."""
+        self._shares_looks, self._look = False, None
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """All trials of a study; see :class:`optuna.storages.BaseStorage`."""
+        read = self.inner.get_all_trials
+        if not self._shares_looks:
+            return self._keep_trying(lambda: read(study_id, deepcopy=deepcopy, states=states))
+        look = self._look
+        if look is None or look[0] != study_id or time.monotonic() - look[1] > _LOOK_S:
+            found = self._keep_trying(lambda: read(study_id, deepcopy=False))
+            self._look = look = study_id, time.monotonic(), found
+        trials = [trial for trial in look[2] if states is None or trial.state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def set_trial_param(self, *args: Any, **kwargs: Any) -> None:
+        """Write a parameter; see :class:`optuna.storages.BaseStorage`."""
+        self.look_anew()
+        self._keep_trying(lambda: self.inner.set_trial_param(*args, **kwargs))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Write a system attribute; see :class:`optuna.storages.BaseStorage`."""
+        self._look = None
+        self._keep_trying(lambda: self.inner.set_trial_system_attr(trial_id, key, value))
+
+    create_new_study = _forward("create_new_study")
+    delete_study = _forward("delete_study")
+    set_study_user_attr = _forward("set_study_user_attr")
+    set_study_system_attr = _forward("set_study_system_attr")
+    get_study_id_from_name = _forward("get_study_id_from_name")
+    get_study_name_from_id = _forward("get_study_name_from_id")
+    get_study_directions = _forward("get_study_directions")
+    get_study_user_attrs = _forward("get_study_user_attrs")
+    get_study_system_attrs = _forward("get_study_system_attrs")
+    get_all_studies = _forward("get_all_studies")
+    create_new_trial = _forward("create_new_trial")
+    get_trial_id_from_study_id_trial_number = _forward("get_trial_id_from_study_id_trial_number")
+    get_trial_number_from_id = _forward("get_trial_number_from_id")
+    get_trial_param = _forward("get_trial_param")
+    set_trial_intermediate_value = _forward("set_trial_intermediate_value")
+    set_trial_user_attr = _forward("set_trial_user_attr")
+    get_trial = _forward("get_trial")
+    get_n_trials = _forward("get_n_trials")
+    get_best_trial = _forward("get_best_trial")
+    get_trial_params = _forward("get_trial_params")
+    get_trial_user_attrs = _forward("get_trial_user_attrs")
+    get_trial_system_attrs = _forward("get_trial_system_attrs")
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Write state and values of a trial; see :class:`optuna.storages.BaseStorage`."""
+        self._look = None
+        attempts = 0
+
+        def write() -> bool:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return self.inner.set_trial_state_values(trial_id, state=state, values=values)
+            except UpdateFinishedTrialError:
+                # Ours, from an attempt whose answer was lost?
+                if attempts > 1 and self._holds(trial_id, state, values):
+                    return True
+                raise
+
+        return self._keep_trying(write)
+
+    def _holds(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
+        trial = self.inner.get_trial(trial_id)
+        return trial.state == state and list(trial.values or ()) == list(values or ())
+
+    def remove_session(self) -> None:
+        """Forward; nothing to repeat."""
+        self.inner.remove_session()
+
+    # Heartbeats, where the inner storage has them --------------------------------------------
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Record a sign of life. A storage lost for good is for the main thread to notice."""
+        assert isinstance(self.inner, BaseHeartbeat)
+        beat = self.inner.record_heartbeat
+        try:
+            self._keep_trying(lambda: beat(trial_id))
+        except StorageLostError as error:
+            _log.debug("no heartbeat: %s", error)
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        # Optuna asks before each trial and would fail them without a reason.
+        return [] if self.is_watched else self.stale_trial_ids(study_id)
+
+    def stale_trial_ids(self, study_id: int) -> list[int]:
+        """Running trials whose heartbeat has stopped; none within the grace of an outage."""
+        assert isinstance(self.inner, BaseHeartbeat)
+        stale = self.inner._get_stale_trial_ids
+        found = self._keep_trying(lambda: stale(study_id))
+        return found if time.monotonic() - self.back_at > self.grace_s else []
+
+    def get_heartbeat_interval(self) -> int | None:
+        """Seconds between heartbeats, or ``None`` where there are none."""
+        if not is_heartbeat_enabled(self.inner):
+            return None
+        assert isinstance(self.inner, BaseHeartbeat)
+        return self.inner.get_heartbeat_interval()
+
+    def get_heartbeat_stale_trial_callback(
+        self,
+    ) -> Callable[[Study, FrozenTrial], None] | None:
+        """What Optuna calls for each trial whose heartbeat has stopped."""
+        assert isinstance(self.inner, BaseHeartbeat)
+        return self.inner.get_heartbeat_stale_trial_callback()

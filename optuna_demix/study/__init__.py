@@ -1,0 +1,52 @@
+"""Everything that a ``study.yaml`` turns into: search, components, evaluation, fingerprint.
+
+Nothing is imported before one of the names is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optuna_demix._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from optuna_demix.study.attach import check_directions, create_command, load_study
+    from optuna_demix.study.components import build_arena, open_components
+    from optuna_demix.study.evaluation import build_objective, check_benchmarks
+    from optuna_demix.study.fingerprint import claim, differences
+    from optuna_demix.study.search import pruner_of, sampler_of, terminator_of, warm_start_of
+
+__all__ = [
+    "build_arena",
+    "build_objective",
+    "check_benchmarks",
+    "check_directions",
+    "claim",
+    "create_command",
+    "differences",
+    "load_study",
+    "open_components",
+    "pruner_of",
+    "sampler_of",
+    "terminator_of",
+    "warm_start_of",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "build_arena": "optuna_demix.study.components",
+        "build_objective": "optuna_demix.study.evaluation",
+        "check_benchmarks": "optuna_demix.study.evaluation",
+        "check_directions": "optuna_demix.study.attach",
+        "claim": "optuna_demix.study.fingerprint",
+        "create_command": "optuna_demix.study.attach",
+        "differences": "optuna_demix.study.fingerprint",
+        "load_study": "optuna_demix.study.attach",
+        "open_components": "optuna_demix.study.components",
+        "pruner_of": "optuna_demix.study.search",
+        "sampler_of": "optuna_demix.study.search",
+        "terminator_of": "optuna_demix.study.search",
+        "warm_start_of": "optuna_demix.study.search",
+    },
+)

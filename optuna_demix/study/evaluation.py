@@ -1,0 +1,160 @@
+"""The objective of a study: merge, then score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from optuna_demix.errors import DemixError, TaskError
+from optuna_demix.study.components import announce, build_arena, merge_method, open_components
+from optuna_demix.study.fingerprint import code_versions
+
+if TYPE_CHECKING:
+    from optuna_demix.config import RacingConfig, StudyConfig
+    from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.search.objective import MixtureObjective
+
+
+def build_objective(
+    config: StudyConfig,
+    space: MixtureSpace,
+    *,
+    device: str = "auto",
+    report: Callable[[str], None] | None = None,
+) -> tuple[MixtureObjective, dict[str, Any]]:
+    """Open the components, build the arena, load the tasks.
+
+    Args:
+        config: The study.
+        space: Its mixture.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<i>``.
+        report: Called with a line before each long step.
+
+    Returns:
+        The objective, and the fingerprint of all that its scores depend on.
+
+    Raises:
+        DemixError: If a component, task or setting cannot be used.
+    """
+    say = report or (lambda line: None)
+    components = open_components(config, report=say)
+    import torch
+
+    from optuna_demix.config.study import capabilities_of
+    from optuna_demix.merging import LiveModel
+    from optuna_demix.scoring import HarnessScorer
+    from optuna_demix.search.objective import MixtureObjective
+
+    if device == "auto" and config.scoring.device_map is not None:
+        device = config.scoring.device_map
+    chosen = _device(device, torch.cuda.is_available(), torch.cuda.device_count())
+    trust = config.scoring.trust_remote_code
+    arena = build_arena(config, components, progress=announce(components, say))
+    method = merge_method(config)
+    scoring = config.scoring
+    model = LiveModel(
+        arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
+    )
+    say("loading tasks")
+    if scoring.shared_prefixes:
+        model.merge([1 / len(model.names)] * len(model.names))  # it is tried on a real proxy
+    scorer = HarnessScorer(
+        _benchmarks(config),
+        model.model,
+        model.tokenizer,
+        include_path=config.include_path,
+        batch_size=scoring.rows,
+        max_length=scoring.max_length,
+        limit=scoring.limit,
+        num_fewshot=scoring.num_fewshot,
+        seed=scoring.seed,
+        confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
+        mixed_precision_dtype=scoring.mixed_precision_dtype,
+        shared_prefixes=scoring.shared_prefixes,
+        blocks=scoring.racing.blocks if scoring.racing else None,
+    )
+    merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
+    if method.parameters:
+        merging["parameters"] = dict(method.parameters)
+    if arena.base_digest is not None:
+        merging["base"] = arena.base_digest
+    weights = config.capability_weights if config.objective == "composite" else None
+    objective = MixtureObjective(
+        space,
+        model,
+        scorer,
+        capabilities_of(config),
+        weights=weights,
+        racing=_reported(scoring.racing),
+    )
+    fingerprint = {
+        "space": space.fingerprint(),
+        "capabilities": capabilities_of(config),
+        "objective": weights or "capabilities",
+        "components": components.digests(
+            cache=arena.path.with_name(f"{arena.path.name}.digests.json")
+        ),
+        "merging": merging,
+        "scoring": {"plan": scorer.plan_digest(), "device": chosen.split(":")[0]},
+        "code": code_versions(),
+    }
+    return objective, fingerprint
+
+
+def check_benchmarks(config: StudyConfig) -> None:
+    """Check that tasks and metrics of a study exist, without loading a dataset.
+
+    Raises:
+        TaskError: Naming the first task or metric that cannot be scored.
+    """
+    from optuna_demix.scoring import check_tasks
+
+    try:
+        problems = check_tasks(
+            _benchmarks(config),
+            include_path=config.include_path,
+            confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code,
+        )
+    except ImportError as error:
+        raise TaskError(
+            f"scoring needs {error.name or 'lm_eval'}; pip install 'optuna-demix[models]'"
+        ) from None
+    if problems:
+        raise TaskError(f"{config.source}: {'; '.join(str(problem) for problem in problems)}")
+
+
+def _reported(racing: RacingConfig | None) -> Literal["block", "mean"] | None:
+    """What a pruner wants to be told after each block."""
+    if racing is None:
+        return None
+    return "block" if racing.pruner == "wilcoxon" else "mean"
+
+
+def _benchmarks(config: StudyConfig) -> list[Any]:
+    from optuna_demix.scoring import Benchmark
+
+    return [
+        Benchmark(
+            task=benchmark.task,
+            metric=benchmark.metric,
+            name=benchmark.label,
+            num_fewshot=benchmark.num_fewshot,
+            limit=benchmark.limit,
+            higher_is_better=benchmark.higher_is_better,
+        )
+        for benchmarks in config.capabilities.values()
+        for benchmark in benchmarks
+    ]
+
+
+def _device(device: str, has_cuda: bool, n_devices: int) -> str:
+    if device == "auto":
+        return "cuda" if has_cuda else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise DemixError(f"--device {device!r} is unknown; use auto, cpu, cuda or cuda:<number>")
+    if kind == "cuda" and not has_cuda:
+        raise DemixError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
+    if kind == "cuda" and index and int(index) >= n_devices:
+        raise DemixError(f"--device {device}: there are only {n_devices} CUDA devices")
+    return device

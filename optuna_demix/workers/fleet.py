@@ -1,0 +1,174 @@
+"""Several workers on one host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from optuna_demix.storage.connection import STORAGE_ENV, connect
+from optuna_demix.storage.timing import Timing
+from optuna_demix.study.attach import check_directions, load_study
+from optuna_demix.workers.lease import take_back_lost_trials
+from optuna_demix.workers.loop import PARENT_ENV
+from optuna_demix.workers.progress import progress_bar
+from optuna_demix.workers.signals import StopRequest
+
+if TYPE_CHECKING:
+    from optuna_demix.config import StudyConfig
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def run_workers(
+    arguments: Sequence[str],
+    *,
+    config: StudyConfig,
+    storage: str,
+    study_name: str,
+    n_workers: int,
+    n_trials: int | None,
+    progress: bool,
+) -> int:
+    """Run several workers on this host, each with its share of the processor's threads.
+
+    With several CUDA devices each worker sees one of them, in turn.
+
+    Args:
+        arguments: Arguments of the ``worker`` command, those that differ left out.
+        config: The study's file.
+        storage: Storage URL; handed over in the environment, where ``ps`` does not show it.
+        study_name: Name of the study.
+        n_workers: Number of processes.
+        n_trials: Trials the study is to have.
+        progress: Show one bar for all.
+
+    Returns:
+        Exit status: that of the first worker which did not end well, or 0; after a signal 128
+        and its number.
+    """
+    # The bar can do without an answer: only workers wait for a storage.
+    database = connect(storage, timing=Timing(patience_s=0.0))
+    study = load_study(database, study_name=study_name, sampler=None)
+    check_directions(study, config)
+    take_back_lost_trials(study)
+    threads = max(1, _n_cores() // n_workers)
+    devices = _visible_devices()
+    command = [sys.executable, "-m", "optuna_demix", "worker", *arguments, "--no-progress"]
+    printer = _Printer()
+    processes: list[subprocess.Popen[str]] = []
+    stop, signum = StopRequest(), 0
+    with stop.installed(), stop.serving():
+        for index in range(n_workers):
+            environment = {
+                **os.environ,
+                STORAGE_ENV: storage,
+                PARENT_ENV: str(os.getpid()),
+                **{name: str(threads) for name in _THREAD_VARIABLES},
+            }
+            if len(devices) > 1:
+                environment["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
+            processes.append(
+                # A session of its own: Ctrl-C reaches the parent alone, which asks politely.
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+        readers = [
+            threading.Thread(target=printer.follow, args=(process, i), daemon=True)
+            for i, process in enumerate(processes)
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            with progress_bar(study, n_trials, shown=progress) as refresh:
+                while None in [process.poll() for process in processes]:
+                    if stop.event.wait(0.5):
+                        signum = stop.signum
+                        stop.event.clear()  # so that a second request is passed on as well
+                        printer.say("stopping after the running trials (again: at once)")
+                        _signal_all(processes)
+                    refresh()
+        finally:
+            for process in processes:
+                process.wait()
+            for reader in readers:
+                reader.join()
+    codes = [process.returncode for process in processes]
+    if signum:
+        return 128 + signum
+    for index, code in enumerate(codes):
+        if code < 0:
+            name = signal.Signals(-code).name
+            printer.say(f"[worker {index}] was ended by {name}; others take up its trial")
+    return next((code for code in codes if code > 0), 1 if any(codes) else 0)
+
+
+def is_one_of_several() -> bool:
+    """Whether this process was started by :func:`run_workers`, which shows the progress."""
+    return PARENT_ENV in os.environ
+
+
+class _Printer:
+    """Prints lines of several workers, the same complaint of all of them once."""
+
+    def __init__(self) -> None:
+        self._complaints: set[str] = set()
+        self._lock = threading.Lock()
+
+    def follow(self, process: subprocess.Popen[str], index: int) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = line.rstrip()
+            if "error:" in text:
+                with self._lock:
+                    known = text in self._complaints
+                    self._complaints.add(text)
+                if not known:
+                    self.say(text)
+            elif text:
+                self.say(f"[worker {index}] {text}")
+
+    def say(self, line: str) -> None:
+        from tqdm import tqdm
+
+        with self._lock:
+            tqdm.write(line, file=sys.stderr)
+
+
+def _n_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _visible_devices() -> list[str]:
+    """CUDA devices by what ``CUDA_VISIBLE_DEVICES`` or the driver says, torch not imported."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return listed.stdout.split()
+
+
+def _signal_all(processes: Sequence[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)

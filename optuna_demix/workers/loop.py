@@ -1,0 +1,303 @@
+"""The trial loop of one worker: ask, evaluate, tell, and stop at the right moment."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna_demix.attributes import FAILURE_ATTR
+from optuna_demix.errors import StorageLostError
+from optuna_demix.storage.requeue import requeue
+from optuna_demix.storage.timing import Timing
+from optuna_demix.workers.lease import Watch, is_unclaimed, sign_of_life, will_end
+from optuna_demix.workers.signals import StopRequest
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, Trial, TrialState
+
+PARENT_ENV = "OPTUNA_DEMIX_PARENT"
+"""Environment variable: process id of the parent of several workers on one host."""
+_MAX_FAILURES = 3  # in a row: then something is wrong here, not with the mixture
+_LONGEST_WAIT_S = 10.0  # between two looks at the last running trials of others
+_NEAR = 64  # trials before the end from which on it is looked for before each trial
+_LOOKS = 4  # at the other workers' signs of life, for each of them
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerReport:
+    """What one worker has done.
+
+    Attributes:
+        complete: Trials it completed.
+        pruned: Trials that lost their race.
+        failed: Trials that failed on it.
+        stopped: Why it stopped, in words.
+        healthy: Whether it stopped of its own accord and not for failures.
+        signum: The signal that asked it to stop, or 0.
+    """
+
+    complete: int
+    pruned: int
+    failed: int
+    stopped: str
+    healthy: bool
+    signum: int = 0
+
+
+class _Surplus(Exception):
+    """One trial more than was asked for."""
+
+
+class _HandedBack(Exception):
+    """The worker was told to stop before its trial was done."""
+
+
+def work(
+    study: Study,
+    objective: Callable[[Trial], Any],
+    *,
+    n_trials: int | None = None,
+    deadline: float | None = None,
+    is_over: Callable[[Study], str | None] | None = None,
+    stop: StopRequest | None = None,
+    refresh: Callable[[], None] | None = None,
+    timing: Timing | None = None,
+    redact: Callable[[str], str] | None = None,
+) -> WorkerReport:
+    """Evaluate trials of a study until there is a reason to stop.
+
+    The study gets exactly ``n_trials`` complete or pruned trials, however many workers it has.
+    At the end a worker waits for the running trials of others, so that one which is lost then is
+    still repeated.
+
+    Args:
+        study: The study, with its sampler.
+        objective: Called with each trial.
+        n_trials: Trials the *study* is to have; ``None`` for no end.
+        deadline: Monotonic time after which no trial is started.
+        is_over: Another reason to stop, asked before each trial; ``None`` from it goes on.
+        stop: The request to stop.
+        refresh: Called after each trial and while waiting.
+        timing: Of signs of life.
+        redact: Removes secrets from the reasons that are written to failed trials.
+    """
+    worker = _Worker(
+        study, objective, n_trials, stop or StopRequest(), timing or Timing(), redact or str
+    )
+    with worker.stop.serving():
+        return worker.run(deadline, is_over or (lambda study: None), refresh or (lambda: None))
+
+
+class _Worker:
+    """One worker in its loop."""
+
+    def __init__(
+        self,
+        study: Study,
+        objective: Callable[[Trial], Any],
+        n_trials: int | None,
+        stop: StopRequest,
+        timing: Timing,
+        redact: Callable[[str], str],
+    ) -> None:
+        from optuna_demix.storage.retrying import SteadyStorage
+
+        storage = study._storage
+        self.steady = storage if isinstance(storage, SteadyStorage) else None
+        if self.steady is not None:
+            self.steady.is_watched = True
+        self.study = study
+        self.objective = objective
+        self.n_trials = n_trials
+        self.stop = stop
+        self.timing = timing
+        self.redact = redact
+        self.watch = Watch(grace_s=timing.grace_s)
+        self.outcomes: list[TrialState] = []
+        self.reason = ""  # of the last failure
+        self.current: Trial | None = None
+        self.parent = os.environ.get(PARENT_ENV)
+        self._looked_at = -float("inf")
+
+    def run(
+        self,
+        deadline: float | None,
+        is_over: Callable[[Study], str | None],
+        refresh: Callable[[], None],
+    ) -> WorkerReport:
+        waits = 0
+        while True:
+            try:
+                self._look_at_others(now=waits > 0)
+                verdict = self._why_stop(deadline) or is_over(self.study)
+                if verdict is not None:
+                    return self._report(verdict)
+                if self._is_full():
+                    if not self._has_to_wait():
+                        return self._report(f"the study has its {self.n_trials} trials")
+                    if waits == 0:
+                        _log.info("waiting for the last trials of other workers")
+                    longest = min(_LONGEST_WAIT_S, 0.1 * 2**waits)
+                    self.stop.event.wait(random.uniform(0.5, 1.0) * longest)
+                    waits += 1
+                    refresh()
+                    continue
+                waits = 0
+                self._one_trial(refresh)
+            except StorageLostError as error:
+                return self._report(str(error), healthy=False)
+            last = self.outcomes[-_MAX_FAILURES:]
+            if len(last) == _MAX_FAILURES and all(state.name == "FAIL" for state in last):
+                return self._report(
+                    f"{_MAX_FAILURES} trials in a row failed: {self.reason}", healthy=False
+                )
+
+    # One trial -------------------------------------------------------------------------------
+
+    def _one_trial(self, refresh: Callable[[], None]) -> None:
+        before = self.current
+        told: list[FrozenTrial] = []
+
+        def after(study: Study, trial: FrozenTrial) -> None:
+            told.append(trial)
+
+        try:
+            with self._shared_looks():
+                self.study.optimize(
+                    self._evaluate, n_trials=1, catch=(Exception,), callbacks=[after]
+                )
+        except StorageLostError:
+            raise
+        except Exception:
+            if told or self.current is before or not self._was_taken_over():
+                raise
+            assert self.current is not None
+            _log.warning(
+                "trial %d was taken over while this worker was out of reach; its result is "
+                "left to the other worker",
+                self.current.number,
+            )
+            return
+        trial = told[0]
+        reason = str(trial.user_attrs.get(FAILURE_ATTR, ""))
+        if reason.startswith("handed back"):
+            requeue(self.study, trial)
+        if not reason.startswith("surplus"):
+            self.outcomes.append(trial.state)
+            self.reason = reason or self.reason
+        refresh()
+
+    def _evaluate(self, trial: Trial) -> Any:
+        self.current = trial
+        if self._is_surplus(trial.number):
+            # Two workers asked for the last trial at the same moment.
+            trial.set_user_attr(FAILURE_ATTR, "surplus: the study has its trials")
+            raise _Surplus
+        from optuna import TrialPruned
+
+        with sign_of_life(self.study, trial._trial_id, interval_s=self.timing.heartbeat_s):
+            try:
+                with self.stop.trial():
+                    return self.objective(trial)
+            except KeyboardInterrupt:
+                trial.set_user_attr(FAILURE_ATTR, "handed back: its worker was told to stop")
+                raise _HandedBack from None
+            except (StorageLostError, TrialPruned):
+                raise
+            except Exception as error:
+                line = self.redact(str(error).strip().split("\n")[0])
+                trial.set_user_attr(FAILURE_ATTR, f"{type(error).__name__}: {line}"[:500])
+                _free_memory()
+                raise
+
+    def _shared_looks(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.steady is None else self.steady.shared_looks()
+
+    def _was_taken_over(self) -> bool:
+        """Whether somebody else has failed the current trial."""
+        if self.current is None:
+            return False
+        trial = self.study._storage.get_trial(self.current._trial_id)
+        return trial.state.name == "FAIL"
+
+    # Reasons to stop -------------------------------------------------------------------------
+
+    def _why_stop(self, deadline: float | None) -> str | None:
+        if self.stop.event.is_set():
+            return "asked to stop"
+        if deadline is not None and time.monotonic() >= deadline:
+            return "the time is over"
+        if self.parent is not None and os.getppid() != int(self.parent):
+            return "the process that started it is gone"
+        return None
+
+    def _is_full(self) -> bool:
+        """Whether all trials are done or being worked on; not asked while that is far off.
+
+        Each look at the trials reads all running ones.
+        """
+        if self.n_trials is None:
+            return False
+        last = -1 if self.current is None else self.current.number
+        margin = max(_NEAR, self.n_trials // 8)
+        if self.current is not None and last + margin < self.n_trials:
+            return False
+        return len(self._taken()) >= self.n_trials
+
+    def _is_surplus(self, number: int) -> bool:
+        """Whether the study has its trials without this one: so many lower ones are taken."""
+        if self.n_trials is None or number < self.n_trials:
+            return False
+        if self.steady is not None:
+            self.steady.look_anew()  # and see this trial
+        return sum(trial.number < number for trial in self._taken()) >= self.n_trials
+
+    def _taken(self) -> list[FrozenTrial]:
+        """Trials that are done or being worked on."""
+        from optuna.trial import TrialState
+
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def _has_to_wait(self) -> bool:
+        """Whether a trial that is still running may have to be repeated by this worker."""
+        assert self.n_trials is not None
+        trials = self._taken()
+        running = [trial for trial in trials if trial.state.name == "RUNNING"]
+        if len(trials) - len(running) >= self.n_trials:
+            # Nothing to repeat; only what nobody works on is seen to its end.
+            return any(is_unclaimed(trial) for trial in running)
+        return any(will_end(self.study, trial) for trial in running)
+
+    def _look_at_others(self, *, now: bool) -> None:
+        """Take back lost trials, often enough that none is missed for long."""
+        if now or time.monotonic() - self._looked_at >= self.timing.heartbeat_s / _LOOKS:
+            self.watch.take_back(self.study)
+            self._looked_at = time.monotonic()
+
+    def _report(self, stopped: str, *, healthy: bool = True) -> WorkerReport:
+        complete = sum(state.name == "COMPLETE" for state in self.outcomes)
+        pruned = sum(state.name == "PRUNED" for state in self.outcomes)
+        failed = len(self.outcomes) - complete - pruned
+        return WorkerReport(complete, pruned, failed, stopped, healthy, self.stop.signum)
+
+
+def _free_memory() -> None:
+    """Give back what a failed evaluation held: out of memory must not repeat itself."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            pass  # the device is gone; the next trial will say so

@@ -1,0 +1,53 @@
+"""Which process evaluates a trial, and whether it still lives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optuna_demix.attributes import WORKER_ATTR
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+def own_name() -> str:
+    """Host, process namespace and process id of this process."""
+    return f"{_own_place()} {os.getpid()}"
+
+
+def is_dead_here(trial: FrozenTrial) -> bool:
+    """Whether a trial's worker was a process of this place which lives no more."""
+    place, _, process = str(trial.user_attrs.get(WORKER_ATTR, "")).rpartition(" ")
+    return place == _own_place() and not _may_live(process)
+
+
+def _own_place() -> str:
+    """Where a process id means what it means here: containers may share a host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        marks = f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        marks = ""  # not Linux: the host name has to do
+    scope = hashlib.sha256(marks.encode()).hexdigest()[:8]
+    return f"{socket.gethostname()} {scope}"
+
+
+def _may_live(process: str) -> bool:
+    """Whether a process of this place may still live; only a plain no counts as dead."""
+    if not process.isdigit():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state not in ("Z", "X")  # dead, and only not yet collected by its parent

@@ -1,0 +1,112 @@
+"""One worker: attach to the study, build the objective, work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from optuna_demix.config.space import space_of
+from optuna_demix.report.write import reporter_of
+from optuna_demix.storage.connection import connect
+from optuna_demix.storage.secrets import Secrets
+from optuna_demix.storage.timing import Timing
+from optuna_demix.study.attach import check_directions, load_study
+from optuna_demix.study.evaluation import build_objective
+from optuna_demix.study.fingerprint import claim
+from optuna_demix.study.search import pruner_of, sampler_of, terminator_of, warm_start_of
+from optuna_demix.workers.lease import keeps_heartbeats
+from optuna_demix.workers.loop import WorkerReport, work
+from optuna_demix.workers.progress import progress_bar
+from optuna_demix.workers.signals import StopRequest
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+    from optuna_demix.config import StudyConfig
+
+STOP_GRACE_S = 20.0
+"""Seconds that a trial has after SIGTERM; schedulers kill 30 s after it, as a rule."""
+
+
+def run_worker(
+    config: StudyConfig,
+    *,
+    storage: str,
+    study_name: str,
+    n_trials: int | None = None,
+    timeout: float | None = None,
+    until_converged: bool = False,
+    device: str = "auto",
+    seed: int | None = None,
+    stop_grace: float | None = STOP_GRACE_S,
+    timing: Timing | None = None,
+    dashboard: bool = True,
+    progress: bool = True,
+    report: Callable[[str], None] | None = None,
+) -> WorkerReport:
+    """Work on a study until it has its trials, the time is over, or a signal comes.
+
+    Args:
+        config: The study's file.
+        storage: Storage URL, see :func:`~optuna_demix.storage.connection.connect`.
+        study_name: Name of the study, made with ``optuna create-study``.
+        n_trials: Trials the *study* is to have, those of other workers included; ``None`` for no
+            end.
+        timeout: Seconds after which no trial is started.
+        until_converged: Stop when further trials are expected to gain less than their noise.
+        device: Where the model lives.
+        seed: Instead of the study's own seed; workers may share it.
+        stop_grace: Seconds that a trial has after SIGTERM before it is handed back; ``None`` for
+            as long as it takes.
+        timing: Of signs of life and of patience with the storage.
+        dashboard: Show plots and a note in ``optuna-dashboard``, where that is installed and
+            the study's file does not say otherwise.
+        progress: Show a bar on stderr.
+        report: Called with each line for the user.
+
+    Raises:
+        DemixError: If study, components and tasks do not fit; nothing was written then.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    timing = timing or Timing()
+    say = report or (lambda line: None)
+    with StopRequest(grace_s=stop_grace).installed() as stop:
+        space = space_of(config)
+        database = connect(storage, timing=timing, give_up=stop.urgent)
+        earlier = warm_start_of(config, database)
+        sampler = sampler_of(config, space, seed=seed, warm_start=earlier)
+        study = load_study(
+            database, study_name=study_name, sampler=sampler, pruner=pruner_of(config)
+        )
+        check_directions(study, config)
+        if not keeps_heartbeats(study):
+            say(
+                "Optuna keeps no heartbeats in this storage: each worker keeps a lease on its "
+                f"trial, renewed every {timing.heartbeat_s} s, lost after {timing.grace_s} s"
+            )
+        objective, fingerprint = build_objective(config, space, device=device, report=report)
+        claim(study, config, fingerprint, objective.layout())
+        reporter = reporter_of(study, config, space, to_dashboard=dashboard, say=report)
+        terminator = terminator_of(config, space) if until_converged else None
+
+        def is_over(study: Study) -> str | None:
+            if terminator is not None and terminator.should_terminate(study):
+                return "further trials are expected to gain less than their noise"
+            return None
+
+        with progress_bar(study, n_trials, shown=progress) as refresh:
+            done = work(
+                study,
+                reporter.watching(objective),
+                n_trials=n_trials,
+                deadline=deadline,
+                is_over=is_over,
+                stop=stop,
+                refresh=reporter.then(refresh),
+                timing=timing,
+                redact=Secrets(storage).mask,
+            )
+        if done.healthy and not stop.event.is_set():
+            reporter.finish()
+        return done
