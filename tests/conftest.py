@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from _common import provenance
-from fault_summary import note_inputs, write_summary
 from hypothesis import settings
+
+from tests.faults import note_inputs, write_summary
 
 # Their asserts should explain themselves as ours do.
 pytest.register_assert_rewrite("optuna.testing.pytest_samplers")

@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
-from tiny import COMPONENTS, make_study, make_tokenizer
 
 from optuna_demix import cli
 from optuna_demix.config import load_study_config
 from optuna_demix.fidelity import Fidelity, ScoredReference, check_fidelity, judge, scatter
+from tests.tiny_study import COMPONENTS, make_study, make_tokenizer
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tiny_models import llama_config, word_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -19,6 +18,7 @@ from transformers import (
 from transformers.utils import logging
 
 from optuna_demix.merging import Arena, ComponentSet
+from tests.tiny_models import llama_config, word_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import optuna
 import pytest
-from report_studies import make_study, mixture_space
 
 from optuna_demix import MixtureSpace
 from optuna_demix.report import ReportData, gather
+from tests.report.studies import make_study, mixture_space
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from browsers import dashboard, fetch, page
 from optuna_dashboard import get_note, save_note
-from report_studies import CAPABILITIES, COMPONENTS, make_study, mixture_space
 
 from optuna_demix.report import ReportData, figures, gather, write_note
 from optuna_demix.report.dashboard import push
+from tests.report.browsers import dashboard, fetch, page
+from tests.report.studies import CAPABILITIES, COMPONENTS, make_study, mixture_space
 
 pytestmark = pytest.mark.xdist_group("report")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import byte_tokenizer
 
-from scoring_samples import WORDS, make_model, write_tasks  # isort: skip
+from tests.tiny_models import byte_tokenizer
+
+from tests.scoring.samples import WORDS, make_model, write_tasks  # isort: skip
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,9 +12,9 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from tiny import make_study
 
 from optuna_demix.cli._main import build_parser
+from tests.tiny_study import make_study
 
 LAUNCH = Path(__file__).parents[2] / "studies" / "_launch"
 

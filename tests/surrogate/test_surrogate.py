@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from surrogate_surfaces import SURFACES, mixtures, quadratic, scores
 
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.surrogate import KINDS, Surrogate
 from optuna_demix.surrogate._validation import spearman
+from tests.surrogate.surfaces import SURFACES, mixtures, quadratic, scores
 
 SMOOTH_KINDS = ("auto", "law")
 
@@ -185,7 +185,7 @@ def test_seed_matters() -> None:
 _SCRIPT = """
 import hashlib, sys
 import numpy as np
-from surrogate_surfaces import mixtures, scores
+from tests.surrogate.surfaces import mixtures, scores
 from optuna_demix.surrogate import Surrogate
 rng = np.random.default_rng(8)
 w = mixtures(50, 4, rng)
@@ -200,8 +200,7 @@ def test_processes_agree_whatever_their_hash_seed_and_threads(kind: str) -> None
     for number in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": number, "OMP_NUM_THREADS": number}
         command = [sys.executable, "-c", _SCRIPT, kind]
-        here = Path(__file__).parent
-        paths = [str(here), str(here.parents[1]), environment.get("PYTHONPATH", "")]
+        paths = [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         digests.add(done.stdout)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_models import word_tokenizer
-from training_samples import STUDY, WORDS, Make
 
 from optuna_demix.config import StudyConfig, load_study_config
+from tests.tiny_models import word_tokenizer
+from tests.training.samples import STUDY, WORDS, Make
 
 transformers = pytest.importorskip("transformers")
 

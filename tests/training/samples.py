@@ -1,0 +1,70 @@
+"""A study of three tiny datasets, and what tests ask of its models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from optuna_demix.config import StudyConfig
+from optuna_demix.training import TrainedModel, train_study
+from optuna_demix.training._job import Job
+from optuna_demix.training.data.text import corpus_of
+from optuna_demix.training.data.tokens import blocks_of
+from optuna_demix.training.data.vocabulary import Vocabulary
+from tests.tiny_models import LLAMA
+
+WORDS = {"web": "the of and to in", "code": "def return class if", "math": "one two three four"}
+
+
+SEQUENCE, BATCH = 8, 4
+
+
+STUDY: dict[str, Any] = {
+    "run_dir": "run",
+    "datasets": {name: {"files": [f"{name}.jsonl"]} for name in WORDS},
+    "components": list(WORDS),
+    "general": {"dataset": "web", "share": 0.25},
+    "capabilities": {"all": [{"task": "some_task", "metric": "acc"}]},
+    "training": {
+        "tokenizer": "tokenizer",
+        "model": {**LLAMA, "model_type": "llama", "max_position_embeddings": 16},
+        "sequence_length": SEQUENCE,
+        "batch_size": BATCH,
+        "save_every": 3,
+        "base": {"tokens": 10 * SEQUENCE * BATCH, "learning_rate": 0.003},
+        "component": {"tokens": 9 * SEQUENCE * BATCH, "learning_rate": 0.001},
+    },
+}
+
+
+Make = Callable[..., StudyConfig]
+
+
+def train(config: StudyConfig, **options: Any) -> dict[str, TrainedModel]:
+    lines: list[str] = options.pop("lines", [])
+    models = train_study(config, device="cpu", report=lines.append, **options)
+    return {model.name: model for model in models}
+
+
+def weights(model: TrainedModel | Path) -> bytes:
+    path = model.path if isinstance(model, TrainedModel) else model
+    return (path / "model.safetensors").read_bytes()
+
+
+def record(model: TrainedModel) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((model.path / "training.json").read_text())
+    return value
+
+
+def cache_of(config: StudyConfig, dataset: str) -> Path:
+    job = Job(
+        config,
+        config.training,  # type: ignore[arg-type]
+        Vocabulary.open(config, config.training),  # type: ignore[arg-type]
+        "cpu",
+        lambda line: None,
+    )
+    blocks: Any = blocks_of(job, corpus_of(config, dataset))
+    return Path(blocks.filename)

