@@ -21,7 +21,7 @@ class SamplerConfig(StrictModel):
     """
 
     surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "law"] | None = None
-    schedule: Literal["continuous", "paper"] = "continuous"
+    schedule: Literal["continuous", "demix"] = "continuous"
     schedule_sizes: tuple[PositiveInt, ...] | None = None
     n_startup_trials: Annotated[int, Field(ge=0)] = 8
     composite: Literal["rank", "mean", "pareto"] | dict[str, float] = "rank"

@@ -106,7 +106,7 @@ def gather(
         space: Its mixture.
         surrogate: As in ``recommend``, like all that follow.
         composite: Merit of several objectives.
-        schedule: ``"continuous"`` or ``"paper"``.
+        schedule: ``"continuous"`` or ``"demix"``.
         kl: Merit given up for each nat of divergence from the prior.
         warm_start: Earlier studies to learn from as well.
         seed: Seed of the pool and the surrogate.

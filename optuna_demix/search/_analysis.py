@@ -64,7 +64,7 @@ def analyse(
     """As :func:`recommend`, with all that the recommendation was made of."""
     from optuna_demix.search.proposals.acquisition import Composite
     from optuna_demix.search.proposals.convergence import converge
-    from optuna_demix.search.proposals.demix import PAPER_AVERAGE, PAPER_POOL, paper_best
+    from optuna_demix.search.proposals.demix import AVERAGE, POOL, best_of_pool
     from optuna_demix.search.proposals.fit import Fit, observed_merit
     from optuna_demix.search.rows.history import History
     from optuna_demix.search.rows.joint_space import JointSpace
@@ -94,7 +94,7 @@ def analyse(
             f"study {study.study_name!r}: all {n_own} finished trials of this mixture were "
             "pruned; choose a pruner that lets some complete"
         )
-    kind = surrogate or ("lightgbm" if schedule == "paper" else "auto")
+    kind = surrogate or ("lightgbm" if schedule == "demix" else "auto")
     fit = Fit(kind, joint, targets, history.arrays(), seed)
     trials = fit.trials
     fit.grow_pool(composite, size=_POOL, generations=_GENERATIONS, optimism=0.0)
@@ -102,8 +102,8 @@ def analyse(
     # the search has crowded.
     merit = Composite(composite, fit.reference)
     outlook = converge(fit, merit, kl=kl)
-    if schedule == "paper":
-        final = paper_best(fit, composite, PAPER_POOL, PAPER_AVERAGE).mean(axis=0)
+    if schedule == "demix":
+        final = best_of_pool(fit, composite, POOL, AVERAGE).mean(axis=0)
     else:
         final = fit.best_mean(outlook.merit, _AVERAGE, radius=_RADIUS)
     observed = observed_merit(merit(finite_scores(trials.V)), trials)

@@ -33,14 +33,14 @@ def recommend(
     The surrogate is fitted to all finished trials and ranks a large pool of candidates; the
     recommendation is the mean of the best ones around the very best, which lies inside the
     constraints as they do.
-    With ``schedule="paper"`` the pool and the number averaged are those of the paper.
+    With ``schedule="demix"`` the pool and the number averaged are those of the paper.
 
     Args:
         study: The study; trials of any sampler will do.
         space: Its mixture.
         surrogate: Kind of the surrogate; default ``"auto"``, for the paper ``"lightgbm"``.
         composite: Merit of several objectives: ``"rank"``, ``"mean"`` or weights.
-        schedule: ``"continuous"`` or ``"paper"``.
+        schedule: ``"continuous"`` or ``"demix"``.
         kl: Merit given up for each nat of divergence from the prior, as in ``DemixSampler``.
         warm_start: Earlier studies to learn from as well, as in ``DemixSampler``.
         seed: Seed of the pool and the surrogate.

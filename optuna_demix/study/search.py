@@ -33,7 +33,7 @@ def sampler_of(
         seed: Instead of the study's own seed.
         warm_start: Earlier studies, see :func:`warm_start_of`.
     """
-    from optuna_demix.search.proposals.demix import PAPER_SIZES
+    from optuna_demix.search.proposals.demix import SIZES
     from optuna_demix.search.sampler import DemixSampler
 
     options = config.sampler
@@ -48,7 +48,7 @@ def sampler_of(
         kl=options.kl,
         reevaluate=options.reevaluate,
         warm_start=warm_start,
-        schedule_sizes=options.schedule_sizes or PAPER_SIZES,
+        schedule_sizes=options.schedule_sizes or SIZES,
     )
 
 

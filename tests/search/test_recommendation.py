@@ -33,7 +33,7 @@ def study() -> optuna.Study:
     return study
 
 
-@pytest.mark.parametrize("schedule", ["continuous", "paper"])
+@pytest.mark.parametrize("schedule", ["continuous", "demix"])
 def test_it_finds_the_optimum_of_a_smooth_surface(study: optuna.Study, schedule: str) -> None:
     result = recommend(study, SPACE, schedule=schedule)
     distance = 0.5 * sum(abs(result.merge_weights[n] - TARGET[n]) for n in TARGET)

@@ -40,7 +40,7 @@ def weights_of(study: optuna.Study, space: MixtureSpace = SPACE) -> np.ndarray:
     return np.array([[t.params[name] for name in space.param_names] for t in study.trials])
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"schedule": "paper", "schedule_sizes": (8, 4)}])
+@pytest.mark.parametrize("kwargs", [{}, {"schedule": "demix", "schedule_sizes": (8, 4)}])
 def test_every_trial_lies_inside_the_constraints(kwargs: dict[str, Any]) -> None:
     study = optuna.create_study(
         direction="maximize", sampler=DemixSampler(SPACE, seed=0, pool_size=2000, **kwargs)

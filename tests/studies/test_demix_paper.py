@@ -98,7 +98,7 @@ def test_components_are_seven_folders_of_one_pinned_release(config: StudyConfig)
 def test_benchmarks_and_schedule_are_the_paper_s(config: StudyConfig, space: MixtureSpace) -> None:
     sizes = {name: len(benchmarks) for name, benchmarks in config.capabilities.items()}
     assert sizes == {"general": 5, "code": 2, "math": 2}
-    assert config.sampler.schedule == "paper"
+    assert config.sampler.schedule == "demix"
     assert config.sampler.schedule_sizes == (128, 64, 32)
     assert config.merging.dtype == "bfloat16"
     sampler_of(config, space)  # takes every option

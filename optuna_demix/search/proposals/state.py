@@ -33,7 +33,7 @@ class SpaceState:
     history: History
     names: frozenset[str]
     fit: Fit | None = None
-    paper_choices: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
+    iteration: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
 
     def tell_of_trouble(self, trials: Sequence[FrozenTrial]) -> None:

@@ -1,0 +1,100 @@
+"""What sampler, recommendation, terminator and report of one study must agree on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from optuna_demix.errors import ConfigError
+from optuna_demix.surrogate import Surrogate
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+SCHEDULES = ("continuous", "demix")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """How a study is searched, and how its trials are read.
+
+    :class:`~optuna_demix.DemixSampler` holds one made of its arguments; ``recommend``,
+    ``DemixTerminator`` and the report take it from the sampler of the study.
+
+    Attributes:
+        surrogate: Kind of :class:`~optuna_demix.surrogate.Surrogate`; ``None`` for ``"auto"``,
+            and for the published ``"lightgbm"`` with ``schedule="demix"``.
+        composite: Merit of several objectives: ``"rank"`` (mean percentile rank), ``"mean"``,
+            weights by objective, or ``"pareto"`` (another random trade-off for each trial).
+        schedule: ``"continuous"``, or ``"demix"`` for the published iterations.
+        kl: Merit given up for each nat of Kullback-Leibler divergence from the prior.
+        seed: Seed of everything that is random; ``None`` draws one.
+        warm_start: Earlier studies whose trials are learned from as well.
+
+    Raises:
+        ConfigError: If a value is out of range or unknown.
+    """
+
+    surrogate: str | None = None
+    composite: str | Sequence[float] = "rank"
+    schedule: Literal["continuous", "demix"] = "continuous"
+    kl: float = 0.0
+    seed: int | None = None
+    warm_start: Sequence[Study] = ()
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"schedule must be 'continuous' or 'demix', got {self.schedule!r}")
+        if not (math.isfinite(self.kl) and self.kl >= 0.0):
+            raise ConfigError(f"kl must be a finite number from 0 on, got {self.kl!r}")
+        Surrogate(self.kind)  # refuses an unknown kind here rather than in the middle of a study
+        if isinstance(self.composite, str):
+            if self.composite not in ("rank", "mean", "pareto"):
+                raise ConfigError(
+                    f"composite {self.composite!r} is unknown; use 'rank', 'mean', 'pareto' or "
+                    "one weight for each objective"
+                )
+        else:
+            weights = tuple(float(weight) for weight in self.composite)
+            if not all(math.isfinite(w) and w >= 0.0 for w in weights) or not sum(weights) > 0.0:
+                raise ConfigError(
+                    "composite weights must be finite, not negative and not all 0; got "
+                    f"{list(weights)}"
+                )
+            object.__setattr__(self, "composite", weights)
+        object.__setattr__(self, "warm_start", tuple(self.warm_start))
+
+    @property
+    def kind(self) -> str:
+        """Kind of the surrogate."""
+        return self.surrogate or ("lightgbm" if self.schedule == "demix" else "auto")
+
+    @property
+    def scalar_composite(self) -> str | Sequence[float]:
+        """The composite where one merit is needed: ranks in place of ``"pareto"``."""
+        return "rank" if self.composite == "pareto" else self.composite
+
+    def check_objectives(self, n_objectives: int) -> None:
+        """Check that a composite of weights has one for each objective.
+
+        Raises:
+            ConfigError: If their number is another one.
+        """
+        if not isinstance(self.composite, str) and len(self.composite) != n_objectives:
+            raise ConfigError(
+                f"composite has {len(self.composite)} weights and the study {n_objectives} "
+                "objectives; give one weight for each, in their order"
+            )
+
+
+def options_of(study: Study) -> SearchOptions:
+    """The options of a study's own sampler; the default ones if it is another sampler."""
+    from optuna.samplers import PartialFixedSampler
+
+    sampler = study.sampler
+    while isinstance(sampler, PartialFixedSampler):
+        sampler = sampler._base_sampler
+    options = getattr(sampler, "options", None)
+    return options if isinstance(options, SearchOptions) else SearchOptions()
