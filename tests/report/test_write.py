@@ -40,7 +40,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         surface = Surface()
         return MixtureObjective(space, surface, surface, CAPABILITIES), {"made": "up"}
 
-    monkeypatch.setattr("optuna_demix.study.evaluation.build_objective", build)
+    monkeypatch.setattr("optuna_demix.workers.run.build_objective", build)
     url = f"sqlite:///{tmp_path / 'mix.db'}"
     optuna.create_study(study_name="mix", storage=url, directions=["maximize"] * 3)
     return url
