@@ -20,7 +20,7 @@ from optuna_demix.mixture.constraints import Constraint, Group, polytope_of
 from optuna_demix.mixture.geometry import moves as _moves
 from optuna_demix.mixture.geometry import projection as _projection
 from optuna_demix.mixture.geometry import sampling as _sampling
-from optuna_demix.mixture.geometry.min_weight import LeastWeight
+from optuna_demix.mixture.geometry.min_weight import MinWeight
 from optuna_demix.mixture.geometry.polytope import Frame, Polytope
 from optuna_demix.mixture.geometry.simplex import Array, Mask, settle
 
@@ -111,7 +111,7 @@ class MixtureSpace:
     _raw_prior: Array
     _constraints: tuple[Constraint, ...]
     _polytope: Polytope
-    _least: LeastWeight | None
+    _least: MinWeight | None
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class MixtureSpace:
             "_constraints": constraints,
             "_polytope": polytope_of(constraints, len(names)),
         }
-        fields["_least"] = LeastWeight(fields["_polytope"], least) if least > 0 else None
+        fields["_least"] = MinWeight(fields["_polytope"], least) if least > 0 else None
         self.__dict__.update(fields)
         if self._least is not None and self._least.support is None:
             raise ConstraintError(
@@ -319,7 +319,7 @@ class MixtureSpace:
     @functools.cached_property
     def center(self) -> Array:
         """A point of the polytope's relative interior, or near it with a ``min_weight``, (K,)."""
-        return _frozen(self._nearest(self._settled(self._frame.centre)))
+        return _frozen(self._nearest(self._settled(self._frame.center)))
 
     def min_weights(self) -> Array:
         """Smallest attainable value of each merge weight, (K,)."""

@@ -1,8 +1,8 @@
 """Weights that are 0 or at least a minimum: finitely many faces of the polytope, not one.
 
-A component of a thousandth of the mixture costs a merge and a training run its data loader, and
-says nothing. Which components take part, the support, is a choice; given it, the others are 0
-and the rest is a polytope again.
+A component of a thousandth of the mixture costs memory and a data loader, and its effect is too
+small to be measured. Which components take part, the support, is a choice; given it, the others
+are 0 and the rest is a polytope again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from optuna_demix.mixture.geometry.simplex import Array, Mask, project_box
 
 # Points of the set that stand in for draws which cannot be brought inside quickly.
 _STAND_INS = 8
-# Violation up to which the linear programme of a support counts as solvable.
+# Violation up to which the linear program of a support counts as solvable.
 _SOLVABLE = 1e-10
 
 
-class LeastWeight:
+class MinWeight:
     """A polytope of mixtures, of which only those count whose weights are 0 or at least ``least``.
 
     Args:
@@ -44,7 +44,9 @@ class LeastWeight:
     @functools.cached_property
     def support(self) -> Mask | None:
         """Some support (K,) that leaves a mixture, or None if there is none."""
-        return self._nearest_support(self._polytope.frame.centre)
+        if len(self._rounded):
+            return np.asarray(self._rounded[0] > 0.0)
+        return self._nearest_support(self._polytope.frame.center)
 
     def mend(self, w: Array, rng: np.random.Generator) -> Array:
         """Bring many points of the polytope inside quickly, (n, K).
@@ -62,7 +64,7 @@ class LeastWeight:
         """Bring points of the polytope to near points inside, (n, K).
 
         As ``mend`` where that suffices; elsewhere the support nearest in total variation is
-        found by a mixed-integer programme, and the point projected on its face.
+        found by a mixed-integer program, and the point projected on its face.
         """
         mended, inside = self._round(w)
         for row in np.flatnonzero(~inside):
@@ -111,8 +113,17 @@ class LeastWeight:
         return support
 
     @functools.cached_property
+    def _rounded(self) -> Array:
+        """The center and the corners of the polytope where rounding keeps them inside, (n, K)."""
+        frame = self._polytope.frame
+        rounded, inside = self._round(np.concatenate([frame.center[None], frame.corners]))
+        return rounded[inside]
+
+    @functools.cached_property
     def _stand_ins(self) -> Array:
-        """Points inside, found from random vertices of the simplex, (8, K)."""
+        """Points inside, at least 8, (n, K)."""
+        if len(self._rounded) >= _STAND_INS:
+            return self._rounded
         rng = np.random.default_rng(0)  # a property of the space, not of a study's seed
         k = len(self._forced)
         return self.project(
@@ -132,7 +143,8 @@ class LeastWeight:
     def _nearest_support(self, w: Array) -> Mask | None:
         """The support (K,) that holds the point nearest to w (K,) in total variation, or None.
 
-        A mixed-integer linear programme in x (the point), z (its support) and t >= |x - w|.
+        A mixed-integer linear program in x (the point), z (its support) and t >= x - w: as both
+        points sum to 1, the weights that grow do so by half of the total variation.
         """
         from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -145,7 +157,6 @@ class LeastWeight:
             LinearConstraint(np.hstack([one, -np.diag(self._polytope.upper), none]), ub=0.0),
             LinearConstraint(np.hstack([one, -np.diag(low), none]), lb=0.0),
             LinearConstraint(np.hstack([one, none, -one]), ub=w),
-            LinearConstraint(np.hstack([-one, none, -one]), ub=-w),
         ]
         if len(rows):
             padded = np.hstack([rows, np.zeros((len(rows), 2 * k))])

@@ -18,7 +18,7 @@ def perturb(frame: Frame, hub: Array, w: Array, scale: Array, rng: np.random.Gen
 
     Args:
         frame: Geometry of the polytope.
-        hub: A point of the polytope to pull towards where a move leads out of it, (K,).
+        hub: A point of the polytope to pull toward where a move leads out of it, (K,).
         w: Points of the polytope, (n, K).
         scale: Standard deviation of a weight's move, (n,).
         rng: Source of randomness.

@@ -1,4 +1,4 @@
-"""The feasible polytope and its geometry: vertices, centre, implied equalities, rays.
+"""The feasible polytope and its geometry: vertices, center, implied equalities, rays.
 
 A `Polytope` is the set as given. Its `Frame` is what sampling and projection work on: the same set
 with every implied equality found, and every other row tightened by a hair so that rounding never
@@ -17,7 +17,7 @@ from optuna_demix.mixture.geometry import linear as _linear
 from optuna_demix.mixture.geometry.simplex import Array, Mask, extreme_points, project_box, settle
 
 # A row whose slack exceeds this nowhere is an equality; a weight whose range does not is fixed.
-# Above the error of the linear programmes, and no more than what a constraint may be missed by.
+# Above the error of the linear programs, and no more than what a constraint may be missed by.
 _EQUALITY = 1e-9
 # What the rows are tightened by at most: far more than the rounding of a ray.
 _TIGHTENING = 1e-10
@@ -27,9 +27,9 @@ _ON_EQUALITY = 1e-12
 _NOISE = 1e-13
 # Random directions per component: each gives one vertex for the anchors.
 _CORNERS = 2
-# Vertices mixed into an anchor, and the weight of the centre, which keeps it off the faces.
+# Vertices mixed into an anchor, and the weight of the center, which keeps it off the faces.
 _MIXED_CORNERS = 3
-_CENTRE_WEIGHT = 0.1
+_CENTER_WEIGHT = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Polytope:
 
     @functools.cached_property
     def frame(self) -> Frame:
-        """The geometry, found by 4K + m linear programmes on first use."""
+        """The geometry, found by up to 4K + m linear programs on first use."""
         return _frame_of(self)
 
 
@@ -67,7 +67,7 @@ class Frame:
         equalities: The rows which hold with equality everywhere, (e, K).
         levels: Their values, (e,).
         corners: Vertices in random directions, (V, K).
-        centre: A point of the relative interior, (K,).
+        center: A point of the relative interior, (K,).
         least: Smallest attainable value of each weight, (K,).
         most: Largest attainable value of each weight, (K,).
     """
@@ -80,7 +80,7 @@ class Frame:
     equalities: Array
     levels: Array
     corners: Array
-    centre: Array
+    center: Array
     least: Array
     most: Array
 
@@ -92,7 +92,7 @@ class Frame:
     @functools.cached_property
     def basis(self) -> Array:
         """Orthonormal basis of the directions in which the polytope extends, (K, dimension)."""
-        k = len(self.centre)
+        k = len(self.center)
         fixed = np.eye(k)[self.lower == self.upper]
         normals = np.concatenate([np.ones((1, k)), self.equalities, fixed])  # (e', K)
         _, values, right = np.linalg.svd(normals)
@@ -106,19 +106,19 @@ class Frame:
 
     @functools.cached_property
     def halfspaces(self) -> tuple[Array, Array]:
-        """Inequalities ``normals @ y <= offsets`` for ``w = centre + basis @ y``, of unit normals.
+        """Inequalities ``normals @ y <= offsets`` for ``w = center + basis @ y``, of unit normals.
 
         Returns:
             Normals, (M, dimension), and offsets, (M,).
         """
         free = np.flatnonzero(self.lower < self.upper)
-        axes = np.eye(len(self.centre))[free]
+        axes = np.eye(len(self.center))[free]
         sides = np.concatenate([axes, -axes, self.rows])  # (2F + m', K)
         ends = np.concatenate([self.upper[free], -self.lower[free], self.bounds])
         normals = sides @ self.basis
         lengths = np.linalg.norm(normals, axis=1)
         kept = lengths > 1e-9
-        offsets = np.maximum(ends - sides @ self.centre, 0.0)
+        offsets = np.maximum(ends - sides @ self.center, 0.0)
         return normals[kept] / lengths[kept, None], offsets[kept] / lengths[kept]
 
     def holds(self, w: Array, *, strict: bool = True) -> Mask:
@@ -153,8 +153,8 @@ class Frame:
         """
         chosen = rng.integers(len(self.corners), size=(_MIXED_CORNERS, n))
         parts = rng.standard_exponential((_MIXED_CORNERS + 1, n)) + 1e-12
-        parts *= (1.0 - _CENTRE_WEIGHT) / parts.sum(axis=0)  # uniform on the simplex, scaled
-        points: Array = _CENTRE_WEIGHT * self.centre + parts[0][:, None] * hub
+        parts *= (1.0 - _CENTER_WEIGHT) / parts.sum(axis=0)  # uniform on the simplex, scaled
+        points: Array = _CENTER_WEIGHT * self.center + parts[0][:, None] * hub
         for corner, part in zip(chosen, parts[1:], strict=True):
             points += part[:, None] * self.corners[corner]
         return points
@@ -198,7 +198,7 @@ def _frame_of(polytope: Polytope) -> Frame:
     corners = _extremes(polytope, directions)  # (V, K)
     points = np.concatenate([ends, corners])
     # Their mean has slack in every constraint that leaves any.
-    centre = np.clip(points.mean(axis=0), polytope.lower, polytope.upper)
+    center = np.clip(points.mean(axis=0), polytope.lower, polytope.upper)
     least = np.maximum(points.min(axis=0), polytope.lower)
     most = np.minimum(points.max(axis=0), polytope.upper)
     fixed = most - least <= _EQUALITY
@@ -209,11 +209,11 @@ def _frame_of(polytope: Polytope) -> Frame:
         equal = np.zeros(0, dtype=bool)
     # A box alone needs no care: its projection and its rays keep every bound exactly.
     care = fixed if len(polytope.rows) else np.zeros_like(fixed)
-    lower = np.where(care, centre, polytope.lower)
-    upper = np.where(care, centre, polytope.upper)
+    lower = np.where(care, center, polytope.lower)
+    upper = np.where(care, center, polytope.upper)
     rows, limits = polytope.rows[~equal], polytope.bounds[~equal]
-    # The centre must keep some of its slack.
-    tightening = np.clip((limits - rows @ centre) / 2, 0.0, _TIGHTENING)
+    # The center must keep some of its slack.
+    tightening = np.clip((limits - rows @ center) / 2, 0.0, _TIGHTENING)
     frame = Frame(
         lower=lower,
         upper=upper,
@@ -221,26 +221,31 @@ def _frame_of(polytope: Polytope) -> Frame:
         bounds=limits - tightening,
         limits=limits,
         equalities=polytope.rows[equal],
-        levels=polytope.rows[equal] @ centre,
+        levels=polytope.rows[equal] @ center,
         corners=corners,
-        centre=centre,
-        least=np.where(care, centre, least),
-        most=np.where(care, centre, most),
+        center=center,
+        least=np.where(care, center, least),
+        most=np.where(care, center, most),
     )
     # The solver's corners touch the rows as given: into the frame with them.
-    return dataclasses.replace(frame, corners=frame.pull(corners, centre[None, :]))
+    return dataclasses.replace(frame, corners=frame.pull(corners, center[None, :]))
 
 
 def _extremes(polytope: Polytope, objectives: Array) -> Array:
-    """Vertices which maximise the objectives, (n, K) for (n, K).
+    """Vertices which maximize the objectives, (n, K) for (n, K).
 
     Rarely, a polytope as thin as the solver's tolerance loses some; one point is always returned.
     """
+    limits = (polytope.rows, polytope.bounds, polytope.lower, polytope.upper)
     if not len(polytope.rows):
         return extreme_points(objectives, polytope.lower, polytope.upper)
-    limits = (polytope.rows, polytope.bounds, polytope.lower, polytope.upper)
-    found = [_linear.maximise(objective, *limits) for objective in objectives]
-    points = [point for point in found if point is not None]
-    if not points:
-        points = [_linear.least_violation(*limits)[1]]
-    return project_box(np.array(points), polytope.lower, polytope.upper)
+    # What maximizes within the bounds alone and happens to keep the rows needs no solver. Among
+    # equals a random vertex does so more often than the first one.
+    ties = np.random.default_rng(1).random(objectives.shape)
+    points = extreme_points(objectives, polytope.lower, polytope.upper, ties)
+    broken = np.any(points @ polytope.rows.T > polytope.bounds, axis=1)
+    points[broken] = _linear.maximize(objectives[broken], *limits)
+    points = points[~np.isnan(points).any(axis=1)]
+    if not len(points):
+        points = _linear.least_violation(*limits)[1][None]
+    return project_box(points, polytope.lower, polytope.upper)

@@ -45,7 +45,7 @@ def _project_one(frame: Frame, x: Array) -> Array:
     also the nearest one to every point on the way from it to x: steps of a bounded length lead to
     it, and as they are longer than the polytope is wide, the first few do.
     """
-    point = frame.centre
+    point = frame.center
     for _ in range(_STEPS):
         step = x - point
         length = float(np.linalg.norm(step))
@@ -66,7 +66,7 @@ def _least_distance(frame: Frame, x: Array) -> Array:
     from scipy.optimize import nnls
 
     normals, offsets = frame.halfspaces
-    start = frame.basis.T @ (x - frame.centre)  # (dimension,)
+    start = frame.basis.T @ (x - frame.center)  # (dimension,)
     slacks = offsets - normals @ start  # (M,)
     z = np.zeros_like(start)
     if len(start):
@@ -78,10 +78,10 @@ def _least_distance(frame: Frame, x: Array) -> Array:
         exact = _shortest(normals[multipliers > 0], slacks[multipliers > 0])
         if exact is not None and (normals @ exact - slacks).max() <= _EXACT:
             z = exact
-    found = (frame.centre + frame.basis @ (start + z))[None, :]
+    found = (frame.center + frame.basis @ (start + z))[None, :]
     nearest = settle(found, frame.lower, frame.upper)
     if not frame.holds(nearest, strict=False)[0]:  # the solver's error, should it make one
-        nearest = frame.pull(found, frame.centre[None, :])
+        nearest = frame.pull(found, frame.center[None, :])
     point: Array = nearest[0]
     return point
 

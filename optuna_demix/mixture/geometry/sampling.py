@@ -7,7 +7,7 @@ import numpy as np
 from optuna_demix.mixture.geometry.polytope import Frame
 from optuna_demix.mixture.geometry.simplex import Array
 
-# DeMix (arXiv 2602.00747) and its code: alpha = strength * prior^0.7, normalised.
+# DeMix (arXiv 2602.00747) and its code: alpha = strength * prior^0.7, normalized.
 TEMPER = 0.7
 STRENGTHS = np.logspace(np.log10(0.5), np.log10(5.0), 15)
 # Prior share given at most to a component which has none, so that its weight can be drawn at all;
@@ -17,7 +17,7 @@ _NO_PRIOR = 1e-9
 # Draws outside are repeated this often at most, and only while repeating them is worth it.
 _ROUNDS = 8
 _WORTHWHILE = 0.1
-# Rows drawn together: enough to vectorise, few enough to stay in the cache.
+# Rows drawn together: enough to vectorize, few enough to stay in the cache.
 _CHUNK = 8192
 
 
@@ -26,11 +26,11 @@ def sample(frame: Frame, prior: Array, n: int, rng: np.random.Generator) -> Arra
 
     Every weight gets its smallest attainable value; the mass that is left is Dirichlet distributed
     around what is left of the prior. Draws outside are redrawn, and those that stay outside are
-    pulled towards a random interior point, to a random fraction of the feasible length.
+    pulled toward a random interior point, to a random fraction of the feasible length.
 
     Args:
         frame: Geometry of the polytope.
-        prior: Centre of the draws, a point of the polytope, (K,).
+        prior: Center of the draws, a point of the polytope, (K,).
         n: Number of draws.
         rng: Source of randomness.
 

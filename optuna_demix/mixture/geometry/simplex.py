@@ -1,6 +1,6 @@
 """Exact operations on the box-bounded simplex ``{w : sum(w) = 1, lower <= w <= upper}``.
 
-Everything is vectorised over rows and needs numpy only. ``lower`` and ``upper`` are (K,) or (n, K)
+Everything is vectorized over rows and needs numpy only. ``lower`` and ``upper`` are (K,) or (n, K)
 and must leave the set non-empty; the callers see to that.
 """
 
@@ -87,18 +87,24 @@ def project_box(x: Array, lower: Array, upper: Array) -> Array:
     return settle(shifted, lower, upper)
 
 
-def extreme_points(objectives: Array, lower: Array, upper: Array) -> Array:
-    """Vertices of the box-bounded simplex which maximise linear objectives (fractional knapsack).
+def extreme_points(
+    objectives: Array, lower: Array, upper: Array, ties: Array | None = None
+) -> Array:
+    """Vertices of the box-bounded simplex which maximize linear objectives (fractional knapsack).
 
     Args:
         objectives: One objective a row, (n, K).
         lower: Lower bounds, (K,).
         upper: Upper bounds, (K,).
+        ties: Which of equal coefficients comes first, the smallest, (n, K).
 
     Returns:
-        The maximisers, (n, K).
+        The maximizers, (n, K).
     """
-    order = np.argsort(-objectives, axis=1)
+    if ties is None:
+        order = np.argsort(-objectives, axis=1)
+    else:
+        order = np.lexsort((ties, -objectives), axis=1)
     rooms = (upper - lower)[order]  # (n, K), best coordinate first
     before = np.cumsum(rooms, axis=1) - rooms
     filled = np.clip(1.0 - lower.sum() - before, 0.0, rooms)

@@ -22,7 +22,7 @@ def test_projection_is_inside_idempotent_and_nearest(
     projected = space.project(x)
     assert_allowed(space, projected)
     assert np.abs(space.project(projected) - projected).max() <= 1e-12
-    # The variational inequality: no allowed mixture lies further towards x than the projection.
+    # The variational inequality: no allowed mixture lies further toward x than the projection.
     corners = space._frame.corners
     others = np.concatenate([inside, corners, space.perturb(projected, 0.01, rng)])
     for point, nearest in zip(x, projected, strict=True):
@@ -88,7 +88,7 @@ def test_one_point_and_many_agree() -> None:
     assert space.project(np.empty((0, 8))).shape == (0, 8)
 
 
-def test_the_centre_and_equal_weights_can_be_projected() -> None:
+def test_the_center_and_equal_weights_can_be_projected() -> None:
     space = constrained_space()
     np.testing.assert_allclose(space.project(space.center), space.center, atol=1e-12)
     # Shifts along the diagonal do not change the nearest point.
