@@ -1,6 +1,7 @@
-"""The constrained simplex: which mixtures are allowed, and how to draw, move and project them.
+"""The mixtures a search may try: merge weights on the simplex within bounds, caps and groups.
 
-Only numpy is imported here; scipy is loaded by the first call that solves a linear programme.
+A `MixtureSpace` draws, moves and projects mixtures, suggests them to Optuna's trials and reads
+them back. Importing it loads numpy alone; the first linear program loads scipy.
 """
 
 from __future__ import annotations

@@ -19,16 +19,23 @@ PerName = Mapping[str, float] | Sequence[float] | npt.NDArray[Any]
 _ROW_SUM = 1e-6
 
 
-def names_of(values: Iterable[str], what: str) -> tuple[str, ...]:
+def names_of(
+    values: Iterable[str], what: str, if_mapping: str = "give its keys"
+) -> tuple[str, ...]:
     """Read a non-empty list of distinct, non-empty names.
 
     Args:
         values: The names.
         what: What they are, for messages.
+        if_mapping: What to do about a mapping, whose values would be lost.
 
     Raises:
         ConfigError: If they are anything else.
     """
+    if isinstance(values, Mapping):
+        raise ConfigError(f"{what}: a list of names is needed, got a mapping; {if_mapping}")
+    if isinstance(values, set | frozenset):
+        raise ConfigError(f"{what}: a set has no order; give a list, as sorted() makes one")
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ConfigError(f"{what}: a list of names is needed, got {values!r}")
     names = tuple(values)
@@ -64,12 +71,15 @@ def number(value: Any, what: str, *, least: float = -math.inf, most: float = mat
         ConfigError: If it is none, or lies outside.
     """
     try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
         result = float(value)
     except (TypeError, ValueError):
         raise ConfigError(f"{what} must be a number, got {value!r}") from None
     if not math.isfinite(result) or not least <= result <= most:
-        bounded = math.isfinite(most)
-        limits = f"between {least:g} and {most:g}" if bounded else f"finite and at least {least:g}"
+        limits = "finite" if least == -math.inf else f"finite and at least {least:g}"
+        if most < math.inf:
+            limits = f"between {least:g} and {most:g}"
         raise ConfigError(f"{what} must be {limits}, got {result:g}")
     return result
 
@@ -121,7 +131,7 @@ def shares_of(values: Any, names: Sequence[str], what: str) -> Array:
     """Read non-negative masses, one a name and not all zero, as given, (K,).
 
     Raises:
-        ConfigError: For unknown or missing names and masses that cannot be normalised.
+        ConfigError: For unknown or missing names and masses that cannot be normalized.
     """
     given = entries(values, names, what)
     missing = [name for name in names if name not in given]
@@ -190,7 +200,7 @@ def _table_of(
     if names is None:
         seen = dict.fromkeys(dataset for row in rows.values() for dataset in row)
         own = [name for name in components if name in seen]
-        names = names_of(dict.fromkeys([*own, *seen]), "datasets of the composition")
+        names = names_of(list(dict.fromkeys([*own, *seen])), "datasets of the composition")
     table = np.zeros((len(components), len(names)))
     for i, component in enumerate(components):
         what = f"composition of {component!r}"

@@ -18,6 +18,8 @@ from optuna_demix.mixture.geometry.simplex import Array
 _TOUCHING = 1e-12
 # Rows may be broken by this much by the best mixture: the linear solver's own tolerance.
 _BROKEN = 1e-10
+# Weights nearer to each other than this are one: the error of attainable ranges.
+_NOTHING = 1e-9
 # Coefficients nearer to each other than this are one.
 _SAME = 1e-12
 Of = Literal["weights", "shares"]
@@ -46,11 +48,14 @@ class Group:
     of: Of = "weights"
 
     def __post_init__(self) -> None:
-        """Check and normalise the fields."""
+        """Check and normalize the fields."""
         if not isinstance(self.name, str) or not self.name.strip():
             raise ConfigError(f"a group needs a non-empty name, got {self.name!r}")
         what = f"group {self.name!r}"
-        object.__setattr__(self, "members", names_of(self.members, f"members of {what}"))
+        members = names_of(
+            self.members, f"members of {what}", "a group is a plain sum, without coefficients"
+        )
+        object.__setattr__(self, "members", members)
         for side in ("lower", "upper"):
             value = number(getattr(self, side), f"{side} bound of {what}", least=0.0, most=1.0)
             object.__setattr__(self, side, value)
@@ -134,13 +139,46 @@ def polytope_of(constraints: Sequence[Constraint], k: int) -> Polytope:
         ConstraintError: If nothing is left. The message names a minimal set of constraints that
             exclude each other: without any one of them, the others can be satisfied.
     """
-    normal = _normalise(constraints, k)
+    normal = _normalize(constraints, k)
     culprits = _clash_of_bounds(normal)
     if not culprits and _rows_clash(normal):
         culprits = _minimal_clash(constraints, k)
     if culprits:
         raise ConstraintError(_complaint(culprits))
     return Polytope(*_uncrossed(normal), *normal.matrix())
+
+
+def check_minimum(least: float, components: Sequence[str], most: Array) -> None:
+    """Refuse limits that leave a component with less than the minimum of those that take part.
+
+    It could only have weight 0, which is for the user to say.
+
+    Args:
+        least: The minimum.
+        components: Names of the components, K.
+        most: Largest attainable weights without the minimum, (K,).
+
+    Raises:
+        ConstraintError: If there are such components; the message names all of them.
+    """
+    short = {
+        component: _floor(float(weight))
+        for component, weight in zip(components, most, strict=True)
+        if _NOTHING < weight < least - _NOTHING
+    }
+    if short:
+        listed = ", ".join(f"{component!r} {weight:g}" for component, weight in short.items())
+        raise ConstraintError(
+            f"min_weight is {least:g}, and the other limits allow {listed} at most; lower "
+            f"min_weight to {min(short.values()):g}, raise these limits, or set an upper bound of "
+            "0 to leave a component out"
+        )
+
+
+def _floor(value: float) -> float:
+    """Round down to four significant digits."""
+    unit = 10.0 ** (np.floor(np.log10(value)) - 3)
+    return float(np.floor(value / unit * (1 + _SAME)) * unit)
 
 
 def _uncrossed(normal: _Normal) -> tuple[Array, Array]:
@@ -155,14 +193,14 @@ def _uncrossed(normal: _Normal) -> tuple[Array, Array]:
     return np.where(crossed, meeting, normal.lower), np.where(crossed, meeting, normal.upper)
 
 
-def _normalise(constraints: Sequence[Constraint], k: int) -> _Normal:
+def _normalize(constraints: Sequence[Constraint], k: int) -> _Normal:
     lower, upper = np.zeros(k), np.ones(k)
     lower_from: list[Constraint | None] = [None] * k
     upper_from: list[Constraint | None] = [None] * k
     rows = []
     for constraint in constraints:
-        if constraint.row.max() <= constraint.bound:
-            continue  # holds on the whole simplex
+        if constraint.row.max() <= constraint.bound and (k > 1 or not constraint.row.any()):
+            continue  # holds on the whole simplex; a single weight may miss its bound by rounding
         constant = _common(constraint.row)
         rest, bound = constraint.row - constant, constraint.bound - constant
         support = np.flatnonzero(np.abs(rest) > _SAME)
@@ -234,7 +272,7 @@ def _minimal_clash(constraints: Sequence[Constraint], k: int) -> list[Constraint
     kept = list(constraints)
     for constraint in constraints:
         others = [c for c in kept if c is not constraint]
-        normal = _normalise(others, k)
+        normal = _normalize(others, k)
         if _clash_of_bounds(normal) or _rows_clash(normal):
             kept = others
     return kept

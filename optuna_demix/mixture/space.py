@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from optuna_demix.attributes import WEIGHTS_KEY
-from optuna_demix.errors import ConfigError, ConstraintError, DemixError
+from optuna_demix.errors import ConstraintError
 from optuna_demix.mixture import _arguments as arguments
-from optuna_demix.mixture import _limits as limits
+from optuna_demix.mixture import identity as _identity
+from optuna_demix.mixture import trials as _trials
 from optuna_demix.mixture._arguments import PerName
-from optuna_demix.mixture.constraints import Constraint, Group, polytope_of
-from optuna_demix.mixture.geometry import moves as _moves
-from optuna_demix.mixture.geometry import projection as _projection
-from optuna_demix.mixture.geometry import sampling as _sampling
-from optuna_demix.mixture.geometry.min_weight import MinWeight
-from optuna_demix.mixture.geometry.polytope import Frame, Polytope
-from optuna_demix.mixture.geometry.simplex import Array, Mask, settle
+from optuna_demix.mixture._specification import Specification, read_only
+from optuna_demix.mixture.constraints import Group
+from optuna_demix.mixture.geometry.simplex import Array
+from optuna_demix.mixture.region import INSIDE, Region
 
 if TYPE_CHECKING:
     import optuna
 
-# How far weights may miss a constraint, or their sum 1, and still count as inside.
-_INSIDE = 1e-9
-_DIGITS = 12
+# Pinned spaces that are kept: a sampler asks for the same ones again and again.
+_KEPT_PINS = 16
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class MixtureSpace:
+class MixtureSpace(Region):
     """The polytope of allowed merge weights inside the simplex. Immutable, picklable, comparable.
 
     A point is a vector of merge weights ``w`` (K,), one a component, which sum to 1. The data
@@ -54,7 +51,7 @@ class MixtureSpace:
 
     Args:
         components: Names of the components, K of them, distinct.
-        prior: Natural weight of each component, a mapping or a sequence, normalised here. Default:
+        prior: Natural weight of each component, a mapping or a sequence, normalized here. Default:
             the tokens of the datasets which bear the components' names if all do, else uniform.
         lower: Least merge weight: a number for all, a mapping with gaps (0) or a sequence.
         upper: Largest merge weight, likewise (gaps are 1). Equal bounds pin a weight.
@@ -92,12 +89,9 @@ class MixtureSpace:
             of them which exclude each other.
     """
 
-    components: tuple[str, ...]
     datasets: tuple[str, ...]
-    prior: Array
     lower: Array
     upper: Array
-    min_weight: float
     composition: Array
     caps: Array
     tokens: Array | None
@@ -106,12 +100,7 @@ class MixtureSpace:
     name: str | None
     param_names: tuple[str, ...]
 
-    # The arguments once read: whoever calls the constructor with them gets an equal space.
-    _spec: Mapping[str, Any]
-    _raw_prior: Array
-    _constraints: tuple[Constraint, ...]
-    _polytope: Polytope
-    _least: MinWeight | None
+    _given: Specification
 
     def __init__(
         self,
@@ -130,204 +119,47 @@ class MixtureSpace:
         name: str | None = None,
     ) -> None:
         """Read and check the arguments; see the class."""
-        names = arguments.names_of(components, "components")
-        if name is not None and (not isinstance(name, str) or not name.strip()):
-            raise ConfigError(f"name must be a non-empty string or None, got {name!r}")
-        shares, sets = arguments.composition_of(composition, names, datasets)
-        table = _frozen(shares)
-        low = arguments.bounds_of(lower, names, "lower bound", 0.0)
-        high = arguments.bounds_of(upper, names, "upper bound", 1.0)
-        least = arguments.number(min_weight, "min_weight", least=0.0, most=1.0)
-        limits.check_minimum(least, names, high)
-        usage = limits.Usage.parse(sets, tokens, budget, max_epochs)
-        parsed = tuple(Group.parse(group) for group in groups)
-        limits.check_groups(parsed, names, sets)
-
-        constraints = (
-            *limits.bound_constraints(names, low, high),
-            *limits.cap_constraints(sets, table, usage),
-            *limits.group_constraints(parsed, names, sets, table),
+        given = Specification.parse(
+            components,
+            prior=prior,
+            lower=lower,
+            upper=upper,
+            min_weight=min_weight,
+            composition=composition,
+            tokens=tokens,
+            budget=budget,
+            max_epochs=max_epochs,
+            groups=groups,
+            datasets=datasets,
+            name=name,
         )
-        masses = limits.prior_masses(prior, usage.tokens, names)
-        spec = {
-            "components": names,
-            "prior": tuple(masses.tolist()),
-            "lower": tuple(low.tolist()),
-            "upper": tuple(high.tolist()),
-            "min_weight": least,
-            "composition": table,
-            "tokens": usage.tokens or None,
-            "budget": usage.budget,
-            "max_epochs": usage.max_epochs or None,
-            "groups": parsed,
-            "datasets": sets,
-            "name": name,
-        }
-        fields: dict[str, Any] = {
-            "components": names,
-            "datasets": sets,
-            "lower": _frozen(low),
-            "upper": _frozen(high),
-            "min_weight": least,
-            "composition": table,
-            "caps": _frozen(usage.caps),
-            "tokens": _frozen([usage.tokens.get(d, np.nan) for d in sets])
-            if usage.tokens
-            else None,
-            "budget": usage.budget,
-            "groups": parsed,
-            "name": name,
-            "param_names": names if name is None else tuple(f"{name}/{c}" for c in names),
-            "_spec": spec,
-            "_raw_prior": _frozen(masses / masses.sum()),
-            "_constraints": constraints,
-            "_polytope": polytope_of(constraints, len(names)),
-        }
-        fields["_least"] = MinWeight(fields["_polytope"], least) if least > 0 else None
-        self.__dict__.update(fields)
-        if self._least is not None and self._least.support is None:
-            raise ConstraintError(
-                f"no mixture within the constraints has every weight 0 or at least min_weight "
-                f"({least:g}); lower it"
-            )
-        self.__dict__["prior"] = _frozen(self._nearest(self._raw_prior))
+        self._take(given, is_checked=False)
 
-    # Geometry
-
-    def sample(self, n: int, rng: np.random.Generator) -> Array:
-        """Draw mixtures around the prior, all of them inside.
-
-        Tempered Dirichlet draws as in DeMix (arXiv 2602.00747): ``alpha = strength * p^0.7``,
-        normalised, with strengths from 0.5 to 5. Draws outside the polytope are redrawn a few
-        times and then pulled inside, towards a random interior point.
-
-        Args:
-            n: Number of mixtures.
-            rng: Source of randomness.
-
-        Returns:
-            Merge weights, (n, K).
-
-        Raises:
-            DemixError: If ``n`` is negative.
-        """
-        if n < 0:
-            raise DemixError(f"the number of mixtures to sample must not be negative, got {n}")
-        drawn = _sampling.sample(self._frame, self.prior, n, rng)
-        return drawn if self._least is None else self._least.mend(drawn, rng)
-
-    def perturb(self, w: npt.ArrayLike, scale: npt.ArrayLike, rng: np.random.Generator) -> Array:
-        """Move mixtures at random, all of them staying inside.
-
-        A move shakes all weights, transfers mass between two of them, or sets a small weight to
-        its lower bound.
-
-        Args:
-            w: Merge weights, (K,) or (n, K); points outside are projected first.
-            scale: Standard deviation of a weight's move, one for all or (n,).
-            rng: Source of randomness.
-
-        Returns:
-            Merge weights of the shape of ``w``.
-
-        Raises:
-            DemixError: If ``w`` has the wrong shape or is not finite, or ``scale`` is negative.
-        """
-        points = self._points(w, finite=True)
-        scales = np.broadcast_to(np.asarray(scale, dtype=np.float64), len(points))
-        if not (np.isfinite(scales) & (scales >= 0)).all():
-            raise DemixError(f"the scale of a move must be finite and not negative, got {scale!r}")
-        inside = _projection.project(self._frame, points)
-        moved = _moves.perturb(self._frame, self.prior, inside, scales, rng)
-        if self._least is not None:
-            moved = self._least.mend(moved, rng)
-        return moved.reshape(np.shape(w))
-
-    def blend(
-        self, a: npt.ArrayLike, b: npt.ArrayLike, t: npt.ArrayLike, rng: np.random.Generator
-    ) -> Array:
-        """Points on the segments from mixtures to others, all of them inside.
-
-        Args:
-            a: Merge weights, (n, K), all inside.
-            b: Merge weights, (n, K), all inside.
-            t: How far to go from a to b, in [0, 1], (n,) or (n, 1).
-            rng: Source of randomness, used only with a ``min_weight``.
-
-        Returns:
-            Merge weights, (n, K).
-
-        Raises:
-            DemixError: If a or b has the wrong shape or is not finite.
-        """
-        start, end = self._points(a, finite=True), self._points(b, finite=True)
-        part = np.asarray(t, dtype=np.float64).reshape(-1, 1)
-        blended = settle((1.0 - part) * start + part * end, *self._box)
-        return blended if self._least is None else self._least.mend(blended, rng)
-
-    def project(self, w: npt.ArrayLike) -> Array:
-        """Euclidean projection on the polytope; with a ``min_weight``, on a near support of it.
-
-        Args:
-            w: Any finite points, (K,) or (n, K).
-
-        Returns:
-            The nearest merge weights, of the shape of ``w``.
-
-        Raises:
-            DemixError: If ``w`` has the wrong shape or holds NaN or infinities.
-        """
-        points = self._points(w, finite=True)
-        nearest = _projection.project(self._frame, points)
-        if self._least is not None:
-            nearest = self._least.project(nearest)
-        return nearest.reshape(np.shape(w))
-
-    def contains(self, w: npt.ArrayLike, *, atol: float = _INSIDE) -> bool | Mask:
-        """Tell which merge weights sum to 1 and satisfy every bound, cap and group.
-
-        Args:
-            w: Merge weights, (K,) or (n, K).
-            atol: How far a constraint may be missed.
-
-        Returns:
-            A bool, or (n,) of them. Weights which are not finite lie outside.
-
-        Raises:
-            DemixError: If ``w`` has the wrong shape.
-        """
-        points = self._points(w, finite=False)
-        finite = np.all(np.isfinite(points), axis=1)
-        points = np.where(finite[:, None], points, 0.0)
-        inside = finite & (np.abs(points.sum(axis=1) - 1.0) <= atol)
-        inside &= np.all(points >= -atol, axis=1)
-        rows, bounds = self._rows
-        inside &= np.all(points @ rows.T <= bounds + atol, axis=1)
-        if self._least is not None:
-            inside &= self._least.holds(points, atol)
-        return bool(inside[0]) if np.ndim(w) == 1 else inside
+    def _take(self, given: Specification, *, is_checked: bool) -> None:
+        counts, prefix = given.usage.tokens, "" if given.name is None else f"{given.name}/"
+        self.__dict__.update(
+            datasets=given.datasets,
+            lower=given.lower,
+            upper=given.upper,
+            composition=given.composition,
+            caps=read_only(given.usage.caps),
+            tokens=read_only([counts.get(d, np.nan) for d in given.datasets]) if counts else None,
+            budget=given.usage.budget,
+            groups=given.groups,
+            name=given.name,
+            param_names=tuple(prefix + component for component in given.components),
+            _given=given,
+        )
+        self._enclose(given, is_checked=is_checked)
 
     def data_shares(self, w: npt.ArrayLike) -> Array:
         """Return the data shares ``w @ composition`` of merge weights, (D,) or (n, D).
 
         Raises:
-            DemixError: If ``w`` has the wrong shape.
+            ConfigError: If ``w`` has the wrong shape.
         """
         shares: Array = self._points(w, finite=False) @ self.composition
         return shares[0] if np.ndim(w) == 1 else shares
-
-    @functools.cached_property
-    def center(self) -> Array:
-        """A point of the polytope's relative interior, or near it with a ``min_weight``, (K,)."""
-        return _frozen(self._nearest(self._settled(self._frame.center)))
-
-    def min_weights(self) -> Array:
-        """Smallest attainable value of each merge weight, (K,)."""
-        return _frozen(self._frame.least)
-
-    def max_weights(self) -> Array:
-        """Largest attainable value of each merge weight, (K,)."""
-        return _frozen(self._frame.most)
 
     def pin(self, fixed: Mapping[str, float]) -> MixtureSpace:
         """Return this space with some merge weights fixed.
@@ -339,12 +171,23 @@ class MixtureSpace:
             ConfigError: If a component is unknown or a weight is no number in [0, 1].
             ConstraintError: If no mixture has these weights.
         """
+        given = arguments.entries(fixed, self.components, "pin")
+        weights = tuple(
+            (component, arguments.number(value, f"pin of {component!r}", least=0.0, most=1.0))
+            for component, value in given.items()
+        )
+        return self._pinned(weights) if weights else self
+
+    @functools.cached_property
+    def _pinned(self) -> Callable[[tuple[tuple[str, float], ...]], MixtureSpace]:
+        return functools.lru_cache(maxsize=_KEPT_PINS)(self._pin)
+
+    def _pin(self, fixed: tuple[tuple[str, float], ...]) -> MixtureSpace:
         lower, upper = self.lower.copy(), self.upper.copy()
-        for component, value in arguments.entries(fixed, self.components, "pin").items():
+        for component, weight in fixed:
             i = self.components.index(component)
-            weight = arguments.number(value, f"pin of {component!r}", least=0.0, most=1.0)
             nearest = float(np.clip(weight, lower[i], upper[i]))
-            if abs(weight - nearest) > _INSIDE:
+            if abs(weight - nearest) > INSIDE:
                 side = "upper" if weight > nearest else "lower"
                 raise ConstraintError(
                     f"{component!r} cannot be pinned to {weight:g}: "
@@ -356,7 +199,7 @@ class MixtureSpace:
                     f"{self.min_weight:g}; pin it to 0 or at least that"
                 )
             lower[i] = upper[i] = nearest
-        return MixtureSpace(**{**self._spec, "lower": lower, "upper": upper})
+        return _rebuild(replace(self._given, lower=lower, upper=upper))
 
     # Optuna
 
@@ -379,7 +222,7 @@ class MixtureSpace:
         """Suggest a mixture, one float parameter a component, under any sampler.
 
         Values which lie inside are the weights. A sampler that knows no simplex proposes others:
-        these are normalised, projected, and the weights so found are written to the trial as the
+        these are normalized, projected, and the weights so found are written to the trial as the
         user attribute `weights_key`.
 
         Args:
@@ -387,19 +230,11 @@ class MixtureSpace:
 
         Returns:
             Component -> merge weight; the weights sum to 1.
+
+        Raises:
+            ConfigError: If a parameter was fixed to a value that is negative or not finite.
         """
-        ends = zip(self.lower.tolist(), self.upper.tolist(), strict=True)
-        raw = [
-            trial.suggest_float(param, low, high)
-            for param, (low, high) in zip(self.param_names, ends, strict=True)
-        ]
-        values = np.array(raw, dtype=np.float64)
-        inside = self.contains(values)
-        w = self._settled(values) if inside else self._mended(values)
-        weights = dict(zip(self.components, w.tolist(), strict=True))
-        if not inside:
-            trial.set_user_attr(self.weights_key, weights)
-        return weights
+        return _trials.suggest(self, trial)
 
     def weights(self, trial: optuna.trial.FrozenTrial | optuna.trial.Trial) -> Array | None:
         """Read the true merge weights of a trial.
@@ -412,52 +247,100 @@ class MixtureSpace:
             may lie outside this space if the trial was made for another one. None if the trial
             does not tell the weight of every component, or gives weight to unknown ones.
         """
-        written = trial.user_attrs.get(self.weights_key)
-        if written is not None:
-            return self._as_written(written)
-        params = trial.params
-        if any(param not in params for param in self.param_names):
-            return None
-        values = np.array([params[param] for param in self.param_names], dtype=np.float64)
-        if not np.isfinite(values).all():
-            return None
-        if abs(values.sum() - 1.0) <= _INSIDE and (values >= -_INSIDE).all():
-            return _settle_one(values, np.zeros(len(self)), np.ones(len(self)))
-        # A trial which is being suggested right now: its attribute will say the same.
-        return self._mended(values)
+        return _trials.weights_of(self, trial)
+
+    def enqueue(
+        self,
+        study: optuna.study.Study,
+        weights: PerName,
+        *,
+        params: Mapping[str, Any] | None = None,
+        user_attrs: Mapping[str, Any] | None = None,
+        skip_if_exists: bool = False,
+    ) -> None:
+        """Queue a mixture, for example a baseline, that the study evaluates as it is.
+
+        Example:
+            >>> import optuna
+            >>> space = MixtureSpace(["web", "code", "math"], prior=[6, 3, 1])
+            >>> study = optuna.create_study()
+            >>> space.enqueue(study, {"web": 0.5, "code": 0.3, "math": 0.2})
+            >>> space.enqueue(study, space.prior, user_attrs={"baseline": "natural"})
+            >>> space.suggest(study.ask())
+            {'web': 0.5, 'code': 0.3, 'math': 0.2}
+
+        Args:
+            study: The study.
+            weights: Merge weight of every component: a mapping, or a sequence (K,). They sum to
+                1; what rounding them to six decimals breaks is mended.
+            params: Values of other parameters of the same trial; the sampler chooses the rest.
+            user_attrs: User attributes of the trial.
+            skip_if_exists: Queue nothing if the study has a trial of these parameters.
+
+        Raises:
+            ConfigError: If a weight is missing, unknown, negative or not finite, or if they do
+                not sum to 1.
+            ConstraintError: If the mixture lies outside the constraints; the message names those
+                it breaks.
+        """
+        _trials.enqueue(self, study, weights, params, user_attrs, skip_if_exists)
+
+    def create_trial(
+        self,
+        weights: PerName,
+        values: float | Sequence[float] | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        distributions: Mapping[str, optuna.distributions.BaseDistribution] | None = None,
+        user_attrs: Mapping[str, Any] | None = None,
+        constraints: Mapping[str, float] | None = None,
+        state: optuna.trial.TrialState | None = None,
+    ) -> optuna.trial.FrozenTrial:
+        """Make a finished trial of a result that exists already, for `Study.add_trial`.
+
+        A mixture outside the constraints is evidence as well and recorded as it is.
+
+        Example:
+            >>> import optuna
+            >>> space = MixtureSpace(["web", "code", "math"])
+            >>> study = optuna.create_study(direction="maximize")
+            >>> study.add_trial(space.create_trial({"web": 0.6, "code": 0.3, "math": 0.1}, 0.41))
+            >>> study.best_value
+            0.41
+
+        Args:
+            weights: Merge weight of every component, as for `enqueue`.
+            values: The objective's value, or one value for each objective.
+            params: Values of the other parameters.
+            distributions: Their distributions, the same that the objective suggests them from.
+            user_attrs: User attributes of the trial.
+            constraints: Values of Optuna's constraints, at most 0 where they are satisfied.
+            state: State of the trial, complete unless given. A failed one has no values.
+
+        Returns:
+            The trial.
+
+        Raises:
+            ConfigError: If a weight is missing, unknown, negative or not finite, if the weights
+                do not sum to 1, if a value is NaN, or a parameter lacks its distribution.
+            ValueError: If Optuna refuses the rest, such as a complete trial without values.
+        """
+        return _trials.create_trial(
+            self,
+            weights,
+            values,
+            params,
+            distributions,
+            user_attrs,
+            constraints=constraints,
+            state=state,
+        )
 
     # Identity
 
     @functools.cached_property
-    def _description(self) -> dict[str, Any]:
-        capped = zip(self.datasets, self.caps, strict=True)
-        groups = [
-            {
-                "name": group.name,
-                "members": sorted(group.members),
-                "lower": _rounded(group.lower),
-                "upper": _rounded(group.upper),
-                "of": group.of,
-            }
-            for group in sorted(self.groups, key=lambda group: group.name)
-        ]
-        minimum = {"min_weight": _rounded(self.min_weight)} if self.min_weight > 0 else {}
-        return {
-            "components": list(self.components),
-            "datasets": list(self.datasets),
-            "prior": _rounded(self._raw_prior),
-            "lower": _rounded(self.lower),
-            "upper": _rounded(self.upper),
-            "composition": _rounded(self.composition),
-            "caps": {dataset: _rounded(cap) for dataset, cap in capped if np.isfinite(cap)},
-            "groups": groups,
-            "name": self.name,
-            **minimum,
-        }
-
-    @functools.cached_property
     def _json(self) -> str:
-        return json.dumps(self._description, sort_keys=True)
+        return json.dumps(_identity.describe(self._given), sort_keys=True)
 
     def fingerprint(self) -> dict[str, Any]:
         """Describe the space by JSON-able values, rounded to 12 digits; equal if spaces are."""
@@ -474,15 +357,11 @@ class MixtureSpace:
         """Hash of the fingerprint."""
         return hash(self._json)
 
-    def __len__(self) -> int:
-        """Number of components, K."""
-        return len(self.components)
-
     def __repr__(self) -> str:
         """Show components, prior and the constraints that are more than the simplex."""
         parts = [f"{list(self.components)}"]
         parts.append("prior=[" + ", ".join(f"{p:.3g}" for p in self.prior) + "]")
-        parts += [c for c in dict.fromkeys(c.text for c in self._constraints)]
+        parts += dict.fromkeys(c.text for c in self._constraints)
         if self.min_weight > 0:
             parts.append(f"min_weight={self.min_weight:g}")
         if self.name is not None:
@@ -491,89 +370,11 @@ class MixtureSpace:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments: arrays come back read-only, geometry is found anew."""
-        return _rebuild, (dict(self._spec),)
-
-    # Helpers
-
-    @property
-    def _frame(self) -> Frame:
-        return self._polytope.frame
-
-    @property
-    def _box(self) -> tuple[Array, Array]:
-        return self._polytope.lower, self._polytope.upper
-
-    @functools.cached_property
-    def _rows(self) -> tuple[Array, Array]:
-        """All constraints as ``rows @ w <= bounds``, (M, K) and (M,)."""
-        rows = np.array([c.row for c in self._constraints]).reshape(-1, len(self))
-        return rows, np.array([c.bound for c in self._constraints], dtype=np.float64)
-
-    def _points(self, w: npt.ArrayLike, *, finite: bool) -> Array:
-        """Read (K,) or (n, K) weights as (n, K)."""
-        try:
-            points = np.asarray(w, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise DemixError("merge weights must be numbers, in the components' order") from None
-        if points.ndim not in (1, 2) or points.shape[-1] != len(self):
-            raise DemixError(
-                f"merge weights need shape ({len(self)},) or (n, {len(self)}), got {points.shape}"
-            )
-        points = np.atleast_2d(points)
-        if finite and not np.isfinite(points).all():
-            row, column = np.argwhere(~np.isfinite(points))[0]
-            raise DemixError(
-                f"merge weights must be finite, got {points[row, column]} "
-                f"for {self.components[column]!r}"
-            )
-        return points
-
-    def _nearest(self, w: Array) -> Array:
-        """Return the point itself if it lies inside, else its projection, (K,)."""
-        nearest = self._settled(w) if self.contains(w) else self.project(w)
-        if self._least is not None:
-            nearest = self._least.project(nearest[None])[0]  # crumbs that count as 0 become 0
-        return nearest
-
-    def _settled(self, w: Array) -> Array:
-        return _settle_one(w, *self._box)
-
-    def _mended(self, values: Array) -> Array:
-        """Turn parameters which are no mixture into the weights they stand for, (K,)."""
-        values = np.maximum(values, 0.0)
-        total = values.sum()
-        return self._nearest(values / total if total > 0 else self.prior)
-
-    def _as_written(self, written: Any) -> Array | None:
-        """Read the user attribute, (K,); None if it is not about exactly these components."""
-        if not isinstance(written, Mapping):
-            return None
-        try:
-            values = np.array([written[c] for c in self.components], dtype=np.float64)
-            foreign = sum(abs(float(v)) for c, v in written.items() if c not in self.components)
-        except (KeyError, TypeError, ValueError):
-            return None
-        known = bool(np.isfinite(values).all()) and foreign <= _INSIDE
-        return values if known else None
+        return _rebuild, (self._given,)
 
 
-def _rebuild(spec: dict[str, Any]) -> MixtureSpace:
-    return MixtureSpace(**spec)
-
-
-def _settle_one(w: Array, lower: Array, upper: Array) -> Array:
-    settled: Array = settle(w[None, :], lower, upper)[0]
-    return settled
-
-
-def _frozen(values: npt.ArrayLike) -> Array:
-    array = np.array(values, dtype=np.float64)
-    array.setflags(write=False)
-    return array
-
-
-def _rounded(values: Any) -> Any:
-    """Round to 12 significant digits, nested lists for arrays; -0.0 becomes 0.0."""
-    if np.ndim(values):
-        return [_rounded(value) for value in values]
-    return float(f"{float(values):.{_DIGITS}g}") + 0.0
+def _rebuild(given: Specification) -> MixtureSpace:
+    """Make a space of arguments that are those of another one, or narrower."""
+    space = object.__new__(MixtureSpace)
+    space._take(given, is_checked=True)
+    return space

@@ -9,6 +9,13 @@ from hypothesis import strategies as st
 
 from optuna_demix.mixture import Group, MixtureSpace
 
+NAMES = ["web", "code", "math"]
+HALF_WEB = {
+    "web": {"web": 1.0},
+    "code": {"web": 0.5, "code": 0.5},
+    "math": {"web": 0.5, "math": 0.5},
+}
+
 # The published DeMix setting: token counts of its seven components, the cap in natural shares.
 PAPER_COMPONENTS = ["general", "math1", "math2", "math3", "code1", "code2", "code3"]
 PAPER_TOKENS = [1278.0, 284.0, 69.0, 100.0, 51.0, 141.0, 633.0]
@@ -23,9 +30,25 @@ def paper_space(**changes: Any) -> MixtureSpace:
     return MixtureSpace(PAPER_COMPONENTS, **{**arguments, **changes})
 
 
+def full_space(**changes: Any) -> MixtureSpace:
+    """A space which uses every argument."""
+    arguments: dict[str, Any] = {
+        "prior": {"web": 6, "code": 3, "math": 1},
+        "lower": {"code": 0.05},
+        "upper": [0.9, 0.8, 0.5],
+        "composition": HALF_WEB,
+        "tokens": {"web": 6e9, "code": 2e9, "math": 3e8},
+        "budget": 1e10,
+        "max_epochs": {"math": 4},
+        "groups": [Group("stem", ("code", "math"), lower=0.2, of="shares")],
+        "name": "late",
+    }
+    return MixtureSpace(NAMES, **{**arguments, **changes})
+
+
 @st.composite
-def spaces(draw: st.DrawFn, *, largest: int = 50) -> MixtureSpace:
-    """A space around a hidden mixture, so never empty; often with touching constraints."""
+def space_arguments(draw: st.DrawFn, *, largest: int = 50) -> dict[str, Any]:
+    """Arguments of a space around a hidden mixture, so never empty; constraints often touch."""
     k = draw(st.integers(1, largest))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     hidden = rng.dirichlet(np.full(k, draw(st.sampled_from([0.3, 1.0, 5.0]))))
@@ -68,7 +91,12 @@ def spaces(draw: st.DrawFn, *, largest: int = 50) -> MixtureSpace:
         )
     if draw(st.booleans()):
         arguments["prior"] = rng.random(k) * (rng.random(k) < 0.7) + 1e-9
-    return MixtureSpace(names, groups=groups, **arguments)
+    return {"components": names, "groups": groups, **arguments}
+
+
+def spaces(*, largest: int = 50) -> st.SearchStrategy[MixtureSpace]:
+    """A space of such arguments."""
+    return space_arguments(largest=largest).map(lambda arguments: MixtureSpace(**arguments))
 
 
 def sum_error(w: np.ndarray) -> float:

@@ -192,6 +192,15 @@ def test_a_floor_that_rounding_lifts_above_one_stays_on_the_simplex() -> None:
     assert space.sample(4, np.random.default_rng(0)).max() == 1.0
 
 
+def test_the_bound_of_a_single_weight_holds_to_the_last_bit() -> None:
+    almost = np.nextafter(1.0, 0.0)
+    exact = Group("all", ("web",), lower=almost, upper=almost)
+    space = MixtureSpace(["web"], lower=almost, groups=[exact])
+    w = np.full((9, 1), almost)
+    blended = space.blend(w, w, np.linspace(0, 1, 9), np.random.default_rng(0))
+    assert (blended >= space.lower).all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_a_share_that_all_but_one_hold_alike_is_a_bound_of_that_weight(k: int, seed: int) -> None:
@@ -220,6 +229,9 @@ def test_a_share_that_all_but_one_hold_alike_is_a_bound_of_that_weight(k: int, s
         ({"name": "g", "members": ["web"], "uper": 0.4}, "unknown field 'uper'"),
         ({"name": "g"}, "no field 'members'"),
         ({"name": "g", "members": ["wbe"]}, "did you mean 'web'"),
+        ({"name": "g", "members": {"web": 2.0, "code": 1.0}}, "coefficients"),
+        ({"name": "g", "members": {"web", "code"}}, "members of group 'g'.*a set has no order"),
+        ({"name": "g", "members": ["web"], "upper": float("nan")}, "upper bound.*nan"),
     ],
 )
 def test_unusable_groups_are_refused(fields: dict[str, Any], words: str) -> None:

@@ -2,17 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
-from optuna_demix.errors import ConfigError, ConstraintError
+from optuna_demix.errors import ConfigError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture._arguments import PerName
 from optuna_demix.mixture.constraints import Constraint, Group
 from optuna_demix.mixture.geometry.simplex import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Specification:
+    """The arguments of a `MixtureSpace`, each of them read and checked.
+
+    Attributes:
+        components: Names of the components, K.
+        datasets: Names of the datasets, D.
+        prior: Natural weights as given, normalized, (K,).
+        lower: Least merge weights, (K,).
+        upper: Largest merge weights, (K,).
+        min_weight: Least weight of a component that takes part.
+        composition: Share of each dataset in each component's training data, (K, D).
+        usage: Tokens, budget and epochs.
+        groups: The groups.
+        name: Prefix of the parameters, or None.
+    """
+
+    components: tuple[str, ...]
+    datasets: tuple[str, ...]
+    prior: Array
+    lower: Array
+    upper: Array
+    min_weight: float
+    composition: Array
+    usage: Usage
+    groups: tuple[Group, ...]
+    name: str | None
+
+    def __post_init__(self) -> None:
+        """Make the arrays read-only."""
+        for field in ("prior", "lower", "upper", "composition"):
+            object.__setattr__(self, field, read_only(getattr(self, field)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle through the constructor: arrays come back read-only."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+    @classmethod
+    def parse(
+        cls,
+        components: Sequence[str],
+        *,
+        prior: PerName | None,
+        lower: float | PerName,
+        upper: float | PerName,
+        min_weight: float,
+        composition: Mapping[str, Mapping[str, float]] | npt.ArrayLike | None,
+        tokens: PerName | None,
+        budget: float | None,
+        max_epochs: float | Mapping[str, float] | None,
+        groups: Iterable[Group | Mapping[str, Any]],
+        datasets: Sequence[str] | None,
+        name: str | None,
+    ) -> Specification:
+        """Read the arguments of these names.
+
+        Raises:
+            ConfigError: If one cannot be used.
+        """
+        names = arguments.names_of(components, "components", "weights belong in prior=")
+        if name is not None and (not isinstance(name, str) or not name.strip()):
+            raise ConfigError(f"name must be a non-empty string or None, got {name!r}")
+        shares, sets = arguments.composition_of(composition, names, datasets)
+        usage = Usage.parse(sets, tokens, budget, max_epochs)
+        parsed = tuple(Group.parse(group) for group in groups)
+        check_groups(parsed, names, sets)
+        masses = prior_masses(prior, usage.tokens, names)
+        return cls(
+            components=names,
+            datasets=sets,
+            prior=masses / masses.sum(),
+            lower=arguments.bounds_of(lower, names, "lower bound", 0.0),
+            upper=arguments.bounds_of(upper, names, "upper bound", 1.0),
+            min_weight=arguments.number(min_weight, "min_weight", least=0.0, most=1.0),
+            composition=shares,
+            usage=usage,
+            groups=parsed,
+            name=name,
+        )
+
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Bounds, caps and groups, where they are more than the simplex' own."""
+        names, sets, table = self.components, self.datasets, self.composition
+        return (
+            *bound_constraints(names, self.lower, self.upper),
+            *cap_constraints(sets, table, self.usage),
+            *group_constraints(self.groups, names, sets, table),
+        )
+
+
+def read_only(values: npt.ArrayLike) -> Array:
+    """Return a copy that cannot be written to."""
+    array = np.array(values, dtype=np.float64)
+    array.setflags(write=False)
+    return array
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +170,7 @@ def _refuse_epochs(missing: str) -> NoReturn:
 def prior_masses(
     values: PerName | None, tokens: Mapping[str, float], components: Sequence[str]
 ) -> Array:
-    """Masses of the prior, (K,), not normalised: as given, or tokens, or all the same."""
+    """Masses of the prior, (K,), not normalized: as given, or tokens, or all the same."""
     if values is not None:
         return arguments.shares_of(values, components, "prior")
     masses = np.array([tokens.get(component, 0.0) for component in components])
@@ -99,8 +197,7 @@ def check_groups(
 def bound_constraints(components: Sequence[str], lower: Array, upper: Array) -> list[Constraint]:
     """Bounds of single merge weights, where they are more than the simplex' own."""
     constraints = []
-    for i, component in enumerate(components):
-        axis = np.eye(len(components))[i]
+    for i, (component, axis) in enumerate(zip(components, np.eye(len(components)), strict=True)):
         pinned = f"weight of {component!r} pinned to {lower[i]:g}" if lower[i] == upper[i] else ""
         if lower[i] > 0:
             text = pinned or f"lower bound {lower[i]:g} of {component!r}"
@@ -151,18 +248,3 @@ def group_constraints(
 def _short(count: float) -> str:
     """Write a large number shortly: 3e9, 1.5e10, 250."""
     return f"{count:.4g}".replace("e+0", "e").replace("e+", "e") if count >= 1e5 else f"{count:g}"
-
-
-def check_minimum(least: float, names: Sequence[str], upper: Array) -> None:
-    """Check a minimum of the weights that are not 0 against the upper bounds (K,).
-
-    Raises:
-        ConstraintError: If an upper bound lies between 0 and the minimum.
-    """
-    between = (upper > 0.0) & (upper < least)
-    if between.any():
-        i = int(between.argmax())
-        raise ConstraintError(
-            f"the upper bound of {names[i]!r} is {upper[i]:g} and min_weight is {least:g}; "
-            "raise the bound, or set it to 0 to leave the component out"
-        )
