@@ -53,7 +53,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _export(arguments: argparse.Namespace) -> int:
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
-    from optuna_demix.export import FORMATS, export, sources_of
+    from optuna_demix.export import FORMATS, export, left_out, sources_of
     from optuna_demix.search.recommendation import recommend
     from optuna_demix.storage.connection import connect, storage_url
     from optuna_demix.study.attach import check_directions, load_study
@@ -70,8 +70,9 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     check_directions(study, config)
     result = recommend(study, space, **recommend_options(config, study._storage))
+    shares = result.mixtures[arguments.mixture].data_shares
     sources = sources_of(
-        result.mixtures[arguments.mixture].data_shares,
+        shares,
         paths=arguments.paths,
         example_tokens=lengths,
         tokens={name: data.tokens for name, data in config.datasets.items() if data.tokens},
@@ -79,7 +80,13 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     kind = arguments.mixture.replace("_", " ")
     comment = f"{kind} data shares of study {study.study_name!r}, {result.n_trials} trials"
-    text = export(sources, arguments.format, comment=" ".join(comment.split()))
+    lines = [" ".join(comment.split())]
+    small = left_out(shares, sources)
+    if small:
+        named = ", ".join(f"{name} ({share:.1e})" for name, share in small.items())
+        lines.append(f"left out, since the share rounds to 0: {named}")
+        say(lines[-1])
+    text = export(sources, arguments.format, comment="\n".join(lines))
     for source in sources:
         if source.epochs is not None:
             say(f"{source.name}: {source.share:.2%} of the data, {source.epochs:.2f} epochs")

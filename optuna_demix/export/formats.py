@@ -1,7 +1,7 @@
-"""The formats: pure functions from the sources of a mixture to the text of a file.
+"""The export formats: pure functions from the sources of a mixture to the text of a file.
 
-Each names the reader it was written for. Frameworks that draw whole examples get shares of
-examples, all others shares of tokens.
+Each format names the reader it was written for. Frameworks that draw whole examples get shares
+of examples, all others shares of tokens.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 import yaml
 
 from optuna_demix.errors import ConfigError
-from optuna_demix.export.sources import Source
+from optuna_demix.export.sources import DataSource
 
-Format = Callable[[Sequence[Source]], str]
+Format = Callable[[Sequence[DataSource]], str]
 
 _SLACK = 1.001  # a limit of repetitions must not fail by rounding
 
 
-def export(sources: Sequence[Source], kind: str, *, comment: str = "") -> str:
+def export(sources: Sequence[DataSource], kind: str, *, comment: str = "") -> str:
     """The text of a mixture in a format.
 
     Args:
         sources: The mixture.
         kind: One of :data:`FORMATS`.
-        comment: Stands above formats that have comments, those of YAML.
+        comment: Lines to stand above the text, in formats that have comments.
 
     Raises:
         ConfigError: If the format is unknown or cannot hold the mixture.
@@ -40,17 +40,17 @@ def export(sources: Sequence[Source], kind: str, *, comment: str = "") -> str:
     return text
 
 
-def to_json(sources: Sequence[Source]) -> str:
-    """Plain JSON: for each dataset shares of tokens and examples, path and epochs."""
+def to_json(sources: Sequence[DataSource]) -> str:
+    """Plain JSON: shares of tokens and examples, path, epochs and examples of each dataset."""
     return json.dumps(_plain(sources), indent=2) + "\n"
 
 
-def to_yaml(sources: Sequence[Source]) -> str:
+def to_yaml(sources: Sequence[DataSource]) -> str:
     """Plain YAML of the same content."""
     return _yaml(_plain(sources))
 
 
-def to_megatron(sources: Sequence[Source]) -> str:
+def to_megatron(sources: Sequence[DataSource]) -> str:
     """File of Megatron-LM's ``--data-args-path``: weight and prefix in turn.
 
     The file is split at white space, so that its words may also follow ``--data-path``. Prefixes
@@ -60,13 +60,13 @@ def to_megatron(sources: Sequence[Source]) -> str:
     return "".join(f"{source.share:.6f} {source.path}\n" for source in sources)
 
 
-def to_nemo(sources: Sequence[Source]) -> str:
+def to_nemo(sources: Sequence[DataSource]) -> str:
     """``paths`` of NeMo's Megatron datasets: a flat list of weights and prefixes, as strings."""
     flat = [item for source in sources for item in (f"{source.share:.6f}", source.path)]
     return _yaml({"paths": flat})
 
 
-def to_olmo_core(sources: Sequence[Source]) -> str:
+def to_olmo_core(sources: Sequence[DataSource]) -> str:
     """A ``SourceMixtureList`` of OLMo-core.
 
     Where the size of a dataset and the budget are known, ``max_repetition_ratio`` allows as many
@@ -85,8 +85,8 @@ def to_olmo_core(sources: Sequence[Source]) -> str:
     return _yaml({"sources": entries})
 
 
-def to_nanotron(sources: Sequence[Source]) -> str:
-    """``dataset`` of a data stage of nanotron: tokenised folders and their weights."""
+def to_nanotron(sources: Sequence[DataSource]) -> str:
+    """``dataset`` of a data stage of nanotron: tokenized folders and their weights."""
     dataset = {
         "dataset_folder": [source.path for source in sources],
         "dataset_weights": [source.share for source in sources],
@@ -94,7 +94,7 @@ def to_nanotron(sources: Sequence[Source]) -> str:
     return _yaml({"dataset": dataset})
 
 
-def to_mosaicml(sources: Sequence[Source]) -> str:
+def to_mosaicml(sources: Sequence[DataSource]) -> str:
     """``streams`` of MosaicML Streaming, as LLM Foundry reads them; ``proportion`` of examples."""
     streams = {
         source.name: {"remote": source.path, "proportion": source.example_share}
@@ -103,19 +103,34 @@ def to_mosaicml(sources: Sequence[Source]) -> str:
     return _yaml({"streams": streams})
 
 
-def to_huggingface(sources: Sequence[Source]) -> str:
-    """Arguments of ``datasets.interleave_datasets``, which draws examples.
+def to_huggingface(sources: Sequence[DataSource]) -> str:
+    """A Python module whose ``mixture()`` is a streaming dataset of Hugging Face ``datasets``.
 
-    ``all_exhausted`` goes on until every dataset has been seen as a whole; the default stops
-    with the first that ends, which is most often the smallest.
+    A streaming dataset is read only as far as it is drawn from. ``interleave_datasets`` of
+    map-style datasets draws all indices in advance, until a source has been seen as a whole: too
+    soon with the smallest source, or after billions of examples where a share is small.
     """
-    return _yaml(
-        {
-            "datasets": [source.path for source in sources],
-            "probabilities": [source.example_share for source in sources],
-            "stopping_strategy": "all_exhausted",
-        }
-    )
+    entries = "".join(f"    {s.path!r}: {s.example_share!r},\n" for s in sources)
+    counts = [source.examples for source in sources]
+    default = "" if None in counts else f" = {round(math.fsum(n for n in counts if n)):_}"
+    return _HUGGINGFACE.format(entries=entries, default=default)
+
+
+_HUGGINGFACE = '''\
+from datasets import IterableDataset, interleave_datasets, load_dataset
+
+# What load_dataset takes (a folder of data files, or a name on the hub), and its share of the
+# training examples.
+SOURCES = {{
+{entries}}}
+
+
+def mixture(n_examples: int{default}, seed: int = 0) -> IterableDataset:
+    """Draw examples with the probabilities of SOURCES; a source that ends begins again."""
+    streams = [load_dataset(path, split="train", streaming=True).repeat(None) for path in SOURCES]
+    mixed = interleave_datasets(streams, probabilities=list(SOURCES.values()), seed=seed)
+    return mixed.take(n_examples)
+'''
 
 
 FORMATS: Mapping[str, Format] = {
@@ -133,7 +148,7 @@ FORMATS: Mapping[str, Format] = {
 _WITH_COMMENTS = frozenset(FORMATS) - {"json", "megatron"}
 
 
-def _plain(sources: Sequence[Source]) -> dict[str, Any]:
+def _plain(sources: Sequence[DataSource]) -> dict[str, Any]:
     return {
         "datasets": {
             source.name: {
@@ -141,13 +156,14 @@ def _plain(sources: Sequence[Source]) -> dict[str, Any]:
                 "example_share": source.example_share,
                 "path": source.path,
                 **({} if source.epochs is None else {"epochs": round(source.epochs, 6)}),
+                **({} if source.examples is None else {"examples": round(source.examples)}),
             }
             for source in sources
         }
     }
 
 
-def _without_space(sources: Sequence[Source], reader: str) -> None:
+def _without_space(sources: Sequence[DataSource], reader: str) -> None:
     for source in sources:
         if len(source.path.split()) != 1:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""``Source``: one dataset of a mixture to train on, in the units that frameworks ask for."""
+"""One dataset of a mixture to train on, in the units that training frameworks ask for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from optuna_demix._apportion import apportion
 from optuna_demix.errors import ConfigError
 
-_DIGITS = 6
+_DIGITS = 6  # of a share of tokens
+_EXAMPLE_DIGITS = 12  # of a share of examples, which may be far smaller than that of the tokens
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """One dataset of a mixture.
 
     Attributes:
@@ -23,6 +24,8 @@ class Source:
         path: Where its data lies.
         epochs: How often its tokens are seen in a run of the planned budget; ``None`` where its
             size or the budget is unknown.
+        examples: How many of its examples are seen in such a run; ``None`` where the length of
+            an example or the budget is unknown.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Source:
     example_share: float
     path: str
     epochs: float | None
+    examples: float | None
 
 
 def sources_of(
@@ -39,8 +43,8 @@ def sources_of(
     example_tokens: Mapping[str, float] | None = None,
     tokens: Mapping[str, float] | None = None,
     budget: float | None = None,
-) -> list[Source]:
-    """Datasets with their shares, those that round to nothing left out.
+) -> list[DataSource]:
+    """The datasets of a mixture, without those whose share rounds to 0 (see :func:`left_out`).
 
     Shares are of tokens. A framework that draws examples needs the shares of examples, which are
     in proportion to share / mean length.
@@ -66,17 +70,31 @@ def sources_of(
     by_name = dict(zip(shares, rounded(list(shares.values())), strict=True))
     kept = [name for name, share in by_name.items() if share > 0.0]
     lengths = _lengths(shares, kept, example_tokens)
-    examples = rounded([by_name[name] / lengths[name] for name in kept])
+    # A short example takes many more draws than its share of tokens says, a long one fewer.
+    digits = _DIGITS if not example_tokens else _EXAMPLE_DIGITS
+    examples = rounded([by_name[name] / lengths[name] for name in kept], digits=digits)
     return [
-        Source(
+        DataSource(
             name=name,
             share=by_name[name],
             example_share=example,
             path=paths.replace("{dataset}", name),
-            epochs=_epochs(by_name[name], (tokens or {}).get(name), budget),
+            epochs=_ratio(by_name[name], budget, (tokens or {}).get(name)),
+            examples=_ratio(by_name[name], budget, (example_tokens or {}).get(name)),
         )
         for name, example in zip(kept, examples, strict=True)
     ]
+
+
+def left_out(shares: Mapping[str, float], sources: Sequence[DataSource]) -> dict[str, float]:
+    """Datasets whose share is positive but rounds to 0, with their shares.
+
+    Args:
+        shares: Data shares by dataset, as given to :func:`sources_of`.
+        sources: What it returned.
+    """
+    kept = {source.name for source in sources}
+    return {name: share for name, share in shares.items() if share > 0.0 and name not in kept}
 
 
 def rounded(shares: Sequence[float], *, digits: int = _DIGITS) -> list[float]:
@@ -110,5 +128,6 @@ def _lengths(
     return given
 
 
-def _epochs(share: float, tokens: float | None, budget: float | None) -> float | None:
-    return share * budget / tokens if tokens and budget else None
+def _ratio(share: float, budget: float | None, size: float | None) -> float | None:
+    """The tokens that a share has of the budget, in units of a size."""
+    return share * budget / size if budget and size else None

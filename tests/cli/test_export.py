@@ -64,6 +64,21 @@ def test_it_writes_a_file(arguments: list[str], tmp_path: Path) -> None:
     assert shares["web"] == pytest.approx(1 / 3 + 0.5 * 2 / 3, abs=1e-5)
 
 
+def test_a_share_too_small_to_write_is_left_out_and_named(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_yaml = Path(arguments[1])
+    study = yaml.safe_load(study_yaml.read_text())
+    study["mixture"]["prior"] = {"web": 1.0, "code": 1.0, "math": 1e-8}
+    study_yaml.write_text(yaml.safe_dump(study))
+    assert main([*arguments, "--format", "huggingface", "--mixture", "prior"]) == 0
+    out, err = capsys.readouterr()
+    remark = "left out, since the share rounds to 0: math (2.5e-09)"
+    assert f"optuna-demix: {remark}" in err.splitlines()
+    assert out.splitlines()[:2] == ["# prior data shares of study 'mix', 12 trials", f"# {remark}"]
+    assert "'math'" not in out and "'code'" in out
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optuna_demix.errors import ConfigError
-from optuna_demix.export import rounded, sources_of
+from optuna_demix.export import left_out, rounded, sources_of
 
 SHARES = {"web": 0.7, "code": 0.2, "math": 0.1}
 
@@ -48,11 +48,31 @@ def test_epochs_are_those_of_the_budget() -> None:
 
 
 def test_what_rounds_to_nothing_is_left_out() -> None:
-    sources = sources_of({"web": 1.0 - 1e-9, "code": 1e-9})
+    shares = {"web": 1.0 - 1e-9, "code": 1e-9, "math": 0.0}
+    sources = sources_of(shares)
     assert [(s.name, s.share) for s in sources] == [("web", 1.0)]
+    assert left_out(shares, sources) == {"code": 1e-9}  # math was never in the mixture
 
 
-def test_paths_hold_the_name() -> None:
+def test_a_small_share_of_long_examples_is_drawn_all_the_same() -> None:
+    lengths = {"web": 100.0, "books": 1e5}
+    _, books = sources_of({"web": 1.0 - 1e-5, "books": 1e-5}, example_tokens=lengths)
+    assert books.example_share == pytest.approx(1e-8, rel=1e-3)
+
+
+def test_examples_are_those_of_the_budget() -> None:
+    lengths = {"web": 500.0, "code": 2000.0, "math": 250.0}
+    sources = sources_of(SHARES, example_tokens=lengths, budget=1e6)
+    assert [s.examples for s in sources] == pytest.approx([1400.0, 100.0, 400.0])
+    assert all(s.examples is None for s in sources_of(SHARES, budget=1e6))
+
+
+def test_paths_hold_the_name_with_its_folders() -> None:
+    (source,) = sources_of({"dolma3_cc/health_high": 1.0}, paths="/data/{dataset}.tokens")
+    assert source.path == "/data/dolma3_cc/health_high.tokens"
+
+
+def test_braces_of_a_path_are_kept() -> None:
     (source,) = sources_of({"web": 1.0}, paths="s3://b/{dataset}/tokens {x}")
     assert source.path == "s3://b/web/tokens {x}"
 
