@@ -120,7 +120,7 @@ def gaussian_process(X: FloatArray, Y: FloatArray, X_new: FloatArray) -> FloatAr
 
 PREDICTORS: dict[str, Predictor] = {
     "auto": ours("auto"),
-    "law": ours("law"),
+    "gp": ours("gp"),
     "lightgbm-linear": ours("lightgbm-linear"),
     DEMIX: demix_lightgbm,
     "peer: Ridge(0.5)": ridge,

@@ -20,7 +20,7 @@ class SamplerConfig(StrictModel):
         warm_start: Names of earlier studies in the same database to learn from as well.
     """
 
-    surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "law"] | None = None
+    surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "gp"] | None = None
     schedule: Literal["continuous", "demix"] = "continuous"
     schedule_sizes: tuple[PositiveInt, ...] | None = None
     n_startup_trials: Annotated[int, Field(ge=0)] = 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from optuna_demix.errors import ConfigError
-from optuna_demix.surrogate import Surrogate
+from optuna_demix.surrogate import check_kind
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -49,7 +49,7 @@ class SearchOptions:
             raise ConfigError(f"schedule must be 'continuous' or 'demix', got {self.schedule!r}")
         if not (math.isfinite(self.kl) and self.kl >= 0.0):
             raise ConfigError(f"kl must be a finite number from 0 on, got {self.kl!r}")
-        Surrogate(self.kind)  # refuses an unknown kind here rather than in the middle of a study
+        check_kind(self.kind)
         if isinstance(self.composite, str):
             if self.composite not in ("rank", "mean", "pareto"):
                 raise ConfigError(

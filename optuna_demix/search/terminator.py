@@ -15,7 +15,7 @@ from optuna_demix.search.proposals.state import fit_size
 from optuna_demix.search.rows.history import History
 from optuna_demix.search.rows.joint_space import JointSpace
 from optuna_demix.search.rows.targets import Targets
-from optuna_demix.surrogate import Surrogate
+from optuna_demix.surrogate import check_kind
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -72,7 +72,7 @@ class DemixTerminator(BaseTerminator):
             raise ValueError(f"min_n_trials must be positive, got {min_n_trials}")
         if kl < 0:
             raise ValueError(f"kl must not be negative, got {kl}")
-        Surrogate(surrogate)  # refuses an unknown kind
+        check_kind(surrogate)
         self._space = space
         self._min_n_trials = min_n_trials or least_trials(len(space))
         self._surrogate = surrogate

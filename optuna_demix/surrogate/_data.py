@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from optuna_demix._typing import FloatArray
 
+_FLAT = 1e-12  # scores that differ by less, relative to their size, are equal
+
 
 def finite_scores(Y: Any) -> FloatArray:
     """Scores (n, m) with ±inf drawn in to just beyond the worst and best finite score.
@@ -30,9 +32,6 @@ def finite_scores(Y: Any) -> FloatArray:
     return scores
 
 
-_FLAT = 1e-12  # scores that differ by less, relative to their size, are equal
-
-
 def checked_rows(X: ArrayLike, n_mixture: int | None) -> FloatArray:
     """Rows (n, d) as floats.
 
@@ -41,9 +40,14 @@ def checked_rows(X: ArrayLike, n_mixture: int | None) -> FloatArray:
     """
     rows = np.asarray(X, dtype=float)
     if rows.ndim != 2:
-        raise DemixError(f"X must be (rows, columns); got an array of shape {rows.shape}")
+        raise DemixError(
+            f"X must be an array (rows, columns), got one of shape {rows.shape}; reshape it"
+        )
     if n_mixture is not None and n_mixture > rows.shape[1]:
-        raise DemixError(f"X has {rows.shape[1]} columns, fewer than n_mixture = {n_mixture}")
+        raise DemixError(
+            f"X has {rows.shape[1]} columns, fewer than n_mixture = {n_mixture}; give every "
+            "component a column"
+        )
     bad = np.argwhere(~np.isfinite(rows))
     if len(bad):
         row, column = bad[0]
@@ -64,7 +68,10 @@ def checked_scores(Y: ArrayLike, n: int) -> FloatArray:
     if scores.ndim == 1:
         scores = scores[:, None]
     if scores.ndim != 2 or len(scores) != n:
-        raise DemixError(f"Y must hold {n} rows, as X does; got an array of shape {scores.shape}")
+        raise DemixError(
+            f"Y must hold {n} rows, as X does, got an array of shape {scores.shape}; give a row "
+            "for each row of X, with NaN for a missing score"
+        )
     return finite_scores(scores) if scores.size else scores
 
 
@@ -81,7 +88,8 @@ def checked_errors(errors: ArrayLike | None, shape: tuple[int, ...]) -> FloatArr
         result = result[:, None]
     if result.shape != shape:
         raise DemixError(
-            f"errors must be shaped like Y, {shape}; got an array of shape {result.shape}"
+            f"errors must be shaped like Y, {shape}, got an array of shape {result.shape}; use 0 "
+            "where one is not known"
         )
     if not np.all(np.isfinite(result) & (result >= 0.0)):
         raise DemixError("errors must be finite and not negative; use 0 where one is not known")

@@ -1,9 +1,9 @@
-"""The smooth law: kernel regression on powers of the shares, in closed form.
+"""A Gaussian process on powers of the shares, with held-out predictions in closed form.
 
 Score = f(w₁ᵖ, …, w_Kᵖ, other parameters) + noise, where f is a Gaussian process with a Matérn-5/2
 kernel and one length scale per column (Rasmussen and Williams 2006, chapters 2 and 5). The power p
-is learnt with the length scales: p = 1 is smooth in the weights themselves, as the loss of a
-merged model is; a small p acts like a logarithm, as laws of a domain's own share do.
+is learned with the length scales: p = 1 is smooth in the weights themselves, as the loss of a
+merged model is; a small p acts like a logarithm, as in the scaling laws of a domain's share.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from optuna_demix.surrogate._regressor import Estimate
+from optuna_demix.surrogate._regressor import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +42,7 @@ _CHUNK = 1024  # rows of a prediction whose kernel still fits a core's cache
 
 
 class Hyperparameters(NamedTuple):
-    """Hyperparameters of the law, in standard units of the score."""
+    """Hyperparameters of the process, in standard units of the score."""
 
     length: FloatArray  # (d,)
     signal: float
@@ -50,12 +50,12 @@ class Hyperparameters(NamedTuple):
     power: float
 
 
-class SmoothLaw:
-    """The smooth law fitted to one benchmark.
+class GaussianProcess:
+    """The process fitted to one benchmark.
 
     Args:
         X: Rows (n, d), the first ``n_mixture`` columns being merge weights.
-        z: Standardised scores (n,).
+        z: Standardized scores (n,).
         folds: Disjoint folds that cover the rows.
         n_mixture: Number of columns that are merge weights.
         seed: Seed of the choice of rows where not all are used.
@@ -95,18 +95,18 @@ class SmoothLaw:
         beta = posterior @ (basis.T @ z) / noise  # (u,)
         self._alpha = self._whiten.T @ beta
         # Variance that the rows took away: k' S'S k, S = chol(I - posterior)' whiten.
-        learnt = np.linalg.cholesky(eye - posterior + 1e-10 * eye)
-        self._certainty = learnt.T @ self._whiten  # (u, u)
+        learned = np.linalg.cholesky(eye - posterior + 1e-10 * eye)
+        self._certainty = learned.T @ self._whiten  # (u, u)
         held_out = self._leave_out(basis @ inverse.T, z - basis @ beta, z, folds)
-        self.held_out = Estimate(held_out.mean * error, held_out.variance * error**2)
+        self.held_out = Prediction(held_out.mean * error, held_out.variance * error**2)
 
     def mean(self, X: FloatArray) -> FloatArray:
         """Means (N,) at rows (N, d)."""
         means = [self._kernel(self._features(part)) @ self._alpha for part in _chunks(X)]
         return np.concatenate(means) if means else np.empty(0)
 
-    def estimate(self, X: FloatArray) -> Estimate:
-        """Estimates (N,) at rows (N, d)."""
+    def predict(self, X: FloatArray) -> Prediction:
+        """Predictions (N,) at rows (N, d)."""
         means, variances = [np.empty(0)], [np.empty(0)]
         for part in _chunks(X):
             kernel = self._kernel(self._features(part))  # (c, u)
@@ -114,30 +114,30 @@ class SmoothLaw:
             means.append(kernel @ self._alpha)
             variances.append(self.hyperparameters.signal - np.einsum("cu,cu->c", certain, certain))
         floor = 1e-10 * self.hyperparameters.signal
-        return Estimate(np.concatenate(means), np.maximum(np.concatenate(variances), floor))
+        return Prediction(np.concatenate(means), np.maximum(np.concatenate(variances), floor))
 
     def _leave_out(
         self, half: FloatArray, residual: FloatArray, z: FloatArray, folds: Sequence[IntArray]
-    ) -> Estimate:
-        """Estimates (n,) without the fold f of each row: its residual is (I - H_ff)⁻¹ residual_f.
+    ) -> Prediction:
+        """Predictions (n,) without the fold f of a row: its residual is (I - H_ff)⁻¹ residual_f.
 
         Args:
             half: Factor (n, u) of the hat matrix, H = half half'.
             residual: Residuals (n,) of the fit to all rows.
-            z: Standardised scores (n,).
+            z: Standardized scores (n,).
             folds: Disjoint folds that cover the rows.
         """
         noise = self.hyperparameters.noise
         if len(z) > _INDUCING_ROWS:  # one row at a time: a fold is too large to invert
             free = np.maximum(1.0 - np.einsum("nu,nu->n", half, half), 1e-6)
-            return Estimate(z - residual / free, noise * (1.0 / free - 1.0))
+            return Prediction(z - residual / free, noise * (1.0 / free - 1.0))
         mean, variance = np.empty_like(z), np.empty_like(z)
         for fold in folds:
             free = np.eye(len(fold)) - half[fold] @ half[fold].T
             inverse = np.linalg.inv(free + 1e-9 * np.eye(len(fold)))
             mean[fold] = z[fold] - inverse @ residual[fold]
             variance[fold] = noise * np.maximum(np.diag(inverse) - 1.0, 0.0)
-        return Estimate(mean, variance)
+        return Prediction(mean, variance)
 
     def _features(self, X: FloatArray) -> FloatArray:
         return warp(X, self._n_mixture, self.hyperparameters.power) / self.hyperparameters.length
@@ -163,7 +163,7 @@ def tune(
 
     Args:
         X: Rows (n, d), the first ``n_mixture`` columns being merge weights.
-        z: Standardised scores (n,).
+        z: Standardized scores (n,).
         n_mixture: Number of columns that are merge weights.
         variance: Known variance (n,) of the error of each score, beside the noise.
     """

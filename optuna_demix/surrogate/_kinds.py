@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from optuna_demix.surrogate._gaussian_process import SmoothLaw, warp
-from optuna_demix.surrogate._regressor import Estimate
-from optuna_demix.surrogate._trees import PAPER, TreeEnsemble, linear_settings
+from optuna_demix.errors import ConfigError
+from optuna_demix.surrogate._gaussian_process import GaussianProcess, warp
+from optuna_demix.surrogate._regressor import Prediction
+from optuna_demix.surrogate._trees import PUBLISHED, TreeEnsemble, linear_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.intp]
 
 _TREE_POWER = 1.0 / 3.0  # shares enter linear leaves as their cube roots: between share and log
-# The law takes its hyperparameters for known, its held-out rows too: on new rows, RegMix's and
-# synthetic ones, variance and squared error are larger by about 1 + 64 / n.
+# The process takes its hyperparameters as known, for its held-out rows too: on new rows, RegMix's
+# and synthetic ones, variance and squared error are larger by about 1 + 64 / n.
 _DOUBT_ROWS = 64.0
 # Sum of squares that the even weights of a stack count for, in rows: with few rows the held-out
 # errors of two regressors are too noisy to prefer one, and their mean is better than either.
@@ -33,7 +34,7 @@ _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and 
 class Task(NamedTuple):
     """What a regressor is fitted to: one benchmark in standard units.
 
-    The law alone makes use of the variances: trees take all rows as equally noisy.
+    Only the Gaussian process uses the variances: trees take all rows as equally noisy.
     """
 
     X: FloatArray  # (n, d)
@@ -45,18 +46,18 @@ class Task(NamedTuple):
     variance: FloatArray  # (n,) of the known error of each score
 
 
-class PaperTrees:
+class PublishedTrees:
     """LightGBM as the released code of DeMix sets it: weights as they are, one fit on all rows."""
 
     def __init__(self, task: Task) -> None:
         self._trees = TreeEnsemble(
-            task.X, task.z, task.folds, settings=PAPER, whole=True, n_threads=task.n_threads
+            task.X, task.z, task.folds, settings=PUBLISHED, whole=True, n_threads=task.n_threads
         )
         self.shares = {"lightgbm": 1.0}
         self.held_out = self._trees.held_out
         self.optimism = 1.0
         self.mean = self._trees.mean
-        self.estimate = self._trees.estimate
+        self.predict = self._trees.predict
 
 
 class LinearTrees:
@@ -80,27 +81,27 @@ class LinearTrees:
         """Means (N,) at rows (N, d), without the base margin."""
         return self._trees.mean(self._features(X))
 
-    def estimate(self, X: FloatArray) -> Estimate:
-        """Estimates (N,) at rows (N, d), without the base margin."""
-        return self._trees.estimate(self._features(X))
+    def predict(self, X: FloatArray) -> Prediction:
+        """Predictions (N,) at rows (N, d), without the base margin."""
+        return self._trees.predict(self._features(X))
 
     def _features(self, X: FloatArray) -> FloatArray:
         return warp(X, self._n_mixture, _TREE_POWER)
 
 
-class LawWithTrees:
-    """The smooth law as LightGBM's base margin, and as much of the trees on it as helps.
+class ProcessWithTrees:
+    """The Gaussian process as LightGBM's base margin, with as much of the trees as helps.
 
-    The margin of a row is the law's estimate without the row's fold: of a law that has seen the
-    row nothing is left to learn. The trees' amount is what least squares on held-out rows asks
-    for, between none and all.
+    The margin of a row is the prediction of a process that has not seen the row's fold: one that
+    has leaves nothing to learn. The amount of the trees is the least-squares factor on held-out
+    rows, between 0 and 1.
     """
 
     def __init__(self, task: Task) -> None:
-        self._law = _law(task)
-        self.shares = {"law": 1.0}
+        self._process = _process(task)
+        self.shares = {"gp": 1.0}
         self.optimism = 1.0 + _DOUBT_ROWS / len(task.z)
-        margin = self._law.held_out
+        margin = self._process.held_out
         trees = LinearTrees(task, offset=margin.mean)
         self.amount = _useful_amount(trees.held_out.mean, task.z - margin.mean)
         self._trees = trees if self.amount > 0 else None
@@ -108,28 +109,28 @@ class LawWithTrees:
 
     def mean(self, X: FloatArray) -> FloatArray:
         """Means (N,) at rows (N, d)."""
-        law = self._law.mean(X)
-        return law if self._trees is None else law + self.amount * self._trees.mean(X)
+        mean = self._process.mean(X)
+        return mean if self._trees is None else mean + self.amount * self._trees.mean(X)
 
-    def estimate(self, X: FloatArray) -> Estimate:
-        """Estimates (N,) at rows (N, d)."""
-        none = Estimate(np.zeros(len(X)), np.zeros(len(X)))
-        return self._add(self._law.estimate(X), self._trees.estimate(X) if self._trees else none)
+    def predict(self, X: FloatArray) -> Prediction:
+        """Predictions (N,) at rows (N, d)."""
+        none = Prediction(np.zeros(len(X)), np.zeros(len(X)))
+        return self._add(self._process.predict(X), self._trees.predict(X) if self._trees else none)
 
-    def _add(self, law: Estimate, trees: Estimate) -> Estimate:
-        return Estimate(
-            law.mean + self.amount * trees.mean,
-            self.optimism * law.variance + self.amount**2 * trees.variance,
+    def _add(self, process: Prediction, trees: Prediction) -> Prediction:
+        return Prediction(
+            process.mean + self.amount * trees.mean,
+            self.optimism * process.variance + self.amount**2 * trees.variance,
         )
 
 
-class LawAndLinearTrees:
-    """Weighted mean of the smooth law and the linear trees, the weight chosen on held-out rows."""
+class ProcessAndLinearTrees:
+    """Weighted mean of the process and the linear trees, the weight chosen on held-out rows."""
 
     def __init__(self, task: Task) -> None:
-        first, second = _law(task), LinearTrees(task)
+        first, second = _process(task), LinearTrees(task)
         self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
-        shares = {"law": self.weight, "lightgbm-linear": 1.0 - self.weight}
+        shares = {"gp": self.weight, "lightgbm-linear": 1.0 - self.weight}
         self.shares = {kind: share for kind, share in shares.items() if share > 0.0}
         self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
         self._first, self._second = first, second
@@ -145,26 +146,26 @@ class LawAndLinearTrees:
             mean += (1.0 - a) * self._second.mean(X)
         return mean
 
-    def estimate(self, X: FloatArray) -> Estimate:
-        """Estimates (N,) at rows (N, d)."""
+    def predict(self, X: FloatArray) -> Prediction:
+        """Predictions (N,) at rows (N, d)."""
         if self.weight == 1.0:
-            return self._first.estimate(X)
+            return self._first.predict(X)
         if self.weight == 0.0:
-            return self._second.estimate(X)
-        return self._mix(self._first.estimate(X), self._second.estimate(X))
+            return self._second.predict(X)
+        return self._mix(self._first.predict(X), self._second.predict(X))
 
-    def _mix(self, first: Estimate, second: Estimate) -> Estimate:
+    def _mix(self, first: Prediction, second: Prediction) -> Prediction:
         a = self.weight
         mean = a * first.mean + (1.0 - a) * second.mean
         # Variance of a draw from either: where the two disagree, the mean is uncertain.
         variance = a * first.variance + (1.0 - a) * second.variance
-        return Estimate(mean, variance + a * (1.0 - a) * (first.mean - second.mean) ** 2)
+        return Prediction(mean, variance + a * (1.0 - a) * (first.mean - second.mean) ** 2)
 
 
 def _stack_weight(z: FloatArray, first: FloatArray, second: FloatArray) -> float:
     """Weight of the first in the mean of two held-out predictions (n,), drawn towards one half.
 
-    Minimises mean (z - a first - (1 - a) second)² + λ (a - ½)² mean (first - second)².
+    Minimizes mean (z - a first - (1 - a) second)² + λ (a - ½)² mean (first - second)².
     """
     apart = first - second
     total = float(apart @ apart)
@@ -188,8 +189,8 @@ def _useful_amount(correction: FloatArray, residual: FloatArray) -> float:
     return min(amount, 1.0) if amount > 2.0 * uncertainty else 0.0
 
 
-def _law(task: Task) -> SmoothLaw:
-    return SmoothLaw(
+def _process(task: Task) -> GaussianProcess:
+    return GaussianProcess(
         task.X,
         task.z,
         task.folds,
@@ -200,12 +201,23 @@ def _law(task: Task) -> SmoothLaw:
 
 
 _REGRESSORS: dict[str, Callable[[Task], Regressor]] = {
-    "auto": LawAndLinearTrees,
-    "law": LawWithTrees,
+    "auto": ProcessAndLinearTrees,
+    "gp": ProcessWithTrees,
     "lightgbm-linear": LinearTrees,
-    "lightgbm": PaperTrees,
+    "lightgbm": PublishedTrees,
 }
 KINDS = tuple(_REGRESSORS)
+"""The kinds of a surrogate by name."""
+
+
+def check_kind(kind: object) -> None:
+    """Refuse an unknown kind of surrogate, before there is anything to fit.
+
+    Raises:
+        ConfigError: If the kind is none of :data:`KINDS`.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"surrogate kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
 
 
 def build(kind: str, task: Task) -> Regressor:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.intp]
 
 
-class Estimate(NamedTuple):
-    """Mean and epistemic variance of a score, each (n,)."""
+class Prediction(NamedTuple):
+    """Mean and epistemic variance of scores, each (n,)."""
 
     mean: FloatArray
     variance: FloatArray
@@ -26,21 +26,21 @@ class Regressor(Protocol):
 
     Attributes:
         shares: Weight of each kind in the mean; they sum to 1.
-        held_out: Estimates (n,) of the training rows, each made without the fold it lies in.
+        held_out: Predictions (n,) of the training rows, each made without the fold it lies in.
         optimism: Factor by which the squared held-out errors are smaller than those of new rows,
             because something was chosen with the rows in sight.
     """
 
     shares: dict[str, float]
-    held_out: Estimate
+    held_out: Prediction
     optimism: float
 
     def mean(self, X: FloatArray) -> FloatArray:
-        """Means (N,) at rows (N, d); cheaper than ``estimate``."""
+        """Means (N,) at rows (N, d); cheaper than ``predict``."""
         ...
 
-    def estimate(self, X: FloatArray) -> Estimate:
-        """Estimates (N,) at rows (N, d)."""
+    def predict(self, X: FloatArray) -> Prediction:
+        """Predictions (N,) at rows (N, d)."""
         ...
 
 
@@ -60,13 +60,13 @@ class Constant:
     def __init__(self, n: int) -> None:
         self._variance = 1.0 / max(n, 1)
         self.shares = {"constant": 1.0}
-        self.held_out = self.estimate(np.empty((n, 0)))
+        self.held_out = self.predict(np.empty((n, 0)))
         self.optimism = 1.0
 
     def mean(self, X: FloatArray) -> FloatArray:
         """Zeros (N,)."""
         return np.zeros(len(X))
 
-    def estimate(self, X: FloatArray) -> Estimate:
+    def predict(self, X: FloatArray) -> Prediction:
         """The same mean and variance (N,) for every row (N, d)."""
-        return Estimate(np.zeros(len(X)), np.full(len(X), self._variance))
+        return Prediction(np.zeros(len(X)), np.full(len(X), self._variance))

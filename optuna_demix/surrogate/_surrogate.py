@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from optuna_demix._wording import unknown_name
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.surrogate._data import center_scale, checked_errors, checked_rows, checked_scores
-from optuna_demix.surrogate._kinds import KINDS, Task, build
+from optuna_demix.surrogate._kinds import Task, build, check_kind
 from optuna_demix.surrogate._regressor import Constant, make_folds
 from optuna_demix.surrogate._threads import one_blas_thread
 from optuna_demix.surrogate._validation import Validation, spearman, top_quarter
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _Z90 = 1.6449  # half width of a 90 % interval in standard deviations
 _MIN_ROWS = 4  # below, a benchmark is predicted by its mean
 _MIN_NOISE = 1e-12  # variance, relative to that of the scores
+_PARAMETERS = ("kind", "seed", "n_mixture", "n_threads", "n_members")
 
 
 @dataclass(frozen=True)
@@ -37,32 +40,36 @@ class _Fitted:
     def mean(self, X: FloatArray) -> FloatArray:
         return self.center + self.scale * self.regressor.mean(X)
 
-    def estimate(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
-        mean, variance = self.regressor.estimate(X)
+    def predict(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
+        mean, variance = self.regressor.predict(X)
         return self.center + self.scale * mean, self.scale * np.sqrt(variance)
 
 
 class Surrogate:
     """Regression from mixtures to benchmark scores: a separate regressor for every benchmark.
 
+    It follows the conventions of scikit-learn: parameters are kept as they are given and checked
+    by :meth:`fit`, which learns the attributes that end in ``_``.
+
     Kinds:
 
-    - ``"lightgbm"``: as the released code of DeMix sets it (300 iterations at 0.01, defaults
-      otherwise). It predicts a constant below 40 rows.
+    - ``"auto"``: the mean of the Gaussian process and ``"lightgbm-linear"``, with weights for each
+      benchmark from held-out errors; nearly even with few rows.
+    - ``"gp"``: a Gaussian process on powers of the shares, as LightGBM's base margin, with linear
+      trees on what it leaves, as far as held-out rows confirm them.
     - ``"lightgbm-linear"``: LightGBM with four leaves that hold linear models of the cube roots of
       the shares; leaf size follows the number of rows; one member per fold left out.
-    - ``"law"``: a smooth law of the shares, in closed form, as LightGBM's base margin, with linear
-      trees on what it leaves, as far as held-out rows confirm them.
-    - ``"auto"``: the mean of the smooth law and ``"lightgbm-linear"``, per benchmark, with weights
-      from held-out errors; nearly even with few rows.
+    - ``"lightgbm"``: as the released code of DeMix sets it (300 iterations at 0.01, defaults
+      otherwise). It predicts a constant below 40 rows.
 
     Example:
         >>> import numpy as np
         >>> w = np.random.default_rng(0).dirichlet(np.ones(3), size=40)
-        >>> scores = np.sqrt(w[:, :2]) @ np.eye(2)  # two benchmarks
+        >>> scores = np.sqrt(w[:, :2])  # two benchmarks
         >>> surrogate = Surrogate(seed=0).fit(w, scores)
-        >>> surrogate.predict(w[:5]).shape
-        (5, 2)
+        >>> mean, std = surrogate.predict(w[:5], return_std=True)
+        >>> mean.shape, std.shape
+        ((5, 2), (5, 2))
 
     Args:
         kind: One of the kinds above.
@@ -74,14 +81,12 @@ class Surrogate:
         n_members: Members of each LightGBM ensemble, and folds of the held-out errors.
 
     Attributes:
-        shares_: Per benchmark (m,) the weight of each kind in its prediction.
-        kinds_: Per benchmark (m,) the kinds of ``shares_``, the heaviest first, such as
-            ``"law+lightgbm-linear"``; ``"constant"`` where the scores say nothing.
+        shares_: Weight of each kind in the prediction of each benchmark (m,).
+        kinds_: Kinds of ``shares_`` for each benchmark (m,), the heaviest first, such as
+            ``"gp+lightgbm-linear"``; ``"constant"`` where the scores say nothing.
         noise_: Residual standard deviation (m,) of a score about its prediction, in scores: the
-            part of held-out error that ``predict_std`` does not explain.
-
-    Raises:
-        ConfigError: If the kind is unknown or a number is out of range.
+            part of held-out error that the standard deviation of the prediction does not explain.
+        n_features_in_: Number d of columns of ``X``.
     """
 
     def __init__(
@@ -93,17 +98,32 @@ class Surrogate:
         n_threads: int = 1,
         n_members: int = 5,
     ) -> None:
-        if kind not in KINDS:
-            raise ConfigError(f"surrogate kind {kind!r} is unknown; use one of {', '.join(KINDS)}")
-        if n_members < 2:
-            raise ConfigError(f"a surrogate needs n_members of at least 2; got {n_members}")
-        if n_mixture is not None and n_mixture < 0:
-            raise ConfigError(f"a surrogate needs n_mixture of at least 0; got {n_mixture}")
         self.kind = kind
         self.seed = seed
         self.n_mixture = n_mixture
         self.n_threads = n_threads
         self.n_members = n_members
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters of the constructor by name.
+
+        Args:
+            deep: For scikit-learn; there are no nested estimators.
+        """
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
+    def set_params(self, **params: Any) -> Surrogate:
+        """Set parameters of the constructor; :meth:`fit` checks them.
+
+        Raises:
+            ConfigError: If there is no such parameter.
+        """
+        for name in params:
+            if name not in _PARAMETERS:
+                raise ConfigError(unknown_name(name, _PARAMETERS, "parameter of Surrogate"))
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
 
     def fit(self, X: ArrayLike, Y: ArrayLike, errors: ArrayLike | None = None) -> Surrogate:
         """Fit every benchmark to the rows that have its score.
@@ -116,12 +136,15 @@ class Surrogate:
                 for those that are as noisy as any other. ``None`` for zeros.
 
         Raises:
+            ConfigError: If the kind is unknown or a number is out of range.
             DemixError: If the arrays do not fit each other, X is not finite, or an error is
                 negative or not finite.
         """
+        self._check_parameters()
         rows = checked_rows(X, self.n_mixture)
         scores = checked_scores(Y, len(rows))
-        self._n_columns = rows.shape[1]
+        self.n_features_in_ = rows.shape[1]
+        self._is_single = np.ndim(Y) == 1
         self._X, self._Y = rows, scores
         self._errors = checked_errors(errors, scores.shape)
         with one_blas_thread():
@@ -133,32 +156,44 @@ class Surrogate:
         self.noise_ = np.array([fitted.noise for fitted in self._fitted])
         return self
 
-    def predict(self, X: ArrayLike) -> FloatArray:
-        """Predicted scores (N, m) at rows (N, d)."""
-        rows = self._new_rows(X)
-        mean = np.empty((len(rows), len(self._fitted)))
-        with one_blas_thread():
-            for j, fitted in enumerate(self._fitted):
-                mean[:, j] = fitted.mean(rows)
-        return mean
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[False] = False) -> FloatArray: ...
 
-    def predict_std(self, X: ArrayLike) -> FloatArray:
-        """Epistemic standard deviation (N, m) of the predicted scores at rows (N, d).
+    @overload
+    def predict(
+        self, X: ArrayLike, return_std: Literal[True]
+    ) -> tuple[FloatArray, FloatArray]: ...
 
-        What more rows would shrink. A new score scatters about its prediction with variance
-        ``predict_std(X)**2 + noise_**2``.
+    def predict(
+        self, X: ArrayLike, return_std: bool = False
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+        """Predict the scores of mixtures.
+
+        Args:
+            X: Rows (N, d), as in :meth:`fit`.
+            return_std: Return the standard deviation of the prediction as well: what is not known
+                of the mixture, and what more rows would shrink. A new score scatters about its
+                prediction with variance ``std**2 + noise_**2``.
+
+        Returns:
+            Scores (N, m), or (N,) if ``Y`` was (n,); with ``return_std`` also their standard
+            deviations, of the same shape.
+
+        Raises:
+            DemixError: If nothing was fitted yet, or X does not fit the data.
         """
-        return self.posterior(X)[1]
-
-    def posterior(self, X: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """``predict`` (N, m) and ``predict_std`` (N, m) at the price of one."""
         rows = self._new_rows(X)
         mean = np.empty((len(rows), len(self._fitted)))
         std = np.empty_like(mean)
         with one_blas_thread():
             for j, fitted in enumerate(self._fitted):
-                mean[:, j], std[:, j] = fitted.estimate(rows)
-        return mean, std
+                if return_std:
+                    mean[:, j], std[:, j] = fitted.predict(rows)
+                else:
+                    mean[:, j] = fitted.mean(rows)
+        if self._is_single:
+            mean, std = mean[:, 0], std[:, 0]
+        return (mean, std) if return_std else mean
 
     def validate(self, n_splits: int = 5) -> Validation:
         """Refit without each of ``n_splits`` folds and compare what it predicts there.
@@ -171,18 +206,18 @@ class Surrogate:
         if not hasattr(self, "_fitted"):
             raise DemixError("this surrogate has no data yet; call fit(X, Y) before validate()")
         if n_splits < 2:
-            raise DemixError(f"validate needs n_splits of at least 2; got {n_splits}")
+            raise DemixError(f"validate needs n_splits of at least 2, got {n_splits}; give more")
         X, Y = self._X, self._Y
-        mean, spread = np.full_like(Y, np.nan), np.full_like(Y, np.nan)
+        mean, std, noise = (np.full_like(Y, np.nan) for _ in range(3))
         for fold in make_folds(len(X), n_splits, self.seed + 1):
             kept = np.setdiff1d(np.arange(len(X)), fold, assume_unique=True)
             if len(kept) == 0:
                 continue
-            part = self._blank().fit(X[kept], Y[kept], self._errors[kept])
-            mean[fold], std = part.posterior(X[fold])
-            spread[fold] = np.hypot(np.hypot(std, part.noise_), self._errors[fold])
+            part = Surrogate(**self.get_params()).fit(X[kept], Y[kept], self._errors[kept])
+            mean[fold], std[fold] = part.predict(X[fold], return_std=True)
+            noise[fold] = np.hypot(part.noise_, self._errors[fold])
         seen = np.isfinite(Y) & np.isfinite(mean)
-        inside = np.abs(Y - mean) <= _Z90 * spread
+        inside = np.abs(Y - mean) <= _Z90 * np.hypot(std, noise)
         ranks, top_ranks, coverage = [], [], []
         for y, prediction, hit, rows in zip(Y.T, mean.T, inside.T, seen.T, strict=True):
             y, prediction = y[rows], prediction[rows]
@@ -197,26 +232,33 @@ class Surrogate:
             n=seen.sum(axis=0),
             kinds=self.kinds_,
             mean=mean,
-            std=spread,
+            std=std,
+            noise=noise,
         )
 
-    def _blank(self) -> Surrogate:
-        return Surrogate(
-            self.kind,
-            seed=self.seed,
-            n_mixture=self.n_mixture,
-            n_threads=self.n_threads,
-            n_members=self.n_members,
-        )
+    def _check_parameters(self) -> None:
+        """Refuse parameters that cannot be meant, with what was expected and what came."""
+        check_kind(self.kind)
+        least = {"seed": 0, "n_mixture": 0, "n_threads": 1, "n_members": 2}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is None and name == "n_mixture":
+                continue
+            if not isinstance(value, Integral) or value < bound:
+                raise ConfigError(
+                    f"{name} of a surrogate must be a whole number of at least {bound}, got "
+                    f"{value!r}; correct it"
+                )
 
     def _new_rows(self, X: ArrayLike) -> FloatArray:
         """Rows (N, d) to predict, checked."""
         if not hasattr(self, "_fitted"):
             raise DemixError("this surrogate has no data yet; call fit(X, Y) before predicting")
         rows = checked_rows(X, self.n_mixture)
-        if rows.shape[1] != self._n_columns:
+        if rows.shape[1] != self.n_features_in_:
             raise DemixError(
-                f"X has {rows.shape[1]} columns but the surrogate was fitted to {self._n_columns}"
+                f"X has {rows.shape[1]} columns but the surrogate was fitted to "
+                f"{self.n_features_in_}; give as many"
             )
         return rows
 

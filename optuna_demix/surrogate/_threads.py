@@ -1,4 +1,4 @@
-"""One BLAS thread while small matrices are factorised.
+"""One BLAS thread while small matrices are factorized.
 
 The matrices here have a few hundred rows: more threads make them several times slower, worse with
 many workers on a host, and let the last digits of a result depend on the machine.

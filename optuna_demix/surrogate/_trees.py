@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.surrogate._regressor import Estimate
+from optuna_demix.surrogate._regressor import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     IntArray = NDArray[np.intp]
 
-# The released code of DeMix: 300 iterations at a rate of 0.01, everything else LightGBM's default.
-PAPER: dict[str, Any] = {"num_iterations": 300, "learning_rate": 0.01, "seed": 42}
+# As in the released code of DeMix; everything else is LightGBM's default.
+PUBLISHED: dict[str, Any] = {"num_iterations": 300, "learning_rate": 0.01, "seed": 42}
 
 _LINEAR: dict[str, Any] = {
     "num_iterations": 40,
@@ -47,7 +47,7 @@ class TreeEnsemble:
 
     Args:
         X: Features (n, f).
-        z: Standardised scores (n,).
+        z: Standardized scores (n,).
         folds: Disjoint folds that cover the rows; at least two.
         settings: LightGBM parameters.
         whole: Predict with one more member that saw all rows, as published, in place of the mean.
@@ -76,8 +76,8 @@ class TreeEnsemble:
             mean[fold] = self._predict(member, X[fold])
             self._members.append(member)
         self._final = self._train(X, z, np.arange(len(z)), settings, offset) if whole else None
-        # Without the row's own fold its variance cannot be had: the rows' own serves.
-        self.held_out = Estimate(mean, self.estimate(X).variance)
+        # The one member without a row's fold has no scatter: the variance of all members serves.
+        self.held_out = Prediction(mean, self.predict(X).variance)
 
     def mean(self, X: FloatArray) -> FloatArray:
         """Means (N,) at features (N, f), without the base margin."""
@@ -86,12 +86,12 @@ class TreeEnsemble:
         total = sum((self._predict(member, X) for member in self._members), np.zeros(len(X)))
         return total / len(self._members)
 
-    def estimate(self, X: FloatArray) -> Estimate:
-        """Estimates (N,) at features (N, f), without the base margin."""
+    def predict(self, X: FloatArray) -> Prediction:
+        """Predictions (N,) at features (N, f), without the base margin."""
         each = np.stack([self._predict(member, X) for member in self._members])  # (folds, N)
         mean = each.mean(axis=0)
         variance = (len(each) - 1) * np.mean((each - mean) ** 2, axis=0)
-        return Estimate(mean if self._final is None else self._predict(self._final, X), variance)
+        return Prediction(mean if self._final is None else self._predict(self._final, X), variance)
 
     def _train(
         self,

@@ -26,7 +26,8 @@ class Validation:
         n: Number (m,) of scores that were compared.
         kinds: ``Surrogate.kinds_`` of the fit to all rows.
         mean: Held-out prediction (n, m) of every row; NaN where there was nothing to learn from.
-        std: Standard deviation (n, m) of a score about it.
+        std: Standard deviation (n, m) of that prediction, as ``Surrogate.predict`` returns it.
+        noise: Standard deviation (n, m) of a score about it, beside ``std``.
     """
 
     spearman: FloatArray
@@ -36,6 +37,7 @@ class Validation:
     kinds: tuple[str, ...]
     mean: FloatArray
     std: FloatArray
+    noise: FloatArray
 
 
 def average_ranks(values: FloatArray) -> FloatArray:

@@ -25,7 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "auto": {"surrogate": "auto"},
     "lightgbm": {"surrogate": "lightgbm"},
     "lightgbm-linear": {"surrogate": "lightgbm-linear"},
-    "law": {"surrogate": "law"},
+    "gp": {"surrogate": "gp"},
     "pareto": {"composite": "pareto"},
     "demix": {"schedule": "demix", "schedule_sizes": (3, 2), "pool_size": 500},
 }

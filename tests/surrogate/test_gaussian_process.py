@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optuna_demix.surrogate import _gaussian_process as _law
+from optuna_demix.surrogate import _gaussian_process
 from optuna_demix.surrogate._gaussian_process import (
-    SmoothLaw,
+    GaussianProcess,
     _matern,
     _negative_log_likelihood,
     tune,
@@ -25,9 +25,9 @@ def _rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return X, (y - y.mean()) / y.std()
 
 
-def _covariance(law: SmoothLaw, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+def _covariance(process: GaussianProcess, A: np.ndarray, B: np.ndarray) -> np.ndarray:
     """Covariance written from the definition, pair by pair."""
-    hyper = law.hyperparameters
+    hyper = process.hyperparameters
     a, b = (warp(rows, 4, hyper.power) / hyper.length for rows in (A, B))
     r = np.sqrt(5.0) * np.linalg.norm(a[:, None] - b[None], axis=2)
     return hyper.signal * (1.0 + r + r**2 / 3.0) * np.exp(-r)
@@ -37,32 +37,32 @@ UNEQUAL = np.linspace(0.0, 0.5, 30) ** 2
 
 
 @pytest.mark.parametrize("variance", [None, UNEQUAL])
-def test_estimates_are_the_textbook_posterior(variance: np.ndarray | None) -> None:
+def test_predictions_are_the_textbook_posterior(variance: np.ndarray | None) -> None:
     X, z = _rows(30, 0)
-    law = SmoothLaw(X, z, make_folds(30, 5, 0), n_mixture=4, seed=0, variance=variance)
+    process = GaussianProcess(X, z, make_folds(30, 5, 0), n_mixture=4, seed=0, variance=variance)
     new = _rows(12, 1)[0]
-    across = _covariance(law, new, X)
-    noise = law.hyperparameters.noise + (0.0 if variance is None else np.diag(variance))
-    inverse = np.linalg.inv(_covariance(law, X, X) + noise * np.eye(30))
-    expected = law.hyperparameters.signal - np.einsum("ij,jk,ik->i", across, inverse, across)
-    mean, variance = law.estimate(new)
+    across = _covariance(process, new, X)
+    noise = process.hyperparameters.noise + (0.0 if variance is None else np.diag(variance))
+    inverse = np.linalg.inv(_covariance(process, X, X) + noise * np.eye(30))
+    expected = process.hyperparameters.signal - np.einsum("ij,jk,ik->i", across, inverse, across)
+    mean, variance = process.predict(new)
     np.testing.assert_allclose(mean, across @ inverse @ z, atol=1e-5)
     np.testing.assert_allclose(variance, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("variance", [np.zeros(30), UNEQUAL])
-def test_held_out_estimates_are_those_of_a_fit_without_the_fold(variance: np.ndarray) -> None:
+def test_held_out_predictions_are_those_of_a_fit_without_the_fold(variance: np.ndarray) -> None:
     X, z = _rows(30, 2)
     folds = make_folds(30, 5, 0)
-    law = SmoothLaw(X, z, folds, n_mixture=4, seed=0, variance=variance)
+    process = GaussianProcess(X, z, folds, n_mixture=4, seed=0, variance=variance)
     for fold in folds:
         kept = np.setdiff1d(np.arange(30), fold)
-        across = _covariance(law, X[fold], X[kept])
-        noise = np.diag(law.hyperparameters.noise + variance[kept])
-        solved = np.linalg.solve(_covariance(law, X[kept], X[kept]) + noise, across.T)
-        np.testing.assert_allclose(law.held_out.mean[fold], solved.T @ z[kept], atol=1e-4)
-        expected = law.hyperparameters.signal - np.sum(across * solved.T, axis=1)
-        np.testing.assert_allclose(law.held_out.variance[fold], expected, atol=1e-4)
+        across = _covariance(process, X[fold], X[kept])
+        noise = np.diag(process.hyperparameters.noise + variance[kept])
+        solved = np.linalg.solve(_covariance(process, X[kept], X[kept]) + noise, across.T)
+        np.testing.assert_allclose(process.held_out.mean[fold], solved.T @ z[kept], atol=1e-4)
+        expected = process.hyperparameters.signal - np.sum(across * solved.T, axis=1)
+        np.testing.assert_allclose(process.held_out.variance[fold], expected, atol=1e-4)
 
 
 @given(st.integers(0, 10_000))
@@ -104,21 +104,23 @@ def test_projection_on_some_rows_hardly_changes_the_ranking(
     X, z = _rows(300, 5)
     new = _rows(200, 6)[0]
     folds = make_folds(300, 5, 0)
-    exact = SmoothLaw(X, z, folds, n_mixture=4, seed=0)
-    monkeypatch.setattr(_law, "_INDUCING_ROWS", 120)
-    projected = SmoothLaw(X, z, folds, n_mixture=4, seed=0)
+    exact = GaussianProcess(X, z, folds, n_mixture=4, seed=0)
+    monkeypatch.setattr(_gaussian_process, "_INDUCING_ROWS", 120)
+    projected = GaussianProcess(X, z, folds, n_mixture=4, seed=0)
     assert spearman(exact.mean(new), projected.mean(new)) > 0.99
     assert spearman(exact.held_out.mean, projected.held_out.mean) > 0.98
-    assert np.isfinite(projected.estimate(new).variance).all()
+    assert np.isfinite(projected.predict(new).variance).all()
 
 
 def test_chunks_do_not_show() -> None:
     X, z = _rows(40, 7)
-    law = SmoothLaw(X, z, make_folds(40, 5, 0), n_mixture=4, seed=0)
-    new = _rows(_law._CHUNK + 10, 8)[0]
-    whole = law.estimate(new)
-    np.testing.assert_allclose(whole.mean[-10:], law.mean(new[-10:]), atol=1e-10)
-    np.testing.assert_allclose(whole.variance[-10:], law.estimate(new[-10:]).variance, atol=1e-8)
+    process = GaussianProcess(X, z, make_folds(40, 5, 0), n_mixture=4, seed=0)
+    new = _rows(_gaussian_process._CHUNK + 10, 8)[0]
+    whole = process.predict(new)
+    np.testing.assert_allclose(whole.mean[-10:], process.mean(new[-10:]), atol=1e-10)
+    np.testing.assert_allclose(
+        whole.variance[-10:], process.predict(new[-10:]).variance, atol=1e-8
+    )
 
 
 def test_kernel_at_a_point_is_one() -> None:

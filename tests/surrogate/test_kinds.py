@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from optuna_demix.surrogate import Surrogate
-from optuna_demix.surrogate._gaussian_process import SmoothLaw
+from optuna_demix.surrogate._gaussian_process import GaussianProcess
 from optuna_demix.surrogate._kinds import (
-    LawAndLinearTrees,
-    LawWithTrees,
     LinearTrees,
+    ProcessAndLinearTrees,
+    ProcessWithTrees,
     Task,
     _stack_weight,
     _useful_amount,
@@ -24,54 +24,54 @@ def _task(X: np.ndarray, y: np.ndarray, n_mixture: int) -> Task:
     return Task(X, z, make_folds(len(z), 5, 0), n_mixture, 0, 1, np.zeros(len(z)))
 
 
-def test_paper_kind_is_the_released_setting() -> None:
+def test_published_kind_is_the_released_setting() -> None:
     w = mixtures(90, 4, np.random.default_rng(0))
     settings = {"learning_rate": 0.01, "n_estimators": 300, "random_state": 42}
     model = lightgbm.LGBMRegressor(**settings, n_jobs=1, verbosity=-1).fit(w, quadratic(w))
-    prediction = Surrogate("lightgbm", seed=5).fit(w, quadratic(w)).predict(w)[:, 0]
+    prediction = Surrogate("lightgbm", seed=5).fit(w, quadratic(w)).predict(w)
     np.testing.assert_allclose(prediction, model.predict(w), atol=1e-6)
 
 
-def test_paper_kind_predicts_a_constant_below_40_rows() -> None:
+def test_published_kind_predicts_a_constant_below_40_rows() -> None:
     w = mixtures(39, 4, np.random.default_rng(1))
     assert np.ptp(Surrogate("lightgbm").fit(w, quadratic(w)).predict(w)) == 0.0
 
 
-def test_trees_mend_what_the_law_cannot_bend_to() -> None:
+def test_trees_mend_what_the_process_cannot_bend_to() -> None:
     rng = np.random.default_rng(2)
     X = np.hstack([mixtures(800, 4, rng), rng.random((800, 2))])
     y = X[:, 0] - X[:, 1] ** 2 + 0.5 * (X[:, 4] > 0.5) * (X[:, 2] > 0.2) - 0.3 * (X[:, 5] > 0.3)
     task = _task(X[:300], y[:300], 4)
-    both = LawWithTrees(task)
-    bare = SmoothLaw(task.X, task.z, task.folds, n_mixture=4, seed=0)
+    both = ProcessWithTrees(task)
+    bare = GaussianProcess(task.X, task.z, task.folds, n_mixture=4, seed=0)
     assert both.amount > 0.3
     gain = spearman(both.mean(X[300:]), y[300:]) - spearman(bare.mean(X[300:]), y[300:])
     assert gain > 0.01
 
 
-def test_trees_stay_away_from_a_law_that_suffices() -> None:
+def test_trees_stay_away_from_a_process_that_suffices() -> None:
     rng = np.random.default_rng(3)
     w = mixtures(80, 4, rng)
     y = scaling(w) + 0.1 * scaling(w).std() * rng.standard_normal(80)
     task = _task(w, y, 4)
-    both = LawWithTrees(task)
-    bare = SmoothLaw(task.X, task.z, task.folds, n_mixture=4, seed=0)
+    both = ProcessWithTrees(task)
+    bare = GaussianProcess(task.X, task.z, task.folds, n_mixture=4, seed=0)
     assert both.amount == 0.0
     np.testing.assert_array_equal(both.mean(w), bare.mean(w))
 
 
-def test_mean_of_the_estimate_is_the_mean() -> None:
+def test_mean_of_the_prediction_is_the_mean() -> None:
     rng = np.random.default_rng(4)
     X = np.hstack([mixtures(100, 4, rng), rng.random((100, 1))])
     y = X[:, 0] + (X[:, 4] > 0.5)
-    for regressor in (LawWithTrees, LinearTrees, LawAndLinearTrees):
+    for regressor in (ProcessWithTrees, LinearTrees, ProcessAndLinearTrees):
         fitted = regressor(_task(X, y, 4))
-        np.testing.assert_allclose(fitted.estimate(X).mean, fitted.mean(X), atol=1e-12)
+        np.testing.assert_allclose(fitted.predict(X).mean, fitted.mean(X), atol=1e-12)
 
 
-@pytest.mark.parametrize("regressor", [LawWithTrees, LinearTrees, LawAndLinearTrees])
-def test_held_out_estimates_have_not_seen_their_scores(
-    regressor: type[LawWithTrees | LinearTrees | LawAndLinearTrees],
+@pytest.mark.parametrize("regressor", [ProcessWithTrees, LinearTrees, ProcessAndLinearTrees])
+def test_held_out_predictions_have_not_seen_their_scores(
+    regressor: type[ProcessWithTrees | LinearTrees | ProcessAndLinearTrees],
 ) -> None:
     rng = np.random.default_rng(5)
     w, y = mixtures(80, 4, rng), rng.standard_normal(80)
@@ -108,9 +108,9 @@ def test_kinds_are_chosen_per_benchmark() -> None:
     steps = (X[:, 4:] > 0.5) @ np.array([1.0, 2.0, 4.0, 8.0])
     Y = np.c_[quadratic(X[:, :4]), steps]
     surrogate = Surrogate(n_mixture=4).fit(X, Y)
-    assert surrogate.kinds_ == ("law+lightgbm-linear", "lightgbm-linear+law")
+    assert surrogate.kinds_ == ("gp+lightgbm-linear", "lightgbm-linear+gp")
     assert [sum(shares.values()) for shares in surrogate.shares_] == [1.0, 1.0]
-    assert surrogate.shares_[0]["law"] > 0.6
+    assert surrogate.shares_[0]["gp"] > 0.6
     assert surrogate.shares_[1]["lightgbm-linear"] > 0.6
 
 
@@ -118,5 +118,5 @@ def test_benchmarks_are_fitted_apart() -> None:
     w = mixtures(40, 4, np.random.default_rng(9))
     together = Surrogate().fit(w, scores(w)).predict(w)
     for j in range(3):
-        alone = Surrogate().fit(w, scores(w)[:, j]).predict(w)[:, 0]
+        alone = Surrogate().fit(w, scores(w)[:, j]).predict(w)
         np.testing.assert_array_equal(together[:, j], alone)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from optuna_demix.errors import ConfigError, DemixError
-from optuna_demix.surrogate import KINDS, Surrogate
+from optuna_demix.surrogate import KINDS, Surrogate, check_kind
 from optuna_demix.surrogate._validation import spearman
 from tests.surrogate.surfaces import SURFACES, mixtures, quadratic, scores
 
-SMOOTH_KINDS = ("auto", "law")
+SMOOTH_KINDS = ("auto", "gp")
 
 
 @pytest.mark.parametrize("kind", SMOOTH_KINDS)
@@ -24,7 +24,7 @@ def test_28_rows_rank_a_quadratic(kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     w, new = mixtures(28, 4, rng), mixtures(300, 4, rng)
     surrogate = Surrogate(kind, seed=seed).fit(w, quadratic(w))
-    assert spearman(surrogate.predict(new)[:, 0], quadratic(new)) > 0.9
+    assert spearman(surrogate.predict(new), quadratic(new)) > 0.9
 
 
 @pytest.mark.parametrize("n", [28, 60, 120])
@@ -45,14 +45,14 @@ def test_other_parameters_are_learnt_beside_the_mixture(kind: str) -> None:
     X = np.hstack([mixtures(420, 3, rng), rng.random((420, 2))])
     y = X[:, 0] - 2.0 * (X[:, 3] - 0.3) ** 2
     surrogate = Surrogate(kind, n_mixture=3).fit(X[:120], y[:120])
-    assert spearman(surrogate.predict(X[120:])[:, 0], y[120:]) > 0.9
+    assert spearman(surrogate.predict(X[120:]), y[120:]) > 0.9
 
 
 def test_without_mixture_columns_all_are_parameters() -> None:
     rng = np.random.default_rng(1)
     X = rng.random((240, 3))
     surrogate = Surrogate(n_mixture=0).fit(X[:40], X[:40, 1])
-    assert spearman(surrogate.predict(X[40:])[:, 0], X[40:, 1]) > 0.95
+    assert spearman(surrogate.predict(X[40:]), X[40:, 1]) > 0.95
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -75,10 +75,10 @@ def test_missing_score_takes_its_row_from_that_benchmark_alone(kind: str) -> Non
 def test_units_of_a_score_do_not_matter(kind: str) -> None:
     rng = np.random.default_rng(3)
     w, new = mixtures(50, 4, rng), mixtures(20, 4, rng)
-    mean, std = Surrogate(kind).fit(w, quadratic(w)).posterior(new)
+    mean, std = Surrogate(kind).fit(w, quadratic(w)).predict(new, return_std=True)
     other = Surrogate(kind).fit(w, 1024.0 * quadratic(w) + 4096.0)
     np.testing.assert_allclose(other.predict(new), 1024.0 * mean + 4096.0, rtol=1e-4)
-    np.testing.assert_allclose(other.predict_std(new), 1024.0 * std, rtol=0.02)
+    np.testing.assert_allclose(other.predict(new, return_std=True)[1], 1024.0 * std, rtol=0.02)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,7 +88,7 @@ def test_infinite_loss_ranks_last_and_harms_no_other_row(kind: str) -> None:
     y = quadratic(w)
     broken = w[:, 3] > 0.5
     y[broken] = -np.inf
-    prediction = Surrogate(kind).fit(w, y).predict(w)[:, 0]
+    prediction = Surrogate(kind).fit(w, y).predict(w)
     assert np.isfinite(prediction).all()
     assert prediction[broken].mean() < prediction[~broken].mean()
     assert spearman(prediction[~broken], y[~broken]) > 0.8
@@ -101,7 +101,7 @@ def test_uncertainty_grows_away_from_the_rows(kind: str) -> None:
     near = w[w[:, 0] < 0.4]
     far = w[w[:, 0] > 0.8]
     surrogate = Surrogate(kind).fit(near[:60], scores(near[:60]))
-    inside, outside = surrogate.predict_std(near[60:]), surrogate.predict_std(far)
+    inside, outside = (surrogate.predict(X, return_std=True)[1] for X in (near[60:], far))
     assert (np.median(outside, axis=0) > 1.5 * np.median(inside, axis=0)).all()
 
 
@@ -115,24 +115,24 @@ def test_90_percent_intervals_cover_new_scores(kind: str) -> None:
         Y = scores(w) + noise * rng.standard_normal((n, 3))
         Y_new = scores(new) + noise * rng.standard_normal((300, 3))
         surrogate = Surrogate(kind, seed=seed).fit(w, Y)
-        mean, std = surrogate.posterior(new)
+        mean, std = surrogate.predict(new, return_std=True)
         hits.append(np.abs(Y_new - mean) <= 1.645 * np.sqrt(std**2 + surrogate.noise_**2))
     assert 0.80 <= np.mean(hits) <= 0.97
 
 
-@pytest.mark.parametrize("kind", ["law", "auto"])
+@pytest.mark.parametrize("kind", ["gp", "auto"])
 def test_scores_with_stated_errors_count_less(kind: str) -> None:
     rng = np.random.default_rng(11)
     X, new = mixtures(60, 4, rng), mixtures(200, 4, rng)
     errors = np.where(np.arange(60) < 30, 0.0, 0.5)
     Y = quadratic(X) + errors * rng.standard_normal(60)
     naive, told = (Surrogate(kind, seed=0).fit(X, Y, errors=e) for e in (None, errors))
-    wrong = [np.sqrt(np.mean((s.predict(new)[:, 0] - quadratic(new)) ** 2)) for s in (naive, told)]
+    wrong = [np.sqrt(np.mean((s.predict(new) - quadratic(new)) ** 2)) for s in (naive, told)]
     assert wrong[1] < 0.8 * wrong[0]
     assert told.noise_[0] < 0.5 * naive.noise_[0]  # what is known to be error is not noise
 
 
-def test_errors_of_nought_change_nothing() -> None:
+def test_errors_of_zero_change_nothing() -> None:
     rng = np.random.default_rng(12)
     X = mixtures(40, 4, rng)
     with_errors = Surrogate(seed=0).fit(X, quadratic(X), errors=np.zeros(40))
@@ -144,7 +144,7 @@ def test_errors_of_nought_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("errors", "said"),
     [
-        ([0.1, 0.1], r"errors must be shaped like Y, \(4, 1\); got .* \(2, 1\)"),
+        ([0.1, 0.1], r"errors must be shaped like Y, \(4, 1\), got .* \(2, 1\)"),
         ([0.1, 0.1, -0.1, 0.1], "errors must be finite and not negative"),
         ([0.1, 0.1, np.nan, 0.1], "errors must be finite and not negative"),
     ],
@@ -170,7 +170,9 @@ def test_same_seed_same_predictions(kind: str) -> None:
     np.random.seed(99)  # a stranger to the surrogate
     state = np.random.get_state()[1].copy()
     again = Surrogate(kind, seed=1).fit(w, scores(w))
-    for a, b in zip(first.posterior(new), again.posterior(new), strict=True):
+    for a, b in zip(
+        first.predict(new, return_std=True), again.predict(new, return_std=True), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(np.random.get_state()[1], state)
 
@@ -190,7 +192,7 @@ from optuna_demix.surrogate import Surrogate
 rng = np.random.default_rng(8)
 w = mixtures(50, 4, rng)
 surrogate = Surrogate(sys.argv[1], seed=3).fit(w, scores(w))
-print(hashlib.sha256(np.stack(surrogate.posterior(w)).tobytes()).hexdigest())
+print(hashlib.sha256(np.stack(surrogate.predict(w, return_std=True)).tobytes()).hexdigest())
 """
 
 
@@ -277,7 +279,7 @@ def test_few_rows_give_finite_predictions_in_silence(
 
 
 def _assert_sane(surrogate: Surrogate, new: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
-    mean, std = surrogate.posterior(new)
+    mean, std = surrogate.predict(new, return_std=True)
     assert mean.shape == std.shape == (len(new), 2)
     assert np.isfinite(mean).all()
     assert np.isfinite(std).all()
@@ -297,15 +299,16 @@ def test_scores_that_say_nothing_are_predicted_by_their_mean() -> None:
     assert surrogate.shares_[0] == {"constant": 1.0}
 
 
-def test_shapes() -> None:
+def test_shapes_follow_the_scores() -> None:
     w = mixtures(20, 3, np.random.default_rng(13))
-    surrogate = Surrogate().fit(w, w[:, 0])
-    assert surrogate.predict(w[:5]).shape == surrogate.predict_std(w[:5]).shape == (5, 1)
-    assert surrogate.predict(w[:0]).shape == surrogate.predict_std(w[:0]).shape == (0, 1)
-    assert surrogate.noise_.shape == (1,)
-    mean, std = surrogate.posterior(w)
-    np.testing.assert_allclose(mean, surrogate.predict(w))
-    np.testing.assert_allclose(std, surrogate.predict_std(w))
+    for Y, shape in [(w[:, 0], ()), (w[:, :1], (1,)), (w[:, :2], (2,))]:
+        surrogate = Surrogate().fit(w, Y)
+        for n in (0, 5):
+            mean, std = surrogate.predict(w[:n], return_std=True)
+            assert mean.shape == std.shape == surrogate.predict(w[:n]).shape == (n, *shape)
+            np.testing.assert_allclose(mean, surrogate.predict(w[:n]))
+        assert surrogate.noise_.shape == (shape or (1,))
+        assert surrogate.validate().mean.shape == (20, *(shape or (1,)))
     assert Surrogate().fit(w, np.empty((20, 0))).predict(w).shape == (20, 0)
 
 
@@ -326,15 +329,40 @@ def test_the_callers_arrays_are_left_alone() -> None:
     np.testing.assert_array_equal(y, kept_y)
 
 
+def test_parameters_are_kept_as_they_are_given() -> None:
+    given = {"kind": "gp", "seed": 3, "n_mixture": 2, "n_threads": 1, "n_members": 4}
+    surrogate = Surrogate(**given)  # type: ignore[arg-type]
+    assert surrogate.get_params() == given
+    assert surrogate.set_params(seed=5, kind="auto") is surrogate
+    assert surrogate.get_params() == {**given, "seed": 5, "kind": "auto"}
+    with pytest.raises(ConfigError, match="no parameter of Surrogate 'sed'; did you mean 'seed'"):
+        surrogate.set_params(seed=6, sed=7)
+    assert surrogate.seed == 5
+
+
+def test_scikit_learn_clones_it_without_what_it_learned() -> None:
+    base = pytest.importorskip("sklearn.base", reason="scikit-learn is not installed")
+    surrogate = Surrogate("lightgbm", seed=3).fit(W, W[:, 0])
+    twin = base.clone(surrogate)
+    assert twin.get_params() == surrogate.get_params()
+    assert not [name for name in vars(twin) if name.endswith("_")]
+    np.testing.assert_array_equal(twin.fit(W, W[:, 0]).predict(W), surrogate.predict(W))
+
+
 def test_unknown_kind_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'forest'.*auto, law, lightgbm-linear, lightgbm"):
-        Surrogate("forest")
+    for refuse in (check_kind, lambda kind: Surrogate(kind).fit(W, W[:, 0])):
+        with pytest.raises(ConfigError, match="'forest'.*auto, gp, lightgbm-linear, lightgbm"):
+            refuse("forest")
 
 
-@pytest.mark.parametrize("option", [{"n_members": 1}, {"n_mixture": -1}])
-def test_options_out_of_range_are_refused(option: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(option))):
-        Surrogate(**option)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("n_members", 1), ("n_members", 2.5), ("n_mixture", -1), ("n_threads", 0), ("seed", None)],
+)
+def test_options_out_of_range_are_refused_by_fit(option: str, value: object) -> None:
+    surrogate = Surrogate(**{option: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"{option} of a surrogate .* got {value}; correct it"):
+        surrogate.fit(W, W[:, 0])
 
 
 W = mixtures(20, 3, np.random.default_rng(16))
@@ -346,7 +374,12 @@ GAP[7, 2] = np.nan
     ("X", "Y", "message"),
     [
         pytest.param(GAP, W[:, 0], "nan in row 7, column 2", id="a weight is missing"),
-        pytest.param(W[:, 0], W[:, 0], r"X must be \(rows, columns\)", id="X is a vector"),
+        pytest.param(
+            W[:, 0],
+            W[:, 0],
+            r"X must be an array \(rows, columns\), got .*\(20,\)",
+            id="X is a vector",
+        ),
         pytest.param(W, W[:5, 0], "Y must hold 20 rows", id="Y is shorter"),
         pytest.param(W, W[None], "Y must hold 20 rows", id="Y has three axes"),
         pytest.param(W[:, :1], W[:, 0], "fewer than n_mixture = 2", id="a component is missing"),
@@ -364,7 +397,7 @@ def test_predictions_need_a_fit_and_its_columns() -> None:
         Surrogate().validate()
     surrogate = Surrogate().fit(W, W[:, 0])
     with pytest.raises(DemixError, match="2 columns but the surrogate was fitted to 3"):
-        surrogate.predict_std(W[:, :2])
+        surrogate.predict(W[:, :2])
 
 
 def test_import_is_light() -> None:

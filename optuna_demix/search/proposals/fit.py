@@ -86,10 +86,10 @@ class Fit:
     def predict(self, X: FloatArray) -> Candidates:
         """Predictions at rows (n, d)."""
         mixing = self.targets.mixing
-        mean, std = self.surrogate.posterior(X)
+        mean, std = self.surrogate.predict(X, return_std=True)
         limits = limits_std = np.empty((len(X), 0))
         if self._limits is not None:
-            limits, limits_std = self._limits.posterior(X)
+            limits, limits_std = self._limits.predict(X, return_std=True)
         # Benchmarks of one capability share what is not known of a mixture: their errors add up.
         # Taken as independent they seemed to cancel, and searches stopped at local optima.
         return Candidates(X, mean @ mixing, std @ np.abs(mixing), limits, limits_std)
