@@ -147,7 +147,11 @@ def gather(
         proposed=proposed,
         proposed_std=proposed_std,
         held_out=(validation.mean[own] @ mixing) * signs,
-        held_out_std=np.sqrt(validation.std[own] ** 2 @ mixing**2),
+        # As in Fit.predict: what is not known of a mixture adds up over benchmarks.
+        held_out_std=np.hypot(
+            validation.std[own] @ np.abs(mixing),
+            np.sqrt(validation.noise[own] ** 2 @ mixing**2),
+        ),
         effects=effects_of(
             fit.surrogate.predict, space, fit.targets.benchmarks or analysis.objectives, seed=seed
         ),
