@@ -11,7 +11,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "optuna_demix"
 
 FLOORS = (
-    ("_apportion", "_files", "_lazy", "_typing", "_wording", "attributes", "errors"),
+    (
+        "_apportion",
+        "_files",
+        "_lazy",
+        "_text_table",
+        "_typing",
+        "_wording",
+        "attributes",
+        "errors",
+    ),
     ("export", "merging", "mixture", "scoring", "storage", "surrogate"),
     ("config", "search"),
     ("study", "training"),

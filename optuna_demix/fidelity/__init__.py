@@ -1,7 +1,7 @@
-"""Does ranking merged proxies rank really trained models? The check, on a user's own components.
+"""Compares proxies with really trained models: does ranking the ones rank the others?
 
-Reference models, trained on known mixtures, are scored beside the proxies of the same mixtures,
-with the same tasks; the check reports how far the two agree.
+Reference models, trained on known mixtures, are scored with the same tasks as the proxies of
+these mixtures. The check reports how far the two agree.
 """
 
 from __future__ import annotations

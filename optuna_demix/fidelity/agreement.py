@@ -1,9 +1,9 @@
 """How well the scores of proxies agree with those of really trained models, as numbers.
 
 The measures are those of DeMix (arXiv 2602.00747, Table 2): Spearman's rank correlation over all
-references, the same within the best quarter of them, and recovery, the proxies' score as a part
-of the references'. Kendall's tau-b and bootstrap intervals are added. All are undefined, hence
-None, rather than 0 where there is nothing to compare.
+references, the same within the best quarter of them, and recovery, the ratio of the proxies'
+score to the references'. Kendall's tau-b and bootstrap intervals are added. Where there is nothing
+to compare, a measure is None, not 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
 
-_LEAST_RANKED = 3  # fewer points have no rank correlation worth the name
+_LEAST_RANKED = 3  # the rank correlation of two points is always 1 or -1
 _LEAST_DEFINED = 0.9  # share of resamples in which a measure must exist to have an interval
 
 
@@ -50,8 +50,8 @@ class Agreement:
         spearman: Rank correlation over all references.
         top_quarter: The same among the references whose own score is in the best quarter.
         kendall: Kendall's tau-b over all references.
-        recovery: Mean score of the proxies over that of the references. Of a measure of which
-            less is better the other way round, so that below 1 always means worse than trained.
+        recovery: Mean score of the proxies over that of the references, or its inverse for a
+            score of which less is better: below 1 always means worse than trained.
     """
 
     spearman: Estimate
@@ -77,7 +77,7 @@ def agreements(
     A capability is the mean of its benchmarks and is ranked as such; its recovery is the mean of
     its benchmarks', whose units may differ. The macro figures are means over the capabilities in
     which a measure exists in all. Every interval resamples the same references, so that a
-    macro interval knows how capabilities vary together.
+    macro interval reflects how capabilities vary together.
 
     Args:
         proxies: Scores (n,) of the proxies by benchmark, higher is better.
@@ -163,7 +163,7 @@ def kendall_rows(a: FloatArray, b: FloatArray) -> FloatArray:
         return np.full(len(a), np.nan)
     left, right = np.triu_indices(n, k=1)
     tau = np.empty(len(a))
-    for i, (x, y) in enumerate(zip(a, b, strict=True)):  # (n, n) pairs of all rows: too much
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):  # all rows at once need B times n² numbers
         signs_x = np.sign(x[left] - x[right])
         signs_y = np.sign(y[left] - y[right])
         scale = math.sqrt(float((signs_x @ signs_x) * (signs_y @ signs_y)))

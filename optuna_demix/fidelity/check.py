@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_demix._text_table import text_table
 from optuna_demix.config.space import space_of
 from optuna_demix.config.study import capabilities_of
 from optuna_demix.errors import ConfigError
@@ -18,14 +19,13 @@ from optuna_demix.fidelity.agreement import Agreement, Estimate, agreements
 from optuna_demix.fidelity.references import Reference, find_references
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from optuna_demix._typing import FloatArray
     from optuna_demix.config import StudyConfig
     from optuna_demix.fidelity.scores import Scores
 
 DRIFT_BENDS = 0.07
-"""Drift from which on proxies fall behind: at 6.9 % the paper's merged models kept .81 of the code
-score of really trained ones, at 10.1 % .75 (arXiv 2602.00747, Table 12)."""
+"""Drift from which on proxies fall behind: at 0.069 the merged models of DeMix kept 0.81 of the
+code score of really trained ones, at 0.101 they kept 0.75 (arXiv 2602.00747, Table 12)."""
 
 _SAME_SHARES = 1e-6
 _FEW_IN_QUARTER = 20  # references: below, the best quarter holds fewer than five
@@ -82,7 +82,7 @@ class Fidelity:
         """All of it as JSON, undefined figures as null."""
         return json.dumps(asdict(self), indent=1, allow_nan=False)
 
-    def capability_scores(self, capability: str) -> tuple[NDArray[np.float64], ...]:
+    def capability_scores(self, capability: str) -> tuple[FloatArray, ...]:
         """Scores of the references (n,) and of their proxies (n,): means over benchmarks."""
         names = self.benchmark_names[capability]
         trained = [np.mean([row.trained[name] for name in names]) for row in self.references]
@@ -91,8 +91,10 @@ class Fidelity:
 
     def __str__(self) -> str:
         """A table of capabilities and benchmarks, drift and warnings."""
-        rows = [("macro", self.macro), *self.capabilities.items()]
-        rows += [(f"  {name}", found) for name, found in self.benchmarks.items()]
+        ceiling = self.ceiling or {}
+        rows = [("macro", self.macro, ceiling.get("macro"))]
+        rows += [(name, found, ceiling.get(name)) for name, found in self.capabilities.items()]
+        rows += [(f"  {name}", found, None) for name, found in self.benchmarks.items()]
         header = ["", "Spearman", "best quarter", "Kendall", "recovery"]
         if self.ceiling is not None:
             header += ["ceiling", "ceiling best quarter"]
@@ -103,25 +105,17 @@ class Fidelity:
                 _with_interval(found.top_quarter),
                 _number(found.kendall.value),
                 _number(found.recovery.value),
-                *self._ceiling_cells(name.strip()),
+                *(_ceiling_cells(limit) if self.ceiling is not None else []),
             ]
-            for name, found in rows
+            for name, found, limit in rows
         ]
         text = [f"{len(self.references)} references, 95 % intervals over them", ""]
-        text += _table([header, *lines])
+        text += text_table([header, *lines])
         if self.drift is not None:
             shown = ", ".join(f"{name} {value:.3f}" for name, value in self.drift.items())
             text += ["", f"drift from the base: {shown}"]
         text += [f"warning: {line}" for line in self.warnings]
         return "\n".join(text)
-
-    def _ceiling_cells(self, name: str) -> list[str]:
-        if self.ceiling is None:
-            return []
-        found = self.ceiling.get(name)
-        if found is None:
-            return ["", ""]
-        return [_number(found.spearman.value), _number(found.top_quarter.value)]
 
 
 def check_fidelity(
@@ -197,7 +191,7 @@ def judge(
     """
     names = [name for benchmarks in capabilities.values() for name in benchmarks]
 
-    def column(which: str) -> dict[str, NDArray[np.float64]]:
+    def column(which: str) -> dict[str, FloatArray]:
         return {name: np.array([getattr(row, which)[name] for row in rows]) for name in names}
 
     trained = column("trained")
@@ -286,6 +280,13 @@ def _warnings(
     return lines
 
 
+def _ceiling_cells(found: Agreement | None) -> list[str]:
+    """Cells of the two ceilings; empty for a benchmark, which has none."""
+    if found is None:
+        return ["", ""]
+    return [_number(found.spearman.value), _number(found.top_quarter.value)]
+
+
 def _with_interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return _number(estimate.value)
@@ -294,14 +295,3 @@ def _with_interval(estimate: Estimate) -> str:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]

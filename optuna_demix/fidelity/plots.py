@@ -1,6 +1,6 @@
-"""A scatter plot of proxies against references as SVG, which every browser and README shows.
+"""A scatter plot of proxies against references, as SVG.
 
-A few dozen marks need no plotting library, and the package depends on none.
+Browsers and Markdown viewers show SVG as it is, and writing it needs no plotting library.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ import math
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-import numpy as np
-
 from optuna_demix.fidelity.agreement import best_quarter
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from optuna_demix._typing import FloatArray
     from optuna_demix.fidelity.check import Fidelity
 
 _SIZE = 420  # pixels, square
@@ -56,8 +53,8 @@ def scatter(fidelity: Fidelity, capability: str) -> str:
 
 
 def draw(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
+    x: FloatArray,
+    y: FloatArray,
     *,
     title: str,
     subtitle: str,
@@ -102,7 +99,7 @@ def draw(
 class _Axis:
     """Maps values to pixels, with room around them."""
 
-    def __init__(self, values: NDArray[np.float64], start: float, end: float) -> None:
+    def __init__(self, values: FloatArray, start: float, end: float) -> None:
         low, high = float(values.min()), float(values.max())
         room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
         self.low, self.high = low - room, high + room

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optuna_demix.errors import ConfigError
+from optuna_demix.training import RECORD_FILE
 
 if TYPE_CHECKING:
+    from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
 
 MIXTURES_FILE = "mixtures.json"
@@ -22,7 +24,6 @@ MIXTURES_FILE = "mixtures.json"
 LEAST = 8
 """Fewer references say nothing about ranks: the check refuses."""
 
-_RECORD = "training.json"
 _SUM = 1e-3  # how far the shares of a mixture may miss the sum 1: they may have been printed
 _MISSED = 5e-3  # largest share that merged components may be off a reference's
 
@@ -38,7 +39,6 @@ class Reference:
         weights: Merge weights of its proxy; they sum to 1.
         tokens: Tokens it was trained on, if known.
         base: Digest of the base it started from, if known.
-        device: Where it was trained, if known.
     """
 
     name: str
@@ -119,13 +119,13 @@ def _read(path: Path, given: Mapping[str, Any], space: MixtureSpace) -> Referenc
             return _reference(path, weights @ space.composition, weights, space)
         shares = _vector(mixture, space.datasets, "dataset", where)
         return _reference(path, shares, _weights(shares, space, where), space)
-    file = path / _RECORD
+    file = path / RECORD_FILE
     if not file.exists():
         raise ConfigError(
             f"{path}: its mixture is not known; write it into {path.parent / MIXTURES_FILE}"
         )
     record = _json(file)
-    where = f"{file}"
+    where = str(file)
     try:
         asked = {name: facts["share_asked"] for name, facts in record["data"].items()}
         recipe = record["recipe"]
@@ -146,8 +146,8 @@ def _read(path: Path, given: Mapping[str, Any], space: MixtureSpace) -> Referenc
 
 def _reference(
     path: Path,
-    shares: np.ndarray[Any, np.dtype[np.float64]],
-    weights: np.ndarray[Any, np.dtype[np.float64]],
+    shares: FloatArray,
+    weights: FloatArray,
     space: MixtureSpace,
     *,
     tokens: int | None = None,
@@ -163,9 +163,7 @@ def _reference(
     )
 
 
-def _vector(
-    given: Any, names: tuple[str, ...], kind: str, where: str
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _vector(given: Any, names: tuple[str, ...], kind: str, where: str) -> FloatArray:
     """Shares (n,) in the order of the names; what is not named is 0."""
     if not isinstance(given, dict):
         raise ConfigError(f"{where}: must give each {kind} its share; correct it")
@@ -187,9 +185,7 @@ def _vector(
     return np.array([float(given.get(name, 0.0)) / total for name in names])
 
 
-def _weights(
-    shares: np.ndarray[Any, np.dtype[np.float64]], space: MixtureSpace, where: str
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _weights(shares: FloatArray, space: MixtureSpace, where: str) -> FloatArray:
     """Merge weights (K,) of data shares (D,) that the components reach."""
     weights = nearest_weights(shares, space.composition)
     off = np.abs(weights @ space.composition - shares)
@@ -205,9 +201,9 @@ def _weights(
 
 
 def nearest_weights(
-    shares: np.ndarray[Any, np.dtype[np.float64]],
-    composition: np.ndarray[Any, np.dtype[np.float64]],
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+    shares: FloatArray,
+    composition: FloatArray,
+) -> FloatArray:
     """Merge weights (K,) on the simplex whose data shares come nearest to those asked for.
 
     Args:

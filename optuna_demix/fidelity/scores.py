@@ -1,4 +1,4 @@
-"""Scores of proxies and references with one scorer, each model's kept in a file of its own."""
+"""Scores of proxies and references with one scorer, kept in one file for each model."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class ScoreBook:
             if not math.isfinite(value):
                 raise DemixError(
                     f"{name}: benchmark {benchmark!r} gives no finite score; leave the benchmark "
-                    "out of the study, or mend the model"
+                    "out of the study, or repair the model"
                 )
         _write(file, {"model": name, "scores": scores})
         return scores

@@ -77,7 +77,7 @@ def _shares(data: ReportData) -> str:
         for name in names
     ]
     header = ["", "merge weight", "(prior)", "**data share**", "(prior)"]
-    return _table(header, rows)
+    return _markdown_table(header, rows)
 
 
 def _scores(data: ReportData) -> str:
@@ -95,7 +95,7 @@ def _scores(data: ReportData) -> str:
     meaning = {
         "rank": "Composite: mean over the objectives of the share of random mixtures beaten."
     }.get(recommendation.composite, f"Composite: {recommendation.composite} of the objectives.")
-    return f"{_table(header, rows)}\n\n{meaning}"
+    return f"{_markdown_table(header, rows)}\n\n{meaning}"
 
 
 def _outlook(data: ReportData) -> str:
@@ -132,7 +132,7 @@ def _accuracy(data: ReportData) -> str:
         "scores",
         "surrogate",
     ]
-    return _table(header, rows)
+    return _markdown_table(header, rows)
 
 
 def _states(data: ReportData) -> str:
@@ -152,7 +152,7 @@ def _is_plain(data: ReportData) -> bool:
     )
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     # The dashboard leaves no room between columns: each cell but the first brings its own.
     lines = [[line[0], *(_GAP + cell for cell in line[1:])] for line in [header, *rows]]
     lines.insert(1, ["---", *["---:"] * (len(header) - 1)])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optuna_demix._text_table import text_table
 from optuna_demix.search.proposals.convergence import least_trials
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Recommendation:
             for name in names
         ]
         title = f"Recommended mixture of {self.study_name!r}, from {self.n_trials} trials"
-        return f"{title}\n{_table(['', 'merge weight', 'data share'], rows)}"
+        return f"{title}\n{_ruled(['', 'merge weight', 'data share'], rows)}"
 
     def _scores_table(self) -> str:
         objectives = list(self.mixtures["recommended"].capabilities)
@@ -129,7 +130,7 @@ class Recommendation:
         state = "converged" if self.converged else "not converged"
         note += f"\n{state}: further trials are expected to add {self.expected_gain:.4f} to the "
         note += f"composite; the noise of one trial is {self.noise:.4f}"
-        return f"{_table(['', *objectives, 'composite', ''], rows)}\n{note}"
+        return f"{_ruled(['', *objectives, 'composite', ''], rows)}\n{note}"
 
 
 def _without_nan(value: Any) -> Any:
@@ -144,14 +145,8 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [header, *rows]
-    ]
-    lines.insert(1, "-" * max(len(line) for line in lines))
+def _ruled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with a line under its header."""
+    lines = text_table([header, *rows])
+    lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
