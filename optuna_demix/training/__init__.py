@@ -1,9 +1,9 @@
-"""Train the models of a study: the base, a component a dataset, references at known mixtures.
+"""Trains the models of a study: the base, its components, and references at known mixtures.
 
-A model is wholly determined by its *recipe*: what it starts from, its text, data shares, budget
-and seed. The recipe is kept beside the weights, so that a finished model is skipped, a changed one
-is refused, and a half trained one goes on from its last checkpoint. On one CPU thread count the
-same recipe gives the same weights, bit by bit, interrupted or not.
+A model is determined by its *recipe*: what it starts from, its text, data shares, budget and seed.
+The recipe is kept beside the weights, so that a finished model is skipped, a changed one is
+refused, and an interrupted one is resumed from its last checkpoint. On a CPU with the same number
+of threads, the same recipe gives the same weights, bit by bit, interrupted or not.
 """
 
 from __future__ import annotations

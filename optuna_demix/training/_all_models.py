@@ -1,4 +1,4 @@
-"""Train the models of a study in turn: what is there is skipped, text is tokenised once."""
+"""Trains the models of a study in turn; those that exist are skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna_demix.training._progress import Progress
 from optuna_demix.training._recipe import recipe_of
 from optuna_demix.training._record import base_digest, read_record, trained_model
 from optuna_demix.training._results import TrainedModel
-from optuna_demix.training._signals import StopRequest
+from optuna_demix.training._signals import TrainingStop
 from optuna_demix.training.data.text import corpus_of
 from optuna_demix.training.data.tokens import blocks_of
 
@@ -56,7 +56,7 @@ def train_all(
     total = sum(run.steps for run in todo) * step_tokens
     results: dict[str, TrainedModel] = {}
     meter = Progress(total, shown=progress, report=job.report)
-    with _quiet_transformers(), StopRequest() as stop, meter:
+    with _quiet_transformers(), TrainingStop() as stop, meter:
         for run in todo:
             if stop.requested:
                 raise stop.error(f"before {run.name}")

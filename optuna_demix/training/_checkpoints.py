@@ -1,4 +1,4 @@
-"""Checkpoints of half trained models: whole or not, and whose."""
+"""Checkpoints of models that are being trained: which are whole, and who may write them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MARKER = "complete.json"  # written last into a checkpoint
 
 @contextlib.contextmanager
 def exclusive(partial: Path, run: Run) -> Iterator[None]:
-    """Hold the right to train a model; a killed process loses it."""
+    """Hold the lock on training a model; the lock of a killed process is released."""
     from filelock import FileLock, Timeout
 
     file = partial.with_name(f"{partial.name}.lock")

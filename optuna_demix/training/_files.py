@@ -1,4 +1,4 @@
-"""Files on the disk: written whole, synced, digested."""
+"""Files of JSON, and the digests and syncs of what training writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
 
 
 def is_write_error(error: Exception) -> bool:
-    """Whether a library failed to write, which each reports in its own way."""
+    """Whether an error of safetensors or torch means that a file could not be written."""
     text = str(error)
     if type(error).__name__ == "SafetensorError":
         return "I/O error" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from optuna_demix.config import BudgetConfig, StudyConfig, TrainingConfig
 from optuna_demix.training.data.vocabulary import Vocabulary
@@ -54,5 +55,5 @@ class Job:
         return self.training.sequence_length
 
     def partial(self, run: Run) -> Path:
-        """Where a run keeps its checkpoints until it is done."""
-        return self.config.run_path / "models" / ".partial" / run.name
+        """Where a run keeps its checkpoints until it is done; one folder, whatever its name."""
+        return self.config.run_path / "models" / ".partial" / quote(run.name, safe="")

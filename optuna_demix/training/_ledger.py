@@ -1,4 +1,4 @@
-"""Which runs are done, and whether what is there is what the study asks for."""
+"""Which models are trained already, and whether they are what the study asks for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna_demix.training._record import RECORD_FILE, read_record
 
 
 class Ledger:
-    """Which runs are done, and whether what is there is what the study asks for."""
+    """Which runs are done, and which must be refused because their recipe has changed."""
 
     def __init__(self, job: Job, retrain: frozenset[str]) -> None:
         self._job = job
@@ -29,7 +29,7 @@ class Ledger:
         """Those of the runs that are not done.
 
         Raises:
-            ConfigError: If one was trained or begun by another recipe, or is not ours.
+            ConfigError: If one was trained or begun with another recipe, or was not made here.
         """
         stale: dict[str, str] = {}
         todo = []
@@ -58,7 +58,7 @@ class Ledger:
             told = "; ".join(f"{name}: {what}" for name, what in list(stale.items())[:3])
             flags = " ".join(f"--retrain {name}" for name in stale)
             raise ConfigError(
-                f"{self._job.config.source}: models were trained by another recipe: {told}"
+                f"{self._job.config.source}: models were trained with another recipe: {told}"
                 + (f"; and {len(stale) - 3} more" if len(stale) > 3 else "")
                 + f"; undo the change, or train them again with {flags}"
             )

@@ -15,9 +15,9 @@ from optuna_demix.training._place import put_in_place
 from optuna_demix.training._processes import rank, wait_for_all
 from optuna_demix.training._progress import Progress
 from optuna_demix.training._record import make_record
-from optuna_demix.training._signals import StopRequest
+from optuna_demix.training._signals import TrainingStop
 from optuna_demix.training._trainer import make_arguments, make_trainer
-from optuna_demix.training.data.order import Rows, draw_order, realised_data
+from optuna_demix.training.data.order import Rows, draw_order, realized_data
 from optuna_demix.training.data.tokens import Blocks
 
 
@@ -26,7 +26,7 @@ def train_one(
     run: Run,
     recipe: dict[str, Any],
     blocks: Mapping[str, Blocks],
-    stop: StopRequest,
+    stop: TrainingStop,
     meter: Progress,
 ) -> dict[str, Any]:
     """Train one model, or the rest of it, and put it in its place.
@@ -45,7 +45,7 @@ def train_one(
         model, dtype = start_model(job, run)
         available = [len(blocks[name]) for name in run.shares]
         order = draw_order(run, available, job.training.seed, job.training.batch_size)
-        data = realised_data(run, order, available, job.block_tokens)
+        data = realized_data(run, order, available, job.block_tokens)
         pilot = Pilot(job, run, stop, meter, checkpoint)
         rows = Rows([blocks[name] for name in run.shares], order)
         trainer = make_trainer(arguments, model, rows, pilot)

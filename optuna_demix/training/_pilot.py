@@ -13,14 +13,14 @@ from optuna_demix.training._files import read_json, sync_all, write_json
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._processes import signal_group
 from optuna_demix.training._progress import Progress
-from optuna_demix.training._signals import StopRequest
+from optuna_demix.training._signals import TrainingStop
 
 
 class Pilot:
     """Decides after each step whether to log, to save and to stop."""
 
     def __init__(
-        self, job: Job, run: Run, stop: StopRequest, meter: Progress, checkpoint: Path | None
+        self, job: Job, run: Run, stop: TrainingStop, meter: Progress, checkpoint: Path | None
     ) -> None:
         self._job = job
         self._run = run

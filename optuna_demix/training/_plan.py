@@ -14,6 +14,7 @@ from optuna_demix._wording import unknown_name
 from optuna_demix.config import BudgetConfig, StudyConfig, TrainingConfig
 from optuna_demix.config.space import space_of
 from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.training._checks import check_paths
 from optuna_demix.training._job import Run
 from optuna_demix.training._record import read_record
 
@@ -21,43 +22,16 @@ _SHARES_SUM = 1e-6  # how far data shares may miss the sum 1
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """The models of a study.
 
     Attributes:
         runs: Those to train, in the order of training.
-        given: Components which are not ours to train.
+        given: Components that exist already, given by hub or path.
     """
 
     runs: list[Run]
     given: list[str]
-
-
-def check_settings(config: StudyConfig, training: TrainingConfig) -> None:
-    """Refuse fields of a study's training that do not go together."""
-    source = config.source
-    if training.base is not None and training.model is None:
-        raise ConfigError(
-            f"{source}: training.model: is missing; training.base trains a new model from it"
-        )
-    for section in ("component", "reference"):
-        budget = getattr(training, section)
-        if budget is not None and budget.composition is not None:
-            raise ConfigError(
-                f"{source}: training.{section}.composition: only the base takes one here; "
-                "give components.<name>.composition"
-            )
-
-
-def check_device(device: str, *, cuda: bool) -> None:
-    """Refuse a device that is unknown or not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise DemixError(
-            f"device {device!r} is unknown; give auto, cpu or cuda "
-            "(CUDA_VISIBLE_DEVICES chooses the GPU)"
-        )
-    if device == "cuda" and not cuda:
-        raise DemixError("device cuda: torch sees no GPU here; give --device cpu or auto")
 
 
 def plan_models(
@@ -65,8 +39,15 @@ def plan_models(
     training: TrainingConfig,
     references: int,
     mixtures: Sequence[Mapping[str, float]] | None,
-) -> Plan:
-    """Lay out every model of the study in the order of training."""
+) -> TrainingPlan:
+    """Lay out every model of the study in the order of training.
+
+    Args:
+        config: The study.
+        training: Its section on training.
+        references: Number of reference models at sampled mixtures.
+        mixtures: Data shares of the references, instead.
+    """
     runs: list[Run] = []
     given: list[str] = []
     for name, component in config.components.items():
@@ -90,8 +71,8 @@ def plan_models(
         base = _make_run(config, "base", "training.base", config.base_path, shares, field)
         runs.insert(0, base)
     runs += _reference_runs(config, references, mixtures)
-    _check_paths(config, runs)
-    return Plan(runs, given)
+    check_paths(config, runs, given)
+    return TrainingPlan(runs, given)
 
 
 def _reference_runs(
@@ -150,7 +131,7 @@ def _make_run(
 def _checked_shares(
     config: StudyConfig, shares: Mapping[str, float], field: str
 ) -> dict[str, float]:
-    """Positive shares in the order of the study, normalised from a sum that is nearly 1."""
+    """Positive shares in the order of the study, normalized from a sum that is nearly 1."""
     for name, share in shares.items():
         if name not in config.dataset_names:
             raise ConfigError(
@@ -171,22 +152,8 @@ def _checked_shares(
     return {name: round(share, 12) for name, share in ordered.items() if share >= 1e-12}
 
 
-def _check_paths(config: StudyConfig, runs: Sequence[Run]) -> None:
-    owners: dict[Path, str] = {}
-    taken = {config.run_path / "models" / folder for folder in (".partial", "references")}
-    if config.training is not None and config.training.base is None:
-        owners[config.base_path] = "base"
-    for run in runs:
-        other = owners.setdefault(run.path, run.name)
-        if other != run.name or run.path in taken or (run.name == "base" and not run.is_base):
-            raise ConfigError(
-                f"{config.source}: components.{run.name}: the name or path is taken "
-                f"({run.path}); choose another"
-            )
-
-
 def selected_runs(
-    config: StudyConfig, plan: Plan, only: Sequence[str] | None, retrain: Sequence[str]
+    config: StudyConfig, plan: TrainingPlan, only: Sequence[str] | None, retrain: Sequence[str]
 ) -> list[Run]:
     """The runs of a plan that were asked for, by name."""
     known = [run.name for run in plan.runs]

@@ -1,4 +1,4 @@
-"""How far training is: a bar, or lines where no bar can be shown."""
+"""The progress of training: a bar, or lines where no bar can be shown."""
 
 from __future__ import annotations
 
@@ -78,4 +78,4 @@ class Progress:
 
 
 def silent(line: str) -> None:
-    """Report nothing: another process speaks."""
+    """Report nothing: the process of rank 0 reports."""

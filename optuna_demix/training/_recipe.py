@@ -1,4 +1,4 @@
-"""All that decides about a model's weights, and how two recipes differ."""
+"""Recipes: everything that determines a model's weights, and how two of them differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna_demix.training.data.text import Corpus
 def recipe_of(
     job: Job, run: Run, corpora: Mapping[str, Corpus], base: str | None
 ) -> dict[str, Any]:
-    """All that decides about a model's weights, flat; ``base`` is left out while unknown."""
+    """Everything that determines a model's weights, flat, without a base that is not known yet."""
     training, budget = job.training, run.budget
     recipe: dict[str, Any] = {
         "tokens": budget.tokens,
@@ -41,7 +41,7 @@ def recipe_of(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say in words what differs between two recipes."""
+    """The differences between two recipes, each in a few words."""
     changes = []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key) or (key == "base" and key not in new):
@@ -49,7 +49,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if key in ("base", "tokenizer") or (
             key.startswith("text of ") and key in old and key in new
         ):
-            changes.append(f"the {key} is another")
+            changes.append(f"the {key} has changed")
         elif not key.startswith("text of "):  # added and dropped datasets show in their shares
             changes.append(f"{key} was {_shown(old.get(key))}, is {_shown(new.get(key))}")
     return changes

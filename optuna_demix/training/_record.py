@@ -19,10 +19,8 @@ from optuna_demix.training._results import TrainedModel
 if TYPE_CHECKING:
     from transformers import Trainer
 
-
 RECORD_FILE = "training.json"
-"""File beside the weights which says how they were trained."""
-
+"""File beside the weights that says how they were trained."""
 
 RECORD_FORMAT = 1
 

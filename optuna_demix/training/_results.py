@@ -1,4 +1,4 @@
-"""What training hands back: a trained model, or word that it was stopped."""
+"""The results of training: a trained model, or the exception that says it was stopped."""
 
 from __future__ import annotations
 

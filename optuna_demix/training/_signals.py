@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, noted and acted upon after a step."""
+"""SIGINT and SIGTERM during training: noted at once, obeyed after the step."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, Literal
 from optuna_demix.training._results import TrainingInterrupted
 
 
-class StopRequest:
-    """Notes a first SIGINT or SIGTERM; a second one acts as if this were not here."""
+class TrainingStop:
+    """Notes a first SIGINT or SIGTERM; a second one has its usual effect."""
 
     def __init__(self) -> None:
         self._signum: int | None = None
@@ -21,7 +21,7 @@ class StopRequest:
     def requested(self) -> bool:
         return self._signum is not None
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> TrainingStop:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._previous[signum] = signal.signal(signum, self._note)

@@ -9,9 +9,10 @@ from optuna_demix._wording import last_line, one_line
 from optuna_demix.config import StudyConfig
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._all_models import train_all
+from optuna_demix.training._checks import check_device, check_settings
 from optuna_demix.training._files import is_write_error
 from optuna_demix.training._job import Job, Report
-from optuna_demix.training._plan import check_device, check_settings, plan_models, selected_runs
+from optuna_demix.training._plan import plan_models, selected_runs
 from optuna_demix.training._processes import rank
 from optuna_demix.training._progress import silent
 from optuna_demix.training._results import TrainedModel
@@ -33,9 +34,9 @@ def train_study(
 
     A budget of T tokens is ``round(T / (sequence_length * batch_size))`` optimizer steps. Their
     blocks are apportioned to the datasets by largest remainder and shuffled by the seed; a dataset
-    which is too small is repeated, in another order each time. Components and references see the
-    blocks of a dataset in the same order, so that they differ by nothing but their shares. A base
-    without a ``composition`` of its own is trained on the prior's data shares.
+    that is too small is repeated, in another order each time. Components and references see the
+    blocks of a dataset in the same order, so that they differ only by their shares. A base
+    without a ``composition`` is trained on the prior's data shares.
 
     Works under ``torchrun`` and ``accelerate launch`` (data parallel): ``batch_size`` is then the
     batch of all processes together.

@@ -1,4 +1,4 @@
-"""transformers' Trainer, set up so that the order of blocks and the saving are ours."""
+"""transformers' Trainer, with our order of blocks and our rules for saving."""
 
 from __future__ import annotations
 

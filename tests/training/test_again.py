@@ -62,13 +62,13 @@ class TestFinishedModels:
         train(config, only=["base", "code", "math"])
         with (config.source.parent / "code.jsonl").open("a") as stream:
             stream.write('{"text": "def"}\n')
-        with pytest.raises(ConfigError, match="code: the text of code is another"):
+        with pytest.raises(ConfigError, match="code: the text of code has changed"):
             train(config, only=["code", "math"])
 
     def test_components_of_a_base_trained_again_are_refused(self, make: Make) -> None:
         train(make(), only=["base", "code"])
         changed = make(changes={"training.base.learning_rate": 0.01})
-        with pytest.raises(ConfigError, match="code: the base is another; .*--retrain code"):
+        with pytest.raises(ConfigError, match="code: the base has changed; .*--retrain code"):
             train(changed, only=["base", "code"], retrain=["base"])
         again = train(changed, only=["base", "code"], retrain=["code"])
         assert [model.skipped for model in again.values()] == [True, False]

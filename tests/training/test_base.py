@@ -41,7 +41,7 @@ class TestExistingBase:
         self.save_base(config, torch.float32)
         train(config, only=["code"])
         self.save_base(config, torch.bfloat16)
-        with pytest.raises(ConfigError, match="code: the base is another; .*--retrain code"):
+        with pytest.raises(ConfigError, match="code: the base has changed; .*--retrain code"):
             train(config, only=["code"])
 
     def test_loss_that_is_not_finite_stops_training(self, make: Make) -> None:

@@ -77,14 +77,14 @@ class TestTrain:
             expected += [*tokenizer.encode(json.loads(line)["text"]), 0]
         assert tokens.tolist() == expected
 
-    def test_text_is_tokenised_once(self, make: Make) -> None:
+    def test_text_is_tokenized_once(self, make: Make) -> None:
         config = make()
         lines: list[str] = []
         train(config, only=["base"], lines=lines)
-        assert [line for line in lines if "tokenising" in line]
+        assert [line for line in lines if "tokenizing" in line]
         lines.clear()
         train(config, lines=lines)
-        assert not [line for line in lines if "tokenising" in line]
+        assert not [line for line in lines if "tokenizing" in line]
 
     def test_txt_files_are_one_document_each(self, make: Make) -> None:
         config = make()

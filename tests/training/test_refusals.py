@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 
 from optuna_demix.errors import ConfigError, ConstraintError, DemixError
 from optuna_demix.training import train_study
+from optuna_demix.training._job import Job, Run
+from optuna_demix.training.data.vocabulary import Vocabulary
 from tests.training.samples import Make, train
 
 torch = pytest.importorskip("torch")
@@ -45,6 +48,19 @@ class TestBadInput:
                 "components.web.composition: .*not to 0.4",
             ),
             ({"base": "run/models/web"}, "components.web: the name or path is taken"),
+            (
+                {"components": {"web": {"path": "m/web"}, "code": {"path": "m/web/code"}}},
+                "components.code: .*m/web/code lies inside the path of 'web'",
+            ),
+            (
+                {"components": {"web": {"path": "m/web"}, "code": {"path": "m"}}},
+                "components.web: .*m/web lies inside the path of 'code'",
+            ),
+            ({"base": "run/models/web/base"}, "base: .*base lies inside the path of 'web'"),
+            (
+                {"components": {"web": {"path": "run/models/references/web"}}},
+                "components.web: .*/web lies inside .*models/references, which is kept",
+            ),
         ],
     )
     def test_study_is_refused(self, make: Make, changes: dict[str, Any], message: str) -> None:
@@ -137,3 +153,14 @@ class TestBadInput:
         )
         with pytest.raises(DemixError, match="training needs transformers; pip install"):
             train(make())
+
+
+def test_names_with_slashes_keep_their_checkpoints_apart(make: Make) -> None:
+    """Dropping the checkpoints of ``web`` must not drop those of ``web/high``."""
+    config = make()
+    assert config.training is not None
+    job = Job(config, config.training, Vocabulary.open(config, config.training), "cpu", print)
+    run = Run("web", "training.component", Path("web"), config.training.component, {}, 1)
+    folders = [job.partial(replace(run, name=name)) for name in ("web", "web/high", "web%2Fhigh")]
+    assert len(set(folders)) == 3
+    assert len({folder.parent for folder in folders}) == 1

@@ -1,3 +1,3 @@
-"""Text to token blocks, and the order in which training sees them."""
+"""Turns text into blocks of tokens, and puts them into the order in which training sees them."""
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Rows:
         return np.stack([self[index] for index in indices])  # (b, sequence_length)
 
 
-def realised_data(
+def realized_data(
     run: Run, order: Order, available: Sequence[int], block_tokens: int
 ) -> dict[str, dict[str, float]]:
     """Count what a run is trained on, and make sure that it is what was asked for."""

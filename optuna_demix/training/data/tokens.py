@@ -1,4 +1,4 @@
-"""Datasets as blocks of tokens: tokenised once, kept under the digest of text and tokenizer."""
+"""Datasets as blocks of tokens: tokenized once, kept under the digest of text and tokenizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Blocks = npt.NDArray[np.unsignedinteger[Any]]  # (n, sequence_length), memory-ma
 
 
 def blocks_of(job: Job, corpus: Corpus) -> Blocks:
-    """The blocks of a dataset, tokenised once and kept under the digest of text and tokenizer.
+    """The blocks of a dataset, tokenized once and kept under the digest of text and tokenizer.
 
     Returns:
         Token ids, (n, sequence_length), memory-mapped; the rest of less than a block is left out.
@@ -33,7 +33,7 @@ def blocks_of(job: Job, corpus: Corpus) -> Blocks:
     if not file.exists():
         with FileLock(f"{file}.lock"):
             if not file.exists():
-                job.report(f"{corpus.name}: tokenising {len(corpus.files)} file(s)")
+                job.report(f"{corpus.name}: tokenizing {len(corpus.files)} file(s)")
                 _write_tokens(file, corpus, job.vocabulary)
     try:
         tokens = np.load(file, mmap_mode="r", allow_pickle=False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from optuna_demix.config import BudgetConfig
 from optuna_demix.training._job import Run
-from optuna_demix.training.data.order import Order, apportion, draw_order, realised_data
+from optuna_demix.training.data.order import Order, apportion, draw_order, realized_data
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -49,9 +49,9 @@ class TestOrder:
         assert rows("code", 0) != rows("code", 1)
         assert rows("code", 0) != rows("base", 0)
 
-    def test_realised_shares_are_counted_from_the_order(self) -> None:
+    def test_realized_shares_are_counted_from_the_order(self) -> None:
         order = draw_order(self.run(steps=10), [100, 5], seed=0, batch_size=4)
-        data = realised_data(self.run(steps=10), order, [100, 5], block_tokens=8)
+        data = realized_data(self.run(steps=10), order, [100, 5], block_tokens=8)
         assert [data[name]["blocks"] for name in ("web", "code")] == [12, 28]
         assert [data[name]["tokens"] for name in ("web", "code")] == [96, 224]
         assert data["code"]["epochs"] == 28 / 5
@@ -62,7 +62,7 @@ class TestOrder:
         datasets[np.flatnonzero(datasets == 0)[:2]] = 1
         wrong = Order(datasets, order.rows)
         with pytest.raises(RuntimeError, match="code: 10 of 40 blocks of web, asked 0.3"):
-            realised_data(self.run(steps=10), wrong, [100, 5], block_tokens=8)
+            realized_data(self.run(steps=10), wrong, [100, 5], block_tokens=8)
 
 
 def load_budget() -> Any:
