@@ -1,4 +1,8 @@
-"""What a study has found, to look at: plots and a note, in ``optuna-dashboard`` or as files."""
+"""Shows what a study has found: figures and a note, in ``optuna-dashboard`` or as files.
+
+:func:`gather` reads a study once into :class:`ReportData`; figures and note are pure functions of
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ReportData``: all that plots and note show, as arrays. Read once; drawn by pure functions."""
+"""``ReportData``: everything that figures and note show, as arrays."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def effects_of(
     """Move ten points of weight to each component in turn and see what is predicted.
 
     A mixture w becomes 0.9 w + 0.1 e_k. The mean is over random mixtures of the space, so that
-    it says what a component does in general and not at one mixture only.
+    it says what a component does in general, and not at one mixture only.
 
     Args:
         predict: Scores (N, b) of merge weights (N, K), higher is better.

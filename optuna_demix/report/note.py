@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from optuna_demix.report.data import ReportData
 
-# A link definition that nothing refers to: Markdown's own way to write what is not shown.
+# Link definitions that nothing refers to: Markdown does not show them.
 BEGIN = "[optuna-demix]: # (begin: workers replace everything down to the end mark)"
 END = "[optuna-demix]: # (end)"
 

@@ -136,7 +136,7 @@ def _overlaps(labels: list[list[Any]]) -> list[tuple[str, str]]:
         for second, *b in labels[i + 1 :]:
             width = min(a[2], b[2]) - max(a[0], b[0])
             height = min(a[3], b[3]) - max(a[1], b[1])
-            # Slanted labels have larger boxes than letters: neighbours on one axis may touch.
+            # Slanted labels have larger boxes than letters: neighbors on one axis may touch.
             slanted = abs(a[1] - b[1]) < 1 and a[3] - a[1] > 25
             if first and second and width > 2 and height > 2 and not slanted:
                 found.append((first, second))

@@ -6,6 +6,7 @@ import optuna
 from optuna_demix import MixtureSpace
 from optuna_demix.attributes import OBJECTIVES_ATTR, SCORE_PREFIX
 from optuna_demix.report import gather
+from optuna_demix.report.data import effects_of
 
 
 def _study(space: MixtureSpace, benchmarks: list[str]) -> optuna.Study:
@@ -34,3 +35,17 @@ def test_held_out_errors_of_one_objective_do_not_cancel_over_its_benchmarks() ->
     ratio = four.held_out_std / one.held_out_std
     assert np.median(ratio) > 0.9  # independent errors would give 0.5
     assert (ratio <= 1.0 + 1e-9).all()
+
+
+def test_effects_are_those_of_the_surface() -> None:
+    space = MixtureSpace(["a", "b", "c"])
+
+    def predict(X: np.ndarray) -> np.ndarray:
+        return np.column_stack([3 * X[:, 0] - X[:, 1], np.zeros(len(X))])
+
+    effects = effects_of(predict, space, ["linear", "flat"])
+    base = space.sample(256, np.random.default_rng([0, 3]))
+    slope = np.array([3.0, -1.0, 0.0])
+    expected = 0.1 * (slope - (base @ slope).mean())
+    np.testing.assert_allclose(effects.change, [expected, np.zeros(3)], atol=1e-12)
+    np.testing.assert_allclose(effects.spread, [(base @ slope).std(), 0.0])

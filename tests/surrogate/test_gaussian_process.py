@@ -80,7 +80,7 @@ def test_gradient_of_the_likelihood(seed: int) -> None:
         assert gradient[j] == pytest.approx((above - below) / 2e-5, abs=1e-3, rel=1e-3)
 
 
-def test_power_is_learnt() -> None:
+def test_power_is_learned() -> None:
     rng = np.random.default_rng(3)
     w = mixtures(100, 4, rng)
     powers = []

@@ -40,7 +40,7 @@ def test_auto_ranks_at_least_as_well_as_the_paper_setting(n: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_parameters_are_learnt_beside_the_mixture(kind: str) -> None:
+def test_other_parameters_are_learned_beside_the_mixture(kind: str) -> None:
     rng = np.random.default_rng(0)
     X = np.hstack([mixtures(420, 3, rng), rng.random((420, 2))])
     y = X[:, 0] - 2.0 * (X[:, 3] - 0.3) ** 2

@@ -1,4 +1,4 @@
-"""The figures of a report: one module for each."""
+"""The figures of a report, one module for each; plotly is imported when one is drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of the best trials."""
+"""What the best trials, the recommended mixture and the prior are made of, as bars."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix.report.plots.palette import (
-    GREY,
-    colors_of,
-)
-from optuna_demix.report.plots.style import BEST_ROWS, MOST_PARTS, escaped, float32, layout
+from optuna_demix.report.plots.palette import GRAY, colors_of
+from optuna_demix.report.plots.style import escaped, float32, layout
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from optuna_demix._typing import FloatArray
     from optuna_demix.report.data import ReportData
+
+_ROWS = 12  # trials
+_MOST_PARTS = 12  # colors that can still be told apart; the smallest parts are added up
 
 
 def plot_best_mixtures(data: ReportData) -> go.Figure:
@@ -26,7 +26,7 @@ def plot_best_mixtures(data: ReportData) -> go.Figure:
     from plotly.subplots import make_subplots
 
     mixtures = data.recommendation.mixtures
-    best = data.best_first()[:BEST_ROWS]
+    best = data.best_first()[:_ROWS]
     labels = ["recommended", "prior", *(f"trial {n}" for n in data.numbers[best])]
     fixed = [list(mixtures[name].merge_weights.values()) for name in labels[:2]]
     weights = np.concatenate([np.array(fixed), data.weights[best]])  # (rows, K)
@@ -51,7 +51,7 @@ def plot_best_mixtures(data: ReportData) -> go.Figure:
                     y=labels,
                     x=float32(100 * part),
                     orientation="h",
-                    marker={"color": colors.get(name, GREY), "line": {"width": 0}},
+                    marker={"color": colors.get(name, GRAY), "line": {"width": 0}},
                     customdata=float32(np.array(merits)),
                     hovertemplate="%{y}<br>"
                     + escaped(name)
@@ -76,10 +76,10 @@ def plot_best_mixtures(data: ReportData) -> go.Figure:
 
 
 def parts_of(names: Sequence[str], table: FloatArray) -> list[tuple[str, FloatArray]]:
-    """Columns of a table (rows, K) with their names; the smallest of many added up as one."""
-    if len(names) <= MOST_PARTS:
+    """Columns of a table (rows, K) with their names; of many, the smallest are added up."""
+    if len(names) <= _MOST_PARTS:
         return [(name, table[:, i]) for i, name in enumerate(names)]
     order = np.argsort(-table.mean(axis=0), kind="stable")
-    large, small = np.sort(order[: MOST_PARTS - 1]), order[MOST_PARTS - 1 :]
+    large, small = np.sort(order[: _MOST_PARTS - 1]), order[_MOST_PARTS - 1 :]
     parts = [(names[i], table[:, i]) for i in large]
     return [*parts, (f"{len(small)} others", table[:, small].sum(axis=1))]

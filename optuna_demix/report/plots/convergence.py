@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix.report.plots.palette import (
-    GOOD,
-    GREY,
-    RECOMMENDED,
-    TEXT,
-)
+from optuna_demix.report.plots.palette import GOOD, GRAY, RECOMMENDED, TEXT
 from optuna_demix.report.plots.style import (
     composite_title,
+    escaped,
     float32,
-    hover,
     layout,
     of_trials,
     thinned,
@@ -30,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def plot_convergence(data: ReportData) -> go.Figure:
-    """Composite of each trial, the best so far, and what the recommended mixture promises."""
+    """Composite of each trial, the best so far, and that predicted of recommendation and prior."""
     import plotly.graph_objects as go
 
     shown = thinned(data)
@@ -45,10 +41,10 @@ def plot_convergence(data: ReportData) -> go.Figure:
                 x=data.numbers[shown].astype(np.int32),
                 y=float32(data.merit[shown]),
                 mode="markers",
-                marker={"color": GREY, "size": 5, "opacity": 0.7},
+                marker={"color": GRAY, "size": 5, "opacity": 0.7},
                 customdata=float32(data.values[shown]),
                 hovertemplate="trial %{x}<br>composite %{y:.3f}"
-                + hover(data.objectives)
+                + _value_lines(data.objectives)
                 + "<extra></extra>",
             ),
             go.Scatter(
@@ -59,8 +55,8 @@ def plot_convergence(data: ReportData) -> go.Figure:
                 line={"color": GOOD, "shape": "hv", "width": 2},
                 hovertemplate="from trial %{x} on<br>composite %{y:.3f}<extra></extra>",
             ),
-            _level(go, "recommended (predicted)", recommended, data.numbers, RECOMMENDED, "dash"),
-            _level(go, "prior (predicted)", prior, data.numbers, TEXT, "dot"),
+            _level("recommended (predicted)", recommended, data.numbers, RECOMMENDED, "dash"),
+            _level("prior (predicted)", prior, data.numbers, TEXT, "dot"),
         ]
     )
     layout(figure, "Convergence", of_trials(shown, data))
@@ -69,10 +65,17 @@ def plot_convergence(data: ReportData) -> go.Figure:
     return figure
 
 
+def _value_lines(names: Sequence[str]) -> str:
+    """Lines of a hover label that show the custom data under these names."""
+    return "".join(f"<br>{escaped(name)} %{{customdata[{i}]:.4g}}" for i, name in enumerate(names))
+
+
 def _level(
-    go: Any, name: str, value: float, numbers: NDArray[np.int64], color: str, dash: str
+    name: str, value: float, numbers: NDArray[np.int64], color: str, dash: str
 ) -> go.Scatter:
     """A horizontal line over all trials."""
+    import plotly.graph_objects as go
+
     return go.Scatter(
         name=name,
         x=[int(numbers[0]), int(numbers[-1])],
@@ -84,7 +87,7 @@ def _level(
 
 
 def _steps(numbers: NDArray[np.int64], merit: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
-    """Trials (s,) at which the best so far rises, and the last one; and what it is then (s,)."""
+    """Trials (s,) at which the best so far rises, and the last one, with the best there (s,)."""
     best = np.maximum.accumulate(merit)
     rises = np.flatnonzero(np.diff(best, prepend=-np.inf) > 0)
     places = np.unique([*rises.tolist(), len(best) - 1]).astype(np.intp)

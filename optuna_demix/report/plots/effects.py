@@ -1,4 +1,4 @@
-"""Which component moves which benchmark."""
+"""Which component moves which benchmark, as a heat map."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.report.plots.palette import (
-    BETTER_WORSE,
-)
-from optuna_demix.report.plots.style import MOST_CELLS, escaped, float32, layout
+from optuna_demix.report.plots.palette import BETTER_WORSE
+from optuna_demix.report.plots.style import escaped, float32, layout
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from optuna_demix.report.data import ReportData
+
+_MOST_CELLS = 120  # cells that still have room for a number
 
 
 def plot_effects(data: ReportData) -> go.Figure:
@@ -25,7 +25,7 @@ def plot_effects(data: ReportData) -> go.Figure:
     relative = data.effects.change / spread[:, None]  # (b, K)
     most = float(np.abs(relative).max(initial=0.0)) or 1.0
     text: dict[str, Any] = {}
-    if relative.size <= MOST_CELLS:
+    if relative.size <= _MOST_CELLS:
         rounded = np.round(relative, 2) + 0.0  # no -0.00
         text["text"] = [[f"{cell:+.2f}" for cell in row] for row in rounded]
         text["texttemplate"] = "%{text}"

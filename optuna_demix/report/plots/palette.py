@@ -1,15 +1,15 @@
-"""Colours that people with any kind of colour vision can tell apart."""
+"""Colors that people with any kind of color vision can tell apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 TEXT = "#333f48"
-GREY = "#8a949e"
+GRAY = "#8a949e"
 GOOD = "#0072b2"  # blue
 RECOMMENDED = "#d55e00"  # vermilion
 MERIT = "Cividis"
-"""Colour scale of the composite: even in brightness, the same for all kinds of vision."""
+"""Color scale of the composite: even in brightness, the same for all kinds of vision."""
 BETTER_WORSE = [
     [0.0, "#b35806"],
     [0.25, "#fdb863"],
@@ -17,7 +17,7 @@ BETTER_WORSE = [
     [0.75, "#92c5de"],
     [1.0, "#2166ac"],
 ]
-"""Colour scale of changes: orange is worse, blue is better, white is none."""
+"""Color scale of changes: orange is worse, blue is better, white is none."""
 # Okabe and Ito's eight (black left out), then tones between them for larger mixtures.
 _PARTS = (
     "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442",
@@ -26,6 +26,6 @@ _PARTS = (
 
 
 def colors_of(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name; those of a long list begin again."""
+    """A color for each name; a long list uses them more than once."""
     distinct = list(dict.fromkeys(names))
     return {name: _PARTS[i % len(_PARTS)] for i, name in enumerate(distinct)}

@@ -1,4 +1,4 @@
-"""Predicted scores beside those that were measured."""
+"""Predicted scores against those that were measured."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix.report.plots.palette import (
-    GOOD,
-    GREY,
-    TEXT,
-)
+from optuna_demix.report.plots.palette import GOOD, GRAY, TEXT
 from optuna_demix.report.plots.style import (
-    CROWD,
-    MOST_PANELS,
     escaped,
     float32,
     joined,
@@ -28,13 +22,16 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.report.data import ReportData
 
+_MOST_PANELS = 9
+_CROWD = 150  # points of a panel, from which on they are drawn smaller
+
 
 def plot_predictions(data: ReportData) -> go.Figure:
-    """Predicted against actual objective values: when proposed, and cross-validated."""
+    """Actual objective values over those predicted, when proposed and held-out; one panel each."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    names = data.objectives[:MOST_PANELS]
+    names = data.objectives[:_MOST_PANELS]
     columns = int(np.ceil(np.sqrt(len(names)))) if len(names) > 3 else len(names)
     figure = make_subplots(
         -(-len(names) // columns),
@@ -44,10 +41,10 @@ def plot_predictions(data: ReportData) -> go.Figure:
         vertical_spacing=0.14,
     )
     shown = thinned(data, scale=1 / len(names) ** 0.5)
-    crowded = len(shown) > CROWD
+    crowded = len(shown) > _CROWD
     dot = {"size": 4 if crowded else 5, "opacity": 0.5 if crowded else 0.8}
     kinds = [
-        ("held-out prediction", data.held_out, data.held_out_std, GREY, "circle-open"),
+        ("held-out prediction", data.held_out, data.held_out_std, GRAY, "circle-open"),
         ("predicted when proposed", data.proposed, data.proposed_std, GOOD, "circle"),
     ]
     for j in range(len(names)):

@@ -1,17 +1,13 @@
-"""How figures look."""
+"""What all figures share: their layout, their choice of trials, and how they write names."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.report.plots.palette import (
-    GREY,
-    TEXT,
-)
+from optuna_demix.report.plots.palette import GRAY, TEXT
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -21,22 +17,18 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 500
 """Trials that a scatter shows at most: the best ones and an even choice of the others."""
-_BEST_POINTS = 200
-BEST_ROWS = 12  # trials in the plot of the best mixtures
-MOST_PARTS = 12  # colours that can still be told apart; the smallest parts are added up
-MOST_PANELS = 9
-MOST_CELLS = 120  # cells of a heat map that still have room for a number
-CROWD = 150  # points of one panel from which on they are drawn smaller
+
+_BEST_POINTS = 200  # of them the best ones
 _HEIGHT = 450  # pixels: what a card of the dashboard has
 
 
 def layout(figure: go.Figure, title: str, remark: str = "", *, top: int = 70) -> None:
-    """Give a figure its title, a grey line under it, and ``top`` pixels for both."""
+    """Give a figure its title, a gray line under it, and ``top`` pixels for both."""
     figure.update_layout(
         template="none",
         title={
             "text": title,
-            "subtitle": {"text": remark, "font": {"size": 12, "color": GREY}},
+            "subtitle": {"text": remark, "font": {"size": 12, "color": GRAY}},
             "x": 0.02,
             "xanchor": "left",
             "y": 0.96,
@@ -70,7 +62,7 @@ def thinned(data: ReportData, *, scale: float = 1.0) -> NDArray[np.intp]:
 
 
 def of_trials(shown: NDArray[np.intp], data: ReportData) -> str:
-    """A remark where not all trials are shown."""
+    """A remark that not all trials are shown, empty if they are."""
     total = int(np.isfinite(data.merit).sum())
     if len(shown) == total:
         return ""
@@ -82,11 +74,6 @@ def joined(*remarks: str) -> str:
     return "; ".join(remark for remark in remarks if remark)
 
 
-def hover(names: Sequence[str]) -> str:
-    """Lines of a hover label that show the custom data under these names."""
-    return "".join(f"<br>{escaped(name)} %{{customdata[{i}]:.4g}}" for i, name in enumerate(names))
-
-
 def composite_title(data: ReportData) -> str:
     """Title of the axis of the composite."""
     if data.recommendation.composite == "rank":
@@ -95,7 +82,7 @@ def composite_title(data: ReportData) -> str:
 
 
 def float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    """As float32: half the bytes, and more digits than a plot can show."""
+    """As float32, which halves the size of a figure and has more digits than it can show."""
     return np.ascontiguousarray(values, dtype=np.float32)
 
 

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import optuna
+import pytest
+
+from optuna_demix import MixtureSpace
+from optuna_demix.report import ReportData, figures, gather
+from optuna_demix.report.plots.style import MOST_POINTS
+from tests.report.studies import COMPONENTS
+
+pytestmark = pytest.mark.xdist_group("report")
+
+
+def repeated(data: ReportData, n: int) -> ReportData:
+    """The same study, its trials repeated until there are n of them."""
+    rows = np.resize(np.arange(len(data.numbers)), n)
+    arrays = ("weights", "values", "merit", "proposed", "proposed_std", "held_out", "held_out_std")
+    return replace(
+        data, numbers=np.arange(n), **{name: getattr(data, name)[rows] for name in arrays}
+    )
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 3])
+def test_few_components_have_a_map_as_well(n_components: int) -> None:
+    space = MixtureSpace(COMPONENTS[:n_components])
+    study = optuna.create_study(direction="maximize")
+    rng = np.random.default_rng(0)
+    for w in space.sample(12, rng):
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(zip(space.param_names, w.tolist(), strict=True)),
+                distributions=space.distributions(),
+                value=float(-((w[0] - 0.5) ** 2)),
+            )
+        )
+    drawn = figures(gather(study, space))
+    points = drawn["demix-mixture-map"].data[0]
+    assert len(points.a if n_components == 3 else points.x) == 12
+    # Every component was trained on its own dataset alone: one panel says it all.
+    assert {bar.xaxis for bar in drawn["demix-best-mixtures"].data} == {"x"}
+    assert drawn["demix-predictions"].layout.annotations[0].text == "value"
+
+
+def test_long_studies_are_thinned_and_say_so(data: ReportData) -> None:
+    long = repeated(data, 2000)
+    drawn = figures(long)
+    points = drawn["demix-convergence"].data[0]
+    assert len(points.x) <= MOST_POINTS
+    best = set(np.argsort(-long.merit, kind="stable")[:200].tolist())
+    assert best <= set(points.x.tolist())
+    assert points.x.min() < 50 and points.x.max() > 1950
+    assert "of 2,000 trials" in drawn["demix-convergence"].layout.title.subtitle.text
+    assert sum(len(figure.to_json()) for figure in drawn.values()) < 200_000
+
+
+def test_short_studies_show_every_trial(data: ReportData) -> None:
+    drawn = figures(data)
+    assert all("shown" not in figure.layout.title.subtitle.text for figure in drawn.values())
+    for figure in drawn.values():
+        json.loads(figure.to_json())
