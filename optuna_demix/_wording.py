@@ -26,7 +26,7 @@ def shortened(text: str, length: int = _LONGEST) -> str:
 
 def counted(n: int, noun: str) -> str:
     """A number with its noun, in the plural where it needs one."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def did_you_mean(name: object, known: Iterable[str], *, most: int = 1) -> str:

@@ -1,4 +1,4 @@
-"""A report as files: one page with all figures, and the note."""
+"""A report as files: a page with all figures, and the note."""
 
 from __future__ import annotations
 

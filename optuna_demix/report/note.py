@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_demix._wording import counted
+
 if TYPE_CHECKING:
     from optuna_demix.report.data import ReportData
 
@@ -29,7 +31,7 @@ def write_note(data: ReportData, *, at: datetime | None = None) -> str:
     when = (at or datetime.now(timezone.utc)).astimezone(timezone.utc)
     parts = [
         "## Recommended data mixture",
-        f"From {_count(data.recommendation.n_trials, 'trial')}, {when:%Y-%m-%d %H:%M} UTC. "
+        f"From {counted(data.recommendation.n_trials, 'trial')}, {when:%Y-%m-%d %H:%M} UTC. "
         f"In the study: {_states(data)}.",
         _shares(data),
         "Train on the data shares: components hold data of other datasets as well."
@@ -167,10 +169,6 @@ def _percent(value: float | None, *, digits: int = 1) -> str:
 
 def _correlation(value: float) -> str:
     return f"{value:.3f}" if np.isfinite(value) else "–"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _cell(name: str) -> str:

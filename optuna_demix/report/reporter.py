@@ -1,4 +1,4 @@
-"""``Reporter``: what a worker does for the dashboard beside its trials."""
+"""``Reporter``: predictions and reports that a worker writes for the dashboard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MIN_TRIALS = 10
 """Finished trials before the first report."""
 
-_LOOK_S = 15.0  # between two looks at the storage whether a report is due
+_CHECK_S = 15.0  # between two checks whether a report is due: each reads the storage
 
 
 @runtime_checkable
@@ -63,7 +63,7 @@ class Reporter:
         self._turn = turn
         self._say = say or (lambda line: None)
         self._monotonic = monotonic
-        self._next_look = -float("inf")
+        self._next_check = -float("inf")
         self._complaints: set[str] = set()
 
     def watching(self, objective: Callable[[Trial], Any]) -> Callable[[Trial], Any]:
@@ -96,10 +96,10 @@ class Reporter:
 
     def told(self) -> None:
         """Call after each trial: writes the report if one is due and nobody else does."""
-        if self._write is None or self._monotonic() < self._next_look:
+        if self._write is None or self._monotonic() < self._next_check:
             return
         self._guarded(lambda: self._report(self._turn.is_due))
-        self._next_look = self._monotonic() + _LOOK_S
+        self._next_check = self._monotonic() + _CHECK_S
 
     def then(self, refresh: Callable[[], None]) -> Callable[[], None]:
         """A function for after each trial: first ``refresh``, then :meth:`told`."""
@@ -113,8 +113,8 @@ class Reporter:
     def finish(self) -> None:
         """Call when the study has its trials: writes the last report if it shows more.
 
-        A worker that finds another one writing leaves it at that: the other one looks for new
-        trials again when it is done.
+        A worker that finds another one writing does nothing: the other one checks for new trials
+        again when it is done.
         """
         while self._guarded(lambda: self._report(self._turn.is_newer)):
             pass

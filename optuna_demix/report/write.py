@@ -1,4 +1,4 @@
-"""The report of a study that a ``study.yaml`` describes: for the command line and for workers."""
+"""Reports of a study that a ``study.yaml`` describes: for the command line and for workers."""
 
 from __future__ import annotations
 

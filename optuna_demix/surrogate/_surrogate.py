@@ -198,7 +198,7 @@ class Surrogate:
     def validate(self, n_splits: int = 5) -> Validation:
         """Refit without each of ``n_splits`` folds and compare what it predicts there.
 
-        Everything is chosen anew without the fold, weights and hyperparameters included.
+        Everything is learned again without the fold, weights and hyperparameters included.
 
         Raises:
             DemixError: If nothing was fitted yet, or there are fewer than two splits.

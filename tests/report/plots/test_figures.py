@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 
 from optuna_demix import MixtureSpace
-from optuna_demix.report import ReportData, figures, gather
+from optuna_demix.report import ReportData, figures, gather, write_note
+from optuna_demix.report.files import write_files
 from optuna_demix.report.plots.style import MOST_POINTS
 from tests.report.studies import COMPONENTS
 
@@ -62,3 +64,25 @@ def test_short_studies_show_every_trial(data: ReportData) -> None:
     assert all("shown" not in figure.layout.title.subtitle.text for figure in drawn.values())
     for figure in drawn.values():
         json.loads(figure.to_json())
+
+
+def test_names_with_slashes_make_no_folders(tmp_path: Path) -> None:
+    space = MixtureSpace(["dolma3_cc/health_high", "../code"])
+    study = optuna.create_study(direction="maximize", study_name="team/mix")
+    for w in space.sample(6, np.random.default_rng(0)):
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(zip(space.param_names, w.tolist(), strict=True)),
+                distributions=space.distributions(),
+                value=float(w[0]),
+            )
+        )
+    data = gather(study, space)
+    drawn, note = figures(data), write_note(data)
+    assert not any("/" in identifier for identifier in drawn)
+    write_files(tmp_path / "out", drawn, note, title=study.study_name)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert all(path.is_file() for path in (tmp_path / "out").iterdir())
+    assert "dolma3_cc/health_high" in (tmp_path / "out" / "report.md").read_text().replace(
+        "\\", ""
+    )
