@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optuna_demix.attributes import WEIGHTS_KEY
-from optuna_demix.errors import ConfigError, ConstraintError, DemixError
+from optuna_demix.errors import ConfigError, ConstraintError, InputError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture import _limits as limits
 from optuna_demix.mixture._arguments import PerName
@@ -209,10 +209,10 @@ class MixtureSpace:
             Merge weights, (n, K).
 
         Raises:
-            DemixError: If ``n`` is negative.
+            InputError: If ``n`` is negative.
         """
         if n < 0:
-            raise DemixError(f"the number of mixtures to sample must not be negative, got {n}")
+            raise InputError(f"the number of mixtures to sample must not be negative, got {n}")
         drawn = _sampling.sample(self._frame, self.prior, n, rng)
         return drawn if self._least is None else self._least.mend(drawn, rng)
 
@@ -231,12 +231,12 @@ class MixtureSpace:
             Merge weights of the shape of ``w``.
 
         Raises:
-            DemixError: If ``w`` has the wrong shape or is not finite, or ``scale`` is negative.
+            InputError: If ``w`` has the wrong shape or is not finite, or ``scale`` is negative.
         """
         points = self._points(w, finite=True)
         scales = np.broadcast_to(np.asarray(scale, dtype=np.float64), len(points))
         if not (np.isfinite(scales) & (scales >= 0)).all():
-            raise DemixError(f"the scale of a move must be finite and not negative, got {scale!r}")
+            raise InputError(f"the scale of a move must be finite and not negative, got {scale!r}")
         inside = _projection.project(self._frame, points)
         moved = _moves.perturb(self._frame, self.prior, inside, scales, rng)
         if self._least is not None:
@@ -258,7 +258,7 @@ class MixtureSpace:
             Merge weights, (n, K).
 
         Raises:
-            DemixError: If a or b has the wrong shape or is not finite.
+            InputError: If a or b has the wrong shape or is not finite.
         """
         start, end = self._points(a, finite=True), self._points(b, finite=True)
         part = np.asarray(t, dtype=np.float64).reshape(-1, 1)
@@ -275,7 +275,7 @@ class MixtureSpace:
             The nearest merge weights, of the shape of ``w``.
 
         Raises:
-            DemixError: If ``w`` has the wrong shape or holds NaN or infinities.
+            InputError: If ``w`` has the wrong shape or holds NaN or infinities.
         """
         points = self._points(w, finite=True)
         nearest = _projection.project(self._frame, points)
@@ -294,7 +294,7 @@ class MixtureSpace:
             A bool, or (n,) of them. Weights which are not finite lie outside.
 
         Raises:
-            DemixError: If ``w`` has the wrong shape.
+            InputError: If ``w`` has the wrong shape.
         """
         points = self._points(w, finite=False)
         finite = np.all(np.isfinite(points), axis=1)
@@ -311,7 +311,7 @@ class MixtureSpace:
         """Return the data shares ``w @ composition`` of merge weights, (D,) or (n, D).
 
         Raises:
-            DemixError: If ``w`` has the wrong shape.
+            InputError: If ``w`` has the wrong shape.
         """
         shares: Array = self._points(w, finite=False) @ self.composition
         return shares[0] if np.ndim(w) == 1 else shares
@@ -514,15 +514,15 @@ class MixtureSpace:
         try:
             points = np.asarray(w, dtype=np.float64)
         except (TypeError, ValueError):
-            raise DemixError("merge weights must be numbers, in the components' order") from None
+            raise InputError("merge weights must be numbers, in the components' order") from None
         if points.ndim not in (1, 2) or points.shape[-1] != len(self):
-            raise DemixError(
+            raise InputError(
                 f"merge weights need shape ({len(self)},) or (n, {len(self)}), got {points.shape}"
             )
         points = np.atleast_2d(points)
         if finite and not np.isfinite(points).all():
             row, column = np.argwhere(~np.isfinite(points))[0]
-            raise DemixError(
+            raise InputError(
                 f"merge weights must be finite, got {points[row, column]} "
                 f"for {self.components[column]!r}"
             )

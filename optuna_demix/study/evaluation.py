@@ -105,7 +105,8 @@ def check_benchmarks(config: StudyConfig) -> None:
     """Check that tasks and metrics of a study exist, without loading a dataset.
 
     Raises:
-        TaskError: Naming the first task or metric that cannot be scored.
+        TaskError: Naming the tasks and metrics that cannot be scored.
+        DemixError: If lm-eval is missing.
     """
     from optuna_demix.scoring import check_tasks
 
@@ -116,7 +117,7 @@ def check_benchmarks(config: StudyConfig) -> None:
             confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code,
         )
     except ImportError as error:
-        raise TaskError(
+        raise DemixError(
             f"scoring needs {error.name or 'lm_eval'}; pip install 'optuna-demix[models]'"
         ) from None
     if problems:

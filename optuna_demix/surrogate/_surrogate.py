@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.surrogate._data import center_scale, checked_errors, checked_rows, checked_scores
 from optuna_demix.surrogate._kinds import KINDS, Task, build
 from optuna_demix.surrogate._regressor import Constant, make_folds
@@ -116,7 +116,7 @@ class Surrogate:
                 for those that are as noisy as any other. ``None`` for zeros.
 
         Raises:
-            DemixError: If the arrays do not fit each other, X is not finite, or an error is
+            InputError: If the arrays do not fit each other, X is not finite, or an error is
                 negative or not finite.
         """
         rows = checked_rows(X, self.n_mixture)
@@ -166,12 +166,12 @@ class Surrogate:
         Everything is chosen anew without the fold, weights and hyperparameters included.
 
         Raises:
-            DemixError: If nothing was fitted yet, or there are fewer than two splits.
+            InputError: If nothing was fitted yet, or there are fewer than two splits.
         """
         if not hasattr(self, "_fitted"):
-            raise DemixError("this surrogate has no data yet; call fit(X, Y) before validate()")
+            raise InputError("this surrogate has no data yet; call fit(X, Y) before validate()")
         if n_splits < 2:
-            raise DemixError(f"validate needs n_splits of at least 2; got {n_splits}")
+            raise InputError(f"validate needs n_splits of at least 2; got {n_splits}")
         X, Y = self._X, self._Y
         mean, spread = np.full_like(Y, np.nan), np.full_like(Y, np.nan)
         for fold in make_folds(len(X), n_splits, self.seed + 1):
@@ -212,10 +212,10 @@ class Surrogate:
     def _new_rows(self, X: ArrayLike) -> FloatArray:
         """Rows (N, d) to predict, checked."""
         if not hasattr(self, "_fitted"):
-            raise DemixError("this surrogate has no data yet; call fit(X, Y) before predicting")
+            raise InputError("this surrogate has no data yet; call fit(X, Y) before predicting")
         rows = checked_rows(X, self.n_mixture)
         if rows.shape[1] != self._n_columns:
-            raise DemixError(
+            raise InputError(
                 f"X has {rows.shape[1]} columns but the surrogate was fitted to {self._n_columns}"
             )
         return rows
