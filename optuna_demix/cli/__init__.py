@@ -1,4 +1,8 @@
-"""The ``optuna-demix`` command: one module for each of its subcommands."""
+"""The ``optuna-demix`` command: one module for each subcommand, its options and its action together.
+
+A subcommand reads its options, calls the packages below and prints what they return; errors become
+one line and an exit status in ``_main``.
+"""
 
 from __future__ import annotations
 

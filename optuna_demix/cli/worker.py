@@ -13,6 +13,7 @@ from optuna_demix.cli._options import (
     add_storage,
     positive_number,
     seconds,
+    whole_number,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--n-workers", type=positive_number, default=1, metavar="W", help="processes on this host"
     )
-    parser.add_argument("--seed", type=int, help="instead of the study's own seed")
+    parser.add_argument("--seed", type=whole_number, help="instead of the study's own seed")
     parser.add_argument(
         "--stop-grace",
         type=seconds,

@@ -210,8 +210,8 @@ class StudyConfig(StrictModel):
         return found
 
 
-def capabilities_of(config: Any) -> dict[str, list[str]]:
-    """Benchmark names of each capability of a :class:`~optuna_demix.config.study.StudyConfig`."""
+def capabilities_of(config: StudyConfig) -> dict[str, list[str]]:
+    """Names of the benchmarks of each capability."""
     return {
         capability: [benchmark.label for benchmark in benchmarks]
         for capability, benchmarks in config.capabilities.items()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from optuna_demix.config import load_study_config, mixture_arguments
 from optuna_demix.config.space import space_of
 from optuna_demix.errors import ConfigError, ConstraintError
-from optuna_demix.storage.secrets import mask_url
 from tests.fuzzing import N_INPUTS
 
 MINIMAL: dict[str, Any] = {
@@ -202,16 +201,3 @@ def test_any_bytes_give_a_config_or_a_clear_error(
         load_study_config(file)
     except ConfigError as error:
         assert str(file) in str(error) and "\n" not in str(error)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://me:se@cret@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://me@host/db", "postgresql://me@host/db"),
-        ("postgresql://host/db?user=me&password=x", "postgresql://host/db?user=me&password=***"),
-        ("sqlite:///a.db", "sqlite:///a.db"),
-    ],
-)
-def test_passwords_are_masked(url: str, shown: str) -> None:
-    assert mask_url(url) == shown
