@@ -1,4 +1,4 @@
-"""The errors this package raises for a mistake its user can mend.
+"""The errors this package raises for what its user can mend.
 
 Every message names the file, field, tensor or trial and says what to do, in one line: the command
 line prints it as it stands and exits with status 2. Anything else that escapes is a defect.
@@ -7,29 +7,36 @@ line prints it as it stands and exits with status 2. Anything else that escapes 
 from __future__ import annotations
 
 
-class DemixError(ValueError):
-    """A mistake in what the user gave; the message says where it is and how to mend it."""
+class DemixError(Exception):
+    """The base of all errors of this package, and what has no narrower class.
+
+    Raised itself for what surrounds a study: a missing package, a full disk, another process.
+    """
 
 
-class ConfigError(DemixError):
-    """A ``study.yaml`` that cannot be read, or a field in it that cannot be used."""
+class InputError(DemixError, ValueError):
+    """A mistake in an argument or a file; the message says where it is and how to mend it."""
 
 
-class ConstraintError(DemixError):
+class ConfigError(InputError):
+    """A ``study.yaml`` that cannot be read, or a field or argument that cannot be used."""
+
+
+class ConstraintError(InputError):
     """Constraints on the mixture that no merge weights can satisfy."""
 
 
-class ComponentError(DemixError):
+class ComponentError(InputError):
     """A component, base or reference model that is missing, damaged or unlike the others."""
 
 
-class TaskError(DemixError):
+class TaskError(InputError):
     """An lm-eval task or metric that does not exist or cannot be scored."""
 
 
-class StudyError(DemixError):
+class StudyError(InputError):
     """An Optuna study or storage that does not fit the ``study.yaml``."""
 
 
-class StorageLostError(StudyError):
+class StorageLostError(DemixError):
     """A storage that did not answer for as long as a worker waits for it."""

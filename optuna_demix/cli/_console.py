@@ -10,7 +10,16 @@ from optuna_demix.errors import DemixError
 
 
 def write_output(path: Path, text: str, *, option: str = "--json") -> None:
-    """Write what an option asks for."""
+    """Write the file that an option asks for.
+
+    Args:
+        path: The file; its folder is made.
+        text: What it holds.
+        option: The option, for messages.
+
+    Raises:
+        DemixError: If it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
@@ -32,4 +41,5 @@ def quiet_optuna(*, quiet: bool) -> None:
 
 
 def say(line: str) -> None:
+    """Print a line beside the command's output, on stderr."""
     print(f"optuna-demix: {line}", file=sys.stderr)

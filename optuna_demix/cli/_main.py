@@ -6,7 +6,6 @@ Exit status: 0 done, 1 a worker gave up after failures, 2 a mistake that the use
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -22,10 +21,12 @@ from optuna_demix.cli import (
     train,
     worker,
 )
+from optuna_demix.cli._parser import CommandParser
 from optuna_demix.cli._password import hide_password
 from optuna_demix.errors import DemixError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
 
@@ -74,15 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """The parser of the whole command."""
     from optuna_demix import __version__
 
-    parser = argparse.ArgumentParser(
-        prog="optuna-demix",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = CommandParser(prog="optuna-demix", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"optuna-demix {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (check, train, worker, recommend, fidelity, serve, arena, report, export):

@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, TypeAlias
+
+from optuna_demix.cli._parser import CommandParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Commands: TypeAlias = argparse._SubParsersAction[CommandParser]
+    """What a parser's subcommands are added to."""
+
 
 def add_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: Commands,
     name: str,
     run: Callable[[argparse.Namespace], int],
     help_line: str,
     example: str,
-) -> argparse.ArgumentParser:
+    *,
+    takes_study: bool = True,
+) -> CommandParser:
+    """Add a command with its help.
+
+    Args:
+        commands: The commands so far.
+        name: Its name.
+        run: What it does; returns the exit status.
+        help_line: What it does, in one line.
+        example: A command line to copy.
+        takes_study: Whether its first argument is a study's file.
+    """
     parser = commands.add_parser(
         name,
         help=help_line,
         description=f"{help_line[0].upper()}{help_line[1:]}.",
         epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", metavar="STUDY.yaml", help="the study's file")
+    if takes_study:
+        parser.add_argument("study", metavar="STUDY.yaml", help="the study's file")
     parser.set_defaults(run=run)
     return parser
 
 
 def add_storage(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a study in a storage."""
     parser.add_argument(
         "--storage",
         metavar="URL",
@@ -39,10 +58,12 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the device that scores."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
 
 
 def positive_number(text: str) -> int:
+    """Read a whole number of at least 1."""
     value = whole_number(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
@@ -50,20 +71,22 @@ def positive_number(text: str) -> int:
 
 
 def whole_number(text: str) -> int:
+    """Read a whole number of at least 0."""
     try:
         value = int(text)
     except ValueError:
         value = -1
     if value < 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
     return value
 
 
 def seconds(text: str) -> float:
+    """Read a time in seconds, positive and finite."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text!r}")
     return value

@@ -7,7 +7,7 @@ import sys
 
 
 def hide_password() -> None:
-    """Start this process anew without the storage URL in its arguments, which ``ps`` shows.
+    """Start this process again without the storage URL in its arguments, which ``ps`` shows.
 
     The URL goes into the environment, which other users cannot read. Nothing happens where it
     has no password.
@@ -15,17 +15,21 @@ def hide_password() -> None:
     from optuna_demix.storage.connection import STORAGE_ENV
     from optuna_demix.storage.secrets import mask_url
 
-    arguments, url = list(sys.argv[1:]), None
-    for i, argument in enumerate(arguments):
-        if argument == "--storage" and i + 1 < len(arguments):
-            url, removed = arguments[i + 1], slice(i, i + 2)
-        elif argument.startswith("--storage="):
-            url, removed = argument.partition("=")[2], slice(i, i + 1)
+    rest: list[str] = []
+    urls: list[str] = []
+    words = iter(sys.argv[1:])
+    for word in words:
+        if word == "--storage":
+            following = next(words, None)
+            if following is None:
+                return  # the parser says that the URL is missing
+            urls.append(following)
+        elif word.startswith("--storage="):
+            urls.append(word.partition("=")[2])
         else:
-            continue
-        break
-    if url is None or mask_url(url) == url:
+            rest.append(word)
+    if all(mask_url(url) == url for url in urls):
         return
-    del arguments[removed]
-    command = [sys.executable, "-m", "optuna_demix", *arguments]
-    os.execve(sys.executable, command, {**os.environ, STORAGE_ENV: url})
+    command = [sys.executable, "-m", "optuna_demix", *rest]
+    # Of an option that is given twice the last one counts.
+    os.execve(sys.executable, command, {**os.environ, STORAGE_ENV: urls[-1]})

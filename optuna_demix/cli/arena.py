@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import say
 from optuna_demix.cli._options import add_command
-from optuna_demix.errors import DemixError
+from optuna_demix.errors import DemixError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from optuna_demix.cli._options import Commands
     from optuna_demix.config import StudyConfig
     from optuna_demix.merging import Arena
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
     help_line = "build, show, verify or remove the file that holds a study's components"
     parser = commands.add_parser(
@@ -27,7 +28,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=help_line,
         description=f"{help_line[0].upper()}{help_line[1:]}. Workers build it by themselves.",
         epilog="example:\n  optuna-demix arena build studies/quickstart/study.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     study = "studies/quickstart/study.yaml"
@@ -106,7 +106,7 @@ def _open_arena(config: StudyConfig) -> Arena:
     from optuna_demix.study.components import require_merging
 
     if not config.arena_path.exists():
-        raise DemixError(
+        raise InputError(
             f"{config.source}: there is no arena at {config.arena_path}; build it with "
             "'optuna-demix arena build', or start a worker, which does"
         )

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from optuna_demix.cli._options import add_command
 
 if TYPE_CHECKING:
+    from optuna_demix.cli._options import Commands
     from optuna_demix.config import StudyConfig
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = add_command(
         commands,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import quiet_optuna, say, write_output
 from optuna_demix.cli._options import add_command, add_storage
-from optuna_demix.errors import DemixError
+from optuna_demix.errors import InputError
+
+if TYPE_CHECKING:
+    from optuna_demix.cli._options import Commands
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = add_command(
         commands,
@@ -103,4 +107,4 @@ def _length(text: str) -> tuple[str, float]:
     try:
         return name, float(number)
     except ValueError:
-        raise DemixError(f"--example-tokens {text!r} is not NAME=N") from None
+        raise InputError(f"--example-tokens {text!r} is not NAME=N") from None

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from optuna_demix.cli._console import write_output
 from optuna_demix.cli._options import add_command, add_device
 
+if TYPE_CHECKING:
+    from optuna_demix.cli._options import Commands
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = add_command(
         commands,
@@ -56,8 +61,7 @@ def _fidelity(arguments: argparse.Namespace) -> int:
             done=done,
         )
     for capability in result.capabilities if arguments.plots else ():
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in capability)
-        file = Path(arguments.plots) / f"{name}.svg"
+        file = _plot_file(Path(arguments.plots), capability)
         write_output(file, scatter(result, capability), option="--plots")
     if arguments.json == "-":
         print(result.to_json())
@@ -66,3 +70,8 @@ def _fidelity(arguments: argparse.Namespace) -> int:
         write_output(Path(arguments.json), result.to_json() + "\n")
     print(result)
     return 0
+
+
+def _plot_file(folder: Path, capability: str) -> Path:
+    """The file of a capability's plot: another one for each name, whatever it holds."""
+    return folder / f"{quote(capability, safe=' ')}.svg"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import quiet_optuna, say, write_output
 from optuna_demix.cli._options import add_command, add_device, add_storage
 
+if TYPE_CHECKING:
+    from optuna_demix.cli._options import Commands
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = add_command(
         commands,

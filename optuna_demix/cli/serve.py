@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import quiet_optuna, say
-from optuna_demix.cli._options import positive_number, whole_number
+from optuna_demix.cli._options import add_command, positive_number, whole_number
+
+if TYPE_CHECKING:
+    from optuna_demix.cli._options import Commands
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
-    help_line = "serve a database to many workers through Optuna's gRPC proxy"
-    parser = commands.add_parser(
-        "proxy",
-        help=help_line,
-        description=f"{help_line[0].upper()}{help_line[1:]}.",
-        epilog="example:\n  optuna-demix proxy --storage postgresql://user@host/db --port 13000",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = add_command(
+        commands,
+        "serve",
+        _serve,
+        "serve a database to many workers through Optuna's gRPC proxy",
+        "optuna-demix serve --storage postgresql://user@host/db --port 13000",
+        takes_study=False,
     )
     parser.add_argument("--storage", metavar="URL", help="database; default: OPTUNA_STORAGE")
     parser.add_argument("--host", default="localhost", help="address to listen on")
@@ -24,10 +28,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--threads", type=positive_number, default=10, metavar="N", help="calls served at once"
     )
-    parser.set_defaults(run=_proxy)
 
 
-def _proxy(arguments: argparse.Namespace) -> int:
+def _serve(arguments: argparse.Namespace) -> int:
     import signal
     import threading
 
@@ -44,6 +47,6 @@ def _proxy(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         n_threads=arguments.threads,
     ) as port:
-        say(f"proxy at grpc://{arguments.host}:{port}")
+        say(f"serving at grpc://{arguments.host}:{port}")
         ended.wait()
     return 0

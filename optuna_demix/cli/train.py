@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from optuna_demix.cli._options import add_command, whole_number
 
+if TYPE_CHECKING:
+    from optuna_demix.cli._options import Commands
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = add_command(
         commands,

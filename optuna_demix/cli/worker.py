@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import quiet_optuna, say
 from optuna_demix.cli._options import (
@@ -12,10 +13,18 @@ from optuna_demix.cli._options import (
     add_storage,
     positive_number,
     seconds,
+    whole_number,
 )
 
+if TYPE_CHECKING:
+    from optuna_demix.cli._options import Commands
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+_OWN = ("storage", "n_workers", "no_progress")
+"""Options that the processes of ``--n-workers`` do not get: the storage goes into their
+environment, and one bar shows them all."""
+
+
+def add_parser(commands: Commands) -> None:
     """Add the command to the parser."""
     parser = add_command(
         commands,
@@ -43,18 +52,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--n-workers", type=positive_number, default=1, metavar="W", help="processes on this host"
     )
-    parser.add_argument("--seed", type=int, help="instead of the study's own seed")
+    parser.add_argument("--seed", type=whole_number, help="instead of the study's own seed")
     parser.add_argument(
         "--stop-grace",
         type=seconds,
         metavar="S",
-        help="after SIGTERM hand the trial back if it is not done in S seconds (default: 20)",
+        help="after SIGTERM release the trial if it is not done in S seconds (default: 20)",
     )
     add_device(parser)
     parser.add_argument(
         "--no-dashboard", action="store_true", help="write no plots and note for optuna-dashboard"
     )
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
+    parser.set_defaults(parser=parser)
 
 
 def _worker(arguments: argparse.Namespace) -> int:
@@ -67,16 +77,8 @@ def _worker(arguments: argparse.Namespace) -> int:
     storage = storage_url(arguments.storage)
     quiet_optuna(quiet=not arguments.no_progress or is_one_of_several())
     if arguments.n_workers > 1:
-        passed = [arguments.study, "--study-name", arguments.study_name]
-        passed += ["--device", arguments.device]
-        for flag in ("n_trials", "timeout", "seed", "stop_grace"):
-            value = getattr(arguments, flag)
-            if value is not None:
-                passed += [f"--{flag.replace('_', '-')}", str(value)]
-        passed += ["--until-converged"] if arguments.until_converged else []
-        passed += ["--no-dashboard"] if arguments.no_dashboard else []
         return run_workers(
-            passed,
+            arguments.parser.words(arguments, leave_out=_OWN),
             config=config,
             storage=storage,
             study_name=arguments.study_name,

@@ -1,4 +1,7 @@
-"""Everything a ``study.yaml`` may say: one module for each of its sections."""
+"""A ``study.yaml`` as checked, frozen data: one module for each of its sections.
+
+What cannot be used is refused while the file is read, with the field and the remedy in one line.
+"""
 
 from __future__ import annotations
 

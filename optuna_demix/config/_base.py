@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveInt,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+def _no_flag(value: Any) -> Any:
+    """Refuse ``true`` and ``false``, which are numbers in Python; ``yes`` and ``on`` are flags."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("flag_for_number", "a flag")
+    return value
 
 
 def _integer_from_float(value: Any) -> Any:
@@ -25,9 +27,16 @@ def _integer_from_float(value: Any) -> Any:
     return value
 
 
-TokenCount = Annotated[PositiveInt, BeforeValidator(_integer_from_float)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, BeforeValidator(_no_flag), Field(ge=0.0, le=1.0)]
+PositiveNumber = Annotated[float, BeforeValidator(_no_flag), Field(gt=0.0)]
+NonNegativeNumber = Annotated[float, BeforeValidator(_no_flag), Field(ge=0.0)]
+PositiveCount = Annotated[int, BeforeValidator(_no_flag), Field(ge=1)]
+Count = Annotated[int, BeforeValidator(_no_flag), Field(ge=0)]
+Seed = Annotated[int, BeforeValidator(_no_flag), Field(ge=0, lt=2**32)]
+TokenCount = Annotated[PositiveCount, BeforeValidator(_integer_from_float)]
 
 
 class StrictModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """A section whose fields are all known and whose numbers are all finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

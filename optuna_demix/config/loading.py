@@ -1,19 +1,16 @@
-"""Read a ``study.yaml``, and explain what is wrong with it."""
+"""Read a ``study.yaml``."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import ValidationError
 
-from optuna_demix._wording import one_line, shortened, unknown_name
+from optuna_demix._wording import one_line, shortened
+from optuna_demix.config._messages import explain
+from optuna_demix.config._yaml import load_yaml
 from optuna_demix.config.study import StudyConfig
 from optuna_demix.errors import ConfigError
 
@@ -37,9 +34,9 @@ def load_study_config(path: str | os.PathLike[str]) -> StudyConfig:
     except UnicodeDecodeError:
         raise ConfigError(f"{source}: is not UTF-8 text; give a study.yaml") from None
     try:
-        data = yaml.load(text, Loader=_UniqueKeyLoader)
+        data = load_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{source}: is not valid YAML: {one_line(error)}") from None
+        raise ConfigError(f"{source}: is not valid YAML: {_where(error)}; correct it") from None
     except RecursionError:
         raise ConfigError(f"{source}: is nested too deeply to be a study.yaml") from None
     if not isinstance(data, dict):
@@ -47,71 +44,15 @@ def load_study_config(path: str | os.PathLike[str]) -> StudyConfig:
     try:
         config = StudyConfig.model_validate(data)
     except ValidationError as error:
-        # A key of the file may hold line breaks; a message must not.
-        raise ConfigError(f"{source}: {' '.join(_explain(error).split())}") from None
+        raise ConfigError(f"{source}: {explain(error, StudyConfig)}") from None
     config._source = source.resolve()
     return config
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, where YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (dict, list)):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a plain name", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"field {key!r} is there twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _explain(error: ValidationError) -> str:
-    """One line that names each bad field and what to do about it."""
-    parts = []
-    for item in error.errors(include_url=False)[:3]:
-        field = ".".join(str(part) for part in item["loc"]) or "study"
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(item["loc"][:-1])
-            parts.append(f"{field}: {unknown_name(str(item['loc'][-1]), known, 'field')}")
-        elif item["type"] == "missing":
-            parts.append(f"{field}: is missing; add it")
-        elif item["type"] == "value_error":
-            message = item["msg"].removeprefix("Value error, ")
-            parts.append(message if field == "study" else f"{field}: {message}")
-        else:
-            parts.append(
-                f"{field}: {item['msg'].lower()} (got {shortened(repr(item['input']), 60)})"
-            )
-    more = error.error_count() - len(parts)
-    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
-
-
-def _fields_at(location: Sequence[int | str]) -> list[str]:
-    """Names of the fields that may stand at a place in the file."""
-    model: Any = StudyConfig
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue  # a key or an index of a container: still the same model
-        model = _inner_model(field.annotation)
-        if model is None:
-            return []
-    return list(model.model_fields)
-
-
-def _inner_model(annotation: Any) -> Any:
-    """The model inside ``dict[str, Model]``, ``list[Model]`` or ``Model | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        inner = _inner_model(argument)
-        if inner is not None:
-            return inner
-    return None
+def _where(error: Exception) -> str:
+    """What is wrong with YAML, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return one_line(error)
+    mark = error.problem_mark
+    problem = shortened(" ".join((error.problem or str(error.context)).split()))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"

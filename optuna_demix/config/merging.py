@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from optuna_demix.config._base import StrictModel
 from optuna_demix.merging.methods.parameters import resolve

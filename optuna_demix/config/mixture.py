@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    model_validator,
+from pydantic import Field, model_validator
+
+from optuna_demix.config._base import (
+    NonNegativeNumber,
+    PositiveNumber,
+    Share,
+    StrictModel,
+    TokenCount,
 )
-
-from optuna_demix.config._base import Share, StrictModel, TokenCount
 
 
 class DatasetConfig(StrictModel):
@@ -51,7 +53,7 @@ class ComponentConfig(StrictModel):
         if self.path is not None and self.hub is not None:
             raise ValueError("give either 'path' or 'hub', not both")
         if self.hub is None and (self.subfolder is not None or self.revision is not None):
-            raise ValueError("'subfolder' and 'revision' belong to 'hub', which is missing")
+            raise ValueError("'subfolder' and 'revision' belong to 'hub'; add it or remove them")
         return self
 
 
@@ -80,10 +82,10 @@ class GroupConfig(StrictModel):
 class MixtureConfig(StrictModel):
     """The mixtures that are allowed; see :class:`~optuna_demix.mixture.MixtureSpace`."""
 
-    prior: dict[str, Annotated[float, Field(ge=0.0)]] | None = None
+    prior: dict[str, NonNegativeNumber] | None = None
     lower: Share | dict[str, Share] = 0.0
     upper: Share | dict[str, Share] = 1.0
     min_weight: Share = 0.0
-    max_epochs: PositiveFloat | dict[str, PositiveFloat] | None = None
+    max_epochs: PositiveNumber | dict[str, PositiveNumber] | None = None
     budget: TokenCount | None = None
     groups: list[GroupConfig] = Field(default_factory=list)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from optuna_demix.config._base import StrictModel
+from optuna_demix.config._base import Count, PositiveCount, PositiveNumber, Seed, StrictModel
+
+_DEVICE = re.compile(r"auto|(cpu|cuda)(:[0-9]+)?")
 
 
 class BenchmarkConfig(StrictModel):
@@ -30,8 +28,8 @@ class BenchmarkConfig(StrictModel):
     task: str
     metric: str
     name: str | None = None
-    num_fewshot: Annotated[int, Field(ge=0)] | None = None
-    limit: PositiveInt | None = None
+    num_fewshot: Count | None = None
+    limit: PositiveCount | None = None
     higher_is_better: bool | None = None
 
     @property
@@ -50,9 +48,9 @@ class RacingConfig(StrictModel):
         p_threshold: Of the Wilcoxon test; smaller drops later.
     """
 
-    blocks: Annotated[int, Field(ge=4)] = 24
+    blocks: Annotated[PositiveCount, Field(ge=4)] = 24
     pruner: Literal["wilcoxon", "median"] = "wilcoxon"
-    p_threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    p_threshold: Annotated[PositiveNumber, Field(lt=1.0)] = 0.2
 
 
 class ScoringConfig(StrictModel):
@@ -70,7 +68,7 @@ class ScoringConfig(StrictModel):
         dtype: Of the model; default: that of the arena.
         mixed_precision_dtype: Run forward passes under autocast to this dtype.
         device_map: The device of the model where ``--device`` names none: ``auto``, ``cpu``,
-            ``cuda`` or ``cuda:<i>``.
+            ``cuda`` or ``cuda:<number>``.
         shared_prefixes: Compute what requests begin with alike only once; faster, and equal up to
             rounding.
         racing: Score in blocks and drop losing proxies; needs a single objective.
@@ -79,12 +77,12 @@ class ScoringConfig(StrictModel):
     """
 
     include_path: str | None = None
-    batch_size: PositiveInt | Literal["auto"] = 32
-    max_batch_size: PositiveInt | None = None
-    max_length: PositiveInt | None = None
-    limit: PositiveInt | None = None
-    num_fewshot: Annotated[int, Field(ge=0)] | None = None
-    seed: int = 1234
+    batch_size: PositiveCount | Literal["auto"] = 32
+    max_batch_size: PositiveCount | None = None
+    max_length: PositiveCount | None = None
+    limit: PositiveCount | None = None
+    num_fewshot: Count | None = None
+    seed: Seed = 1234
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     mixed_precision_dtype: Literal["bfloat16", "float16"] | None = None
     device_map: str | None = None
@@ -98,9 +96,11 @@ class ScoringConfig(StrictModel):
     def _one_device(cls, value: Any) -> Any:
         if isinstance(value, Mapping) or value in ("balanced", "balanced_low_0", "sequential"):
             raise ValueError(
-                "a live model is one buffer on one device; name it (auto, cpu, cuda or cuda:<i>) "
+                "a live model is one buffer on one device; give auto, cpu, cuda or cuda:<number>, "
                 "and lower dtype if the model does not fit"
             )
+        if isinstance(value, str) and not _DEVICE.fullmatch(value):
+            raise ValueError(f"{value!r} is not a device; give auto, cpu, cuda or cuda:<number>")
         return value
 
     @model_validator(mode="after")

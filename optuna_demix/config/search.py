@@ -4,32 +4,45 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import Field
 
-from optuna_demix.config._base import StrictModel
+from optuna_demix.config._base import (
+    Count,
+    NonNegativeNumber,
+    PositiveCount,
+    PositiveNumber,
+    Seed,
+    StrictModel,
+)
 
 
 class SamplerConfig(StrictModel):
-    """Options of :class:`~optuna_demix.DemixSampler`.
+    """Options of :class:`~optuna_demix.DemixSampler`, which explains them.
 
     Attributes:
+        surrogate: Model of the scores: ``auto``, ``gp``, ``lightgbm-linear`` or ``lightgbm``.
+        schedule: ``continuous``, or ``demix`` for the published iterations.
+        schedule_sizes: Trials of each iteration of ``schedule: demix``.
+        n_startup_trials: Trials drawn at random first.
+        composite: Merit of several objectives: ``rank``, ``mean``, ``pareto``, or a weight for
+            each capability.
+        exploration: Weight of what is not known yet against what looks good.
+        kl: Merit given up for each nat of divergence from the prior.
+        reevaluate: Whether the best trial may be evaluated again where scores are noisy.
         warm_start: Names of earlier studies in the same database to learn from as well.
+        seed: Seed of everything that is random; default: a random one.
     """
 
-    surrogate: Literal["auto", "lightgbm", "lightgbm-linear", "gp"] | None = None
+    surrogate: Literal["auto", "gp", "lightgbm-linear", "lightgbm"] | None = None
     schedule: Literal["continuous", "demix"] = "continuous"
-    schedule_sizes: tuple[PositiveInt, ...] | None = None
-    n_startup_trials: Annotated[int, Field(ge=0)] = 8
-    composite: Literal["rank", "mean", "pareto"] | dict[str, float] = "rank"
-    exploration: Annotated[float, Field(ge=0.0)] = 1.0
-    kl: Annotated[float, Field(ge=0.0)] = 0.0
+    schedule_sizes: Annotated[tuple[PositiveCount, ...], Field(min_length=1)] | None = None
+    n_startup_trials: Count = 8
+    composite: Literal["rank", "mean", "pareto"] | dict[str, NonNegativeNumber] = "rank"
+    exploration: NonNegativeNumber = 1.0
+    kl: NonNegativeNumber = 0.0
     reevaluate: bool = False
     warm_start: list[str] = Field(default_factory=list)
-    seed: int | None = None
+    seed: Seed | None = None
 
 
 class DashboardConfig(StrictModel):
@@ -42,5 +55,5 @@ class DashboardConfig(StrictModel):
     """
 
     push: bool = True
-    interval: PositiveFloat = 300.0
-    growth: Annotated[float, Field(ge=0.0)] = 0.1
+    interval: PositiveNumber = 300.0
+    growth: NonNegativeNumber = 0.1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix.config.study import StudyConfig
 from optuna_demix.errors import ConfigError, ConstraintError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def space_of(config: StudyConfig) -> MixtureSpace:
         return MixtureSpace(**mixture_arguments(config))
     except ConstraintError as error:
         raise ConstraintError(f"{config.source}: mixture: {error}") from None
-    except ValueError as error:
+    except ConfigError as error:
         raise ConfigError(f"{config.source}: mixture: {error}") from None
 
 

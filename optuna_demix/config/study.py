@@ -7,13 +7,11 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from optuna_demix._wording import shortened, unknown_name
 from optuna_demix.config._base import StrictModel
+from optuna_demix.config._names import check_folders, check_name
 from optuna_demix.config.merging import MergingConfig
 from optuna_demix.config.mixture import (
     ComponentConfig,
@@ -69,9 +67,12 @@ class StudyConfig(StrictModel):
             names = data["components"]
             for name in names:
                 if not isinstance(name, str):
-                    raise ValueError(f"components: {shortened(repr(name), 60)} is not a name")
+                    given = shortened(repr(name), 60)
+                    raise ValueError(
+                        f"components: a name must be text, got {given}; put it in quotes"
+                    )
                 if names.count(name) > 1:
-                    raise ValueError(f"components: {name!r} is named twice")
+                    raise ValueError(f"components: {name!r} is there twice; remove one")
             data = {**data, "components": {name: {} for name in names}}
         if isinstance(data, dict) and isinstance(data.get("components"), dict):
             filled = {n: {} if c is None else c for n, c in data["components"].items()}
@@ -80,6 +81,10 @@ class StudyConfig(StrictModel):
 
     @model_validator(mode="after")
     def _names_agree(self) -> StudyConfig:
+        for field in ("datasets", "components"):
+            for name in getattr(self, field):
+                check_name(name, field)
+        check_folders(name for name, c in self.components.items() if c.hub is None)
         datasets = self.dataset_names
         if self.general is not None and self.general.dataset not in datasets:
             raise ValueError(
@@ -92,9 +97,6 @@ class StudyConfig(StrictModel):
                         f"components.{name}.composition: "
                         f"{unknown_name(dataset, datasets, 'dataset')}"
                     )
-        for name in self.components:
-            if name in ("base", "references") or name.startswith(".") or "/" in name:
-                raise ValueError(f"components: {name!r} cannot be a component's name; change it")
         labels = [b.label for benchmarks in self.capabilities.values() for b in benchmarks]
         for label in labels:
             if labels.count(label) > 1:
@@ -114,6 +116,12 @@ class StudyConfig(StrictModel):
                 if name not in self.capabilities:
                     hint = unknown_name(name, list(self.capabilities), "capability")
                     raise ValueError(f"sampler.composite: {hint}")
+            for name in self.capabilities:
+                if name not in self.sampler.composite:
+                    raise ValueError(
+                        f"sampler.composite: no weight for capability {name!r}; give one, 0 to "
+                        "leave it out"
+                    )
             if not any(w > 0 for w in self.sampler.composite.values()):
                 raise ValueError("sampler.composite: at least one weight must be positive")
         return self
@@ -133,8 +141,7 @@ class StudyConfig(StrictModel):
         """Weight of each capability in a scalar composite; they sum to 1."""
         weights = self.sampler.composite
         raw = {
-            name: float(weights.get(name, 0.0)) if isinstance(weights, dict) else 1.0
-            for name in self.capabilities
+            name: weights[name] if isinstance(weights, dict) else 1.0 for name in self.capabilities
         }
         total = sum(raw.values())
         return {name: value / total for name, value in raw.items()}
@@ -203,8 +210,8 @@ class StudyConfig(StrictModel):
         return found
 
 
-def capabilities_of(config: Any) -> dict[str, list[str]]:
-    """Benchmark names of each capability of a :class:`~optuna_demix.config.study.StudyConfig`."""
+def capabilities_of(config: StudyConfig) -> dict[str, list[str]]:
+    """Names of the benchmarks of each capability."""
     return {
         capability: [benchmark.label for benchmark in benchmarks]
         for capability, benchmarks in config.capabilities.items()

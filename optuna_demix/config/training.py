@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from typing import Any
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
+from pydantic import field_validator
+
+from optuna_demix.config._base import (
+    NonNegativeNumber,
+    PositiveCount,
+    PositiveNumber,
+    Seed,
+    Share,
+    StrictModel,
+    TokenCount,
 )
-
-from optuna_demix.config._base import Share, StrictModel, TokenCount
 
 
 class BudgetConfig(StrictModel):
@@ -25,7 +30,7 @@ class BudgetConfig(StrictModel):
     """
 
     tokens: TokenCount
-    learning_rate: PositiveFloat
+    learning_rate: PositiveNumber
     warmup_ratio: Share = 0.02
     final_lr_ratio: Share = 0.2
     composition: dict[str, Share] | None = None
@@ -47,13 +52,24 @@ class TrainingConfig(StrictModel):
 
     model: dict[str, Any] | None = None
     tokenizer: str
-    sequence_length: PositiveInt = 1024
-    batch_size: PositiveInt = 32
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
-    max_grad_norm: PositiveFloat = 1.0
+    sequence_length: PositiveCount = 1024
+    batch_size: PositiveCount = 32
+    weight_decay: NonNegativeNumber = 0.1
+    max_grad_norm: PositiveNumber = 1.0
     bf16: bool = False
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    save_every: PositiveInt = 500
+    seed: Seed = 0
+    save_every: PositiveCount = 500
     base: BudgetConfig | None = None
     component: BudgetConfig
     reference: BudgetConfig | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _plain_model(cls, model: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            json.dumps(model, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(
+                "must hold text, finite numbers, true, false, lists and mappings only"
+            ) from None
+        return model

@@ -131,8 +131,8 @@ def _grpc(storage: str) -> BaseStorage:
         return connect_proxy(host, port, ready_within_s=CONNECT_S, call_s=CALL_S)
     except ConnectionError:
         raise StudyError(
-            f"storage {storage!r}: no proxy answers there; start one with "
-            "'optuna-demix proxy' beside the database"
+            f"storage {storage!r}: no server answers there; start one with "
+            "'optuna-demix serve' beside the database"
         ) from None
 
 

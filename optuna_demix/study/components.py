@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optuna_demix.errors import ComponentError
+from optuna_demix.errors import ComponentError, DemixError
 
 if TYPE_CHECKING:
     from optuna_demix.config import StudyConfig
@@ -17,12 +17,12 @@ def require_merging() -> None:
     """Check that what merges can be imported.
 
     Raises:
-        ComponentError: If torch or another package it needs is missing.
+        DemixError: If torch or another package it needs is missing.
     """
     try:
         import optuna_demix.merging  # noqa: F401
     except ImportError as error:
-        raise ComponentError(
+        raise DemixError(
             f"merging needs {error.name or 'torch'}; pip install 'optuna-demix[models]'"
         ) from None
 
@@ -45,7 +45,8 @@ def open_components(
         report: Called with a line before each download.
 
     Raises:
-        ComponentError: If one is missing, damaged or unlike the others, or torch is missing.
+        ComponentError: If one is missing, damaged or unlike the others.
+        DemixError: If torch or another package that merging needs is missing.
     """
     require_merging()
     from optuna_demix.merging import ComponentSet

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from optuna_demix.errors import DemixError, TaskError
-from optuna_demix.study.components import announce, build_arena, merge_method, open_components
+from optuna_demix.study.components import (
+    announce,
+    build_arena,
+    merge_method,
+    open_components,
+    require_merging,
+)
+from optuna_demix.study.device import choose_device
 from optuna_demix.study.fingerprint import code_versions
 
 if TYPE_CHECKING:
@@ -27,7 +34,7 @@ def build_objective(
     Args:
         config: The study.
         space: Its mixture.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<i>``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``.
         report: Called with a line before each long step.
 
     Returns:
@@ -37,17 +44,15 @@ def build_objective(
         DemixError: If a component, task or setting cannot be used.
     """
     say = report or (lambda line: None)
+    require_merging()
+    chosen = choose_device(device, config.scoring.device_map)
     components = open_components(config, report=say)
-    import torch
 
     from optuna_demix.config.study import capabilities_of
     from optuna_demix.merging import LiveModel
     from optuna_demix.scoring import HarnessScorer
     from optuna_demix.search.objective import MixtureObjective
 
-    if device == "auto" and config.scoring.device_map is not None:
-        device = config.scoring.device_map
-    chosen = _device(device, torch.cuda.is_available(), torch.cuda.device_count())
     trust = config.scoring.trust_remote_code
     arena = build_arena(config, components, progress=announce(components, say))
     method = merge_method(config)
@@ -105,7 +110,8 @@ def check_benchmarks(config: StudyConfig) -> None:
     """Check that tasks and metrics of a study exist, without loading a dataset.
 
     Raises:
-        TaskError: Naming the first task or metric that cannot be scored.
+        TaskError: Naming the tasks and metrics that cannot be scored.
+        DemixError: If lm-eval is missing.
     """
     from optuna_demix.scoring import check_tasks
 
@@ -116,7 +122,7 @@ def check_benchmarks(config: StudyConfig) -> None:
             confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code,
         )
     except ImportError as error:
-        raise TaskError(
+        raise DemixError(
             f"scoring needs {error.name or 'lm_eval'}; pip install 'optuna-demix[models]'"
         ) from None
     if problems:
@@ -145,16 +151,3 @@ def _benchmarks(config: StudyConfig) -> list[Any]:
         for benchmarks in config.capabilities.values()
         for benchmark in benchmarks
     ]
-
-
-def _device(device: str, has_cuda: bool, n_devices: int) -> str:
-    if device == "auto":
-        return "cuda" if has_cuda else "cpu"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise DemixError(f"--device {device!r} is unknown; use auto, cpu, cuda or cuda:<number>")
-    if kind == "cuda" and not has_cuda:
-        raise DemixError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
-    if kind == "cuda" and index and int(index) >= n_devices:
-        raise DemixError(f"--device {device}: there are only {n_devices} CUDA devices")
-    return device

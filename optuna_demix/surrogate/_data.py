@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.errors import DemixError
+from optuna_demix.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -36,22 +36,22 @@ def checked_rows(X: ArrayLike, n_mixture: int | None) -> FloatArray:
     """Rows (n, d) as floats.
 
     Raises:
-        DemixError: If X is not two-dimensional, lacks columns or holds a value that is not finite.
+        InputError: If X is not two-dimensional, lacks columns or holds a value that is not finite.
     """
     rows = np.asarray(X, dtype=float)
     if rows.ndim != 2:
-        raise DemixError(
+        raise InputError(
             f"X must be an array (rows, columns), got one of shape {rows.shape}; reshape it"
         )
     if n_mixture is not None and n_mixture > rows.shape[1]:
-        raise DemixError(
+        raise InputError(
             f"X has {rows.shape[1]} columns, fewer than n_mixture = {n_mixture}; give every "
             "component a column"
         )
     bad = np.argwhere(~np.isfinite(rows))
     if len(bad):
         row, column = bad[0]
-        raise DemixError(
+        raise InputError(
             f"X holds {rows[row, column]} in row {row}, column {column}; every weight and "
             "parameter must be a finite number"
         )
@@ -62,13 +62,13 @@ def checked_scores(Y: ArrayLike, n: int) -> FloatArray:
     """Scores (n, m) as floats, infinities drawn in, NaN kept.
 
     Raises:
-        DemixError: If Y does not hold one row, or one number, for each of the n rows of X.
+        InputError: If Y does not hold one row, or one number, for each of the n rows of X.
     """
     scores = np.asarray(Y, dtype=float)
     if scores.ndim == 1:
         scores = scores[:, None]
     if scores.ndim != 2 or len(scores) != n:
-        raise DemixError(
+        raise InputError(
             f"Y must hold {n} rows, as X does, got an array of shape {scores.shape}; give a row "
             "for each row of X, with NaN for a missing score"
         )
@@ -79,7 +79,7 @@ def checked_errors(errors: ArrayLike | None, shape: tuple[int, ...]) -> FloatArr
     """Standard errors of scores (n, m) as floats, zeros if there are none.
 
     Raises:
-        DemixError: If there is not one for each score, or one is negative or not finite.
+        InputError: If there is not one for each score, or one is negative or not finite.
     """
     if errors is None:
         return np.zeros(shape)
@@ -87,12 +87,12 @@ def checked_errors(errors: ArrayLike | None, shape: tuple[int, ...]) -> FloatArr
     if result.ndim == 1:
         result = result[:, None]
     if result.shape != shape:
-        raise DemixError(
+        raise InputError(
             f"errors must be shaped like Y, {shape}, got an array of shape {result.shape}; use 0 "
             "where one is not known"
         )
     if not np.all(np.isfinite(result) & (result >= 0.0)):
-        raise DemixError("errors must be finite and not negative; use 0 where one is not known")
+        raise InputError("errors must be finite and not negative; use 0 where one is not known")
     return result
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from optuna_demix._wording import unknown_name
-from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.surrogate._data import center_scale, checked_errors, checked_rows, checked_scores
 from optuna_demix.surrogate._kinds import Task, build, check_kind
 from optuna_demix.surrogate._regressor import Constant, make_folds
@@ -137,7 +137,7 @@ class Surrogate:
 
         Raises:
             ConfigError: If the kind is unknown or a number is out of range.
-            DemixError: If the arrays do not fit each other, X is not finite, or an error is
+            InputError: If the arrays do not fit each other, X is not finite, or an error is
                 negative or not finite.
         """
         self._check_parameters()
@@ -180,7 +180,7 @@ class Surrogate:
             deviations, of the same shape.
 
         Raises:
-            DemixError: If nothing was fitted yet, or X does not fit the data.
+            InputError: If nothing was fitted yet, or X does not fit the data.
         """
         rows = self._new_rows(X)
         mean = np.empty((len(rows), len(self._fitted)))
@@ -201,12 +201,12 @@ class Surrogate:
         Everything is learned again without the fold, weights and hyperparameters included.
 
         Raises:
-            DemixError: If nothing was fitted yet, or there are fewer than two splits.
+            InputError: If nothing was fitted yet, or there are fewer than two splits.
         """
         if not hasattr(self, "_fitted"):
-            raise DemixError("this surrogate has no data yet; call fit(X, Y) before validate()")
+            raise InputError("this surrogate has no data yet; call fit(X, Y) before validate()")
         if n_splits < 2:
-            raise DemixError(f"validate needs n_splits of at least 2, got {n_splits}; give more")
+            raise InputError(f"validate needs n_splits of at least 2, got {n_splits}; give more")
         X, Y = self._X, self._Y
         mean, std, noise = (np.full_like(Y, np.nan) for _ in range(3))
         for fold in make_folds(len(X), n_splits, self.seed + 1):
@@ -253,10 +253,10 @@ class Surrogate:
     def _new_rows(self, X: ArrayLike) -> FloatArray:
         """Rows (N, d) to predict, checked."""
         if not hasattr(self, "_fitted"):
-            raise DemixError("this surrogate has no data yet; call fit(X, Y) before predicting")
+            raise InputError("this surrogate has no data yet; call fit(X, Y) before predicting")
         rows = checked_rows(X, self.n_mixture)
         if rows.shape[1] != self.n_features_in_:
-            raise DemixError(
+            raise InputError(
                 f"X has {rows.shape[1]} columns but the surrogate was fitted to "
                 f"{self.n_features_in_}; give as many"
             )

@@ -20,7 +20,7 @@ def exclusive(partial: Path, run: Run) -> Iterator[None]:
     """Hold the lock on training a model; the lock of a killed process is released."""
     from filelock import FileLock, Timeout
 
-    file = partial.with_name(f"{partial.name}.lock")
+    file = partial.with_name(f".{partial.name}.lock")  # a model's name never begins with a dot
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(file, timeout=0)
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optuna_demix.config import StudyConfig, TrainingConfig
-from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.training._job import Run
 
 
@@ -29,12 +29,12 @@ def check_settings(config: StudyConfig, training: TrainingConfig) -> None:
 def check_device(device: str, *, cuda: bool) -> None:
     """Refuse a device that is unknown or not there."""
     if device not in ("auto", "cpu", "cuda"):
-        raise DemixError(
+        raise InputError(
             f"device {device!r} is unknown; give auto, cpu or cuda "
             "(CUDA_VISIBLE_DEVICES chooses the GPU)"
         )
     if device == "cuda" and not cuda:
-        raise DemixError("device cuda: torch sees no GPU here; give --device cpu or auto")
+        raise InputError("device cuda: torch sees no GPU here; give --device cpu or auto")
 
 
 def check_paths(config: StudyConfig, runs: Sequence[Run], given: Sequence[str]) -> None:

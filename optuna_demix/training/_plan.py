@@ -13,7 +13,7 @@ import numpy as np
 from optuna_demix._wording import unknown_name
 from optuna_demix.config import BudgetConfig, StudyConfig, TrainingConfig
 from optuna_demix.config.space import space_of
-from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.training._checks import check_paths
 from optuna_demix.training._job import Run
 from optuna_demix.training._record import read_record
@@ -80,9 +80,9 @@ def _reference_runs(
 ) -> list[Run]:
     assert config.training is not None
     if count < 0:
-        raise DemixError(f"references: must not be negative, got {count}")
+        raise InputError(f"references: must not be negative, got {count}")
     if count and mixtures is not None:
-        raise DemixError("give either a number of references or their mixtures, not both")
+        raise InputError("give either a number of references or their mixtures, not both")
     section = "training.component" if config.training.reference is None else "training.reference"
     folder = config.run_path / "models" / "references"
     if mixtures is not None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from optuna_demix.errors import DemixError
+from optuna_demix.errors import InputError
 
 EXCERPTS = Path(__file__).parent / "data"
 EXCERPT_DOMAINS = ("general", "prose", "math")
@@ -51,7 +51,7 @@ class Document(NamedTuple):
     text: str
 
 
-class SourceError(DemixError):
+class SourceError(InputError):
     """A source of text is missing or too small; the message says which and what to do."""
 
 

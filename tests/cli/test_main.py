@@ -49,7 +49,9 @@ def test_a_function_keeps_its_name_beside_its_module() -> None:
     assert done.stdout.strip() == "True", done.stderr
 
 
-@pytest.mark.parametrize("command", ["check", "train", "worker", "recommend", "report", "export"])
+@pytest.mark.parametrize(
+    "command", ["check", "train", "worker", "recommend", "report", "export", "fidelity", "serve"]
+)
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,9 +76,14 @@ def test_a_storage_is_needed(
     assert "OPTUNA_STORAGE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_bad_counts_are_refused(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--n-trials", "0"), ("--n-trials", "-1"), ("--n-trials", "many"), ("--seed", "-1")],
+)
+def test_bad_numbers_are_refused(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["worker", str(QUICKSTART), "--study-name", "x", "--n-trials", value])
+        main(["worker", str(QUICKSTART), "--study-name", "x", option, value])
     assert stopped.value.code == 2
-    assert "--n-trials" in capsys.readouterr().err
+    assert option in capsys.readouterr().err

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from optuna_demix.config import load_study_config, mixture_arguments
 from optuna_demix.config.space import space_of
 from optuna_demix.errors import ConfigError, ConstraintError
-from optuna_demix.storage.secrets import mask_url
 from tests.fuzzing import N_INPUTS
 
 MINIMAL: dict[str, Any] = {
@@ -76,9 +75,13 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ({"sampler": {"composite": {"alll": 1}}}, ["sampler.composite", "'all'"]),
         ({"objective": "both"}, ["objective"]),
         ({"components": ["base"]}, ["'base'", "change it"]),
+        ({"training": {"tokenizer": "t", "model": {"a": {1, 2}}}}, ["training.model"]),
+        ({"sampler": {"schedule_sizes": []}}, ["sampler.schedule_sizes", "not empty"]),
+        ({"sampler": {"seed": -1}}, ["sampler.seed", "from 0 to 4294967295"]),
+        ({"scoring": {"device_map": "gpu:0"}}, ["scoring.device_map", "cuda:<number>"]),
         (
             {"training": {"tokenizer": "t", "seed": -1, "component": {"tokens": 1}}},
-            ["training.seed", "greater than or equal to 0"],
+            ["training.seed", "from 0 to 4294967295"],
         ),
     ],
 )
@@ -90,6 +93,42 @@ def test_a_bad_field_is_named_with_its_remedy(
     message = str(caught.value)
     assert "study.yaml" in message and "\n" not in message
     assert all(word in message for word in named), message
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"a": 1.0}, "no weight for capability 'b'; give one, 0 to leave it out"),
+        ({"a": 1.0, "b": -1.0}, "sampler.composite.b: must be a number of at least 0, got -1.0"),
+        (
+            {"a": 1.0, "b": float("nan")},
+            "sampler.composite.b: must be a finite number of",
+        ),
+        (
+            {"a": float("inf"), "b": 1.0},
+            "sampler.composite.a: must be a finite number of",
+        ),
+        ({"a": 0.0, "b": 0}, "sampler.composite: at least one weight must be positive"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, "sampler.composite: no capability 'c'"),
+        ([1.0, 1.0], "sampler.composite: must be one of 'rank', 'mean', 'pareto' or a mapping"),
+    ],
+)
+def test_weights_of_a_composite_are_refused_when_given(
+    tmp_path: Path, weights: Any, said: str
+) -> None:
+    capabilities = {name: [{"task": f"task_{name}", "metric": "acc"}] for name in "ab"}
+    study = {**MINIMAL, "capabilities": capabilities, "sampler": {"composite": weights}}
+    with pytest.raises(ConfigError) as caught:
+        load_study_config(write(tmp_path, study))
+    assert said in str(caught.value)
+
+
+def test_weights_of_a_composite_are_shares(tmp_path: Path) -> None:
+    capabilities = {name: [{"task": f"task_{name}", "metric": "acc"}] for name in "ab"}
+    sampler = {"composite": {"b": 3, "a": 1}}
+    study = {**MINIMAL, "capabilities": capabilities, "sampler": sampler}
+    config = load_study_config(write(tmp_path, study))
+    assert config.capability_weights == {"a": 0.25, "b": 0.75}
 
 
 @pytest.mark.parametrize("field", ["components", "capabilities"])
@@ -162,16 +201,3 @@ def test_any_bytes_give_a_config_or_a_clear_error(
         load_study_config(file)
     except ConfigError as error:
         assert str(file) in str(error) and "\n" not in str(error)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("postgresql://me:se@cret@host/db", "postgresql://me:***@host/db"),
-        ("postgresql://me@host/db", "postgresql://me@host/db"),
-        ("postgresql://host/db?user=me&password=x", "postgresql://host/db?user=me&password=***"),
-        ("sqlite:///a.db", "sqlite:///a.db"),
-    ],
-)
-def test_passwords_are_masked(url: str, shown: str) -> None:
-    assert mask_url(url) == shown

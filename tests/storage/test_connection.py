@@ -130,14 +130,14 @@ def test_no_password_in_the_process_list(tmp_path: Path) -> None:
     crew.new_study(f"sqlite:///{database}")
     url = f"sqlite:///{database}?password=geheim"
     process = subprocess.Popen(
-        [sys.executable, "-m", "optuna_demix", "proxy", "--storage", url, "--port", "0"],
+        [sys.executable, "-m", "optuna_demix", "serve", "--storage", url, "--port", "0"],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
     try:
         first = process.stderr.readline()
         shown = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode()
-        assert "geheim" not in shown and "proxy" in shown
+        assert "geheim" not in shown and "serve" in shown
         assert "geheim" not in first
         environment = Path(f"/proc/{process.pid}/environ").read_bytes().decode()
         assert url in environment

@@ -136,7 +136,7 @@ class TestInterruptions:
         from filelock import FileLock
 
         config = make()
-        lock = config.run_path / "models" / ".partial" / "base.lock"
+        lock = config.run_path / "models" / ".partial" / ".base.lock"
         lock.parent.mkdir(parents=True)
         with (
             FileLock(lock),
