@@ -59,8 +59,8 @@ def attention_cost(model: PreTrainedModel) -> float:
     """What a row of N tokens costs beyond N, divided by N squared; see :func:`pack`."""
     config = model.config.get_text_config()
     outer = (model.get_input_embeddings(), _head_of(model))
-    embeddings = {id(p) for module in outer for p in module.parameters()}
-    inner = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+    embeddings = {p for module in outer for p in module.parameters()}
+    inner = sum(p.numel() for p in model.parameters() if p not in embeddings)
     attention = 2 * config.num_hidden_layers * config.hidden_size  # scores, and values mixed
     return float(_SLOWNESS * attention / max(inner, 1))
 

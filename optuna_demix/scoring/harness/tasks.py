@@ -18,7 +18,7 @@ a file lock of its own, in a directory that it renames when complete, and writes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
@@ -70,8 +70,9 @@ def build_requests(task: Any, limit: float | None, *, where: str) -> None:
         names = ", ".join(sorted(kinds - set(_KINDS)))
         raise TaskError(f"{where}: requests of type {names} are not supported")
     if isinstance(task, ConfigurableTask):
+        documents = [instance.doc for instance in task.instances]
         for method in ("doc_to_text", "doc_to_target", "doc_to_choice"):
-            setattr(task, method, _remembered(getattr(task, method)))
+            setattr(task, method, _remembered(getattr(task, method), documents))
 
 
 def apply_filters(task: Any, instances: list[Any]) -> None:
@@ -110,16 +111,18 @@ def settings(task: Any) -> dict[str, Any]:
     return result
 
 
-def _remembered(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A template of a task rendered once per document: lm-eval compiles and renders it each time.
+def _remembered(method: Callable[..., Any], documents: Iterable[Any]) -> Callable[..., Any]:
+    """A template rendered once per document: lm-eval compiles and renders it each time.
 
-    Documents are recognised by identity; the task's requests keep them alive.
+    It is remembered of ``documents`` alone. Any other object, such as the copy that a task's own
+    metrics are given, may leave its identity to the next one and is rendered each time.
     """
+    kept = {id(document): document for document in documents}  # alive, as their identities are
     rendered: dict[int, Any] = {}
 
-    def lookup(document: Any, override: Any = None) -> Any:
-        if override is not None:
-            return method(document, override)
+    def lookup(document: Any, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs or id(document) not in kept:
+            return method(document, *args, **kwargs)
         if id(document) not in rendered:
             rendered[id(document)] = method(document)
         return rendered[id(document)]
