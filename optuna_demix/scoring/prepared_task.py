@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
-from optuna_demix.scoring.harness.cards import NO_FILTER, Card
+from optuna_demix.scoring.harness.task_specs import NO_FILTER, TaskSpec
 from optuna_demix.scoring.items import ItemTable, tabulate
 
 
@@ -68,7 +68,7 @@ class PreparedTask:
 
     def build(self, unit: Unit) -> None:
         """Build the requests, few-shot examples included, once and for all."""
-        where = f"{unit.card.path or unit.key.task}: task {self.task.task_name!r}"
+        where = f"{unit.spec.path or unit.key.task}: task {self.task.task_name!r}"
         lm_eval_tasks.build_requests(self.task, unit.key.limit, where=where)
         by_document: dict[Any, list[Any]] = {}
         for instance in self.task.instances:
@@ -157,7 +157,7 @@ class Unit:
     """The tasks that one benchmark, or several of the same settings, are read from."""
 
     key: UnitKey
-    card: Card
+    spec: TaskSpec
     tasks: dict[str, PreparedTask]
     groups: dict[str, Any]
 

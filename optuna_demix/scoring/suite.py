@@ -12,14 +12,14 @@ import torch
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
-from optuna_demix.scoring.harness.cards import Card
 from optuna_demix.scoring.harness.quiet import STARTING_SEEDS, quiet
+from optuna_demix.scoring.harness.task_specs import TaskSpec
 from optuna_demix.scoring.items import ItemTable, join, standard_error
 from optuna_demix.scoring.prepared_task import PreparedTask, Unit, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
 
 if TYPE_CHECKING:
-    from optuna_demix.scoring.harness.catalogue import Catalogue
+    from optuna_demix.scoring.harness.catalog import Catalog
     from optuna_demix.scoring.harness.model import PreparedModel
     from optuna_demix.scoring.prepared_task import Blocks, UnitKey
 
@@ -31,8 +31,8 @@ class Suite:
     single block, as one call of ``simple_evaluate`` with these tasks would send them.
 
     Args:
-        catalogue: Where the tasks are.
-        cards: The names to load under each setting.
+        catalog: Where the tasks are.
+        specs: The names to load under each setting.
         wanted: What is read of each.
         model: What answers.
         seed: Of the few-shot examples and of the order of the documents.
@@ -45,8 +45,8 @@ class Suite:
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        cards: Mapping[UnitKey, Card],
+        catalog: Catalog,
+        specs: Mapping[UnitKey, TaskSpec],
         wanted: Mapping[UnitKey, Wanted],
         model: PreparedModel,
         *,
@@ -59,15 +59,15 @@ class Suite:
             self._units = {
                 key: Unit(
                     key,
-                    card,
+                    spec,
                     {
                         name: PreparedTask(task, Wanted(None, False) if groups else wanted[key])
                         for name, task in tasks.items()
                     },
                     groups,
                 )
-                for key, card in cards.items()
-                for tasks, groups in [catalogue.load(key.task)]
+                for key, spec in specs.items()
+                for tasks, groups in [catalog.load(key.task)]
             }
             for unit in self._units.values():
                 for task in unit.tasks.values():
@@ -143,7 +143,7 @@ class Suite:
         if f"{metric},{filter_name}" not in aggregate:
             given = sorted({f"{m},{f}" for t in unit.tasks.values() for m, f in t.raw(blocks)})
             raise TaskError(
-                f"{unit.card.where}: no task of the group gives {metric},{filter_name}, "
+                f"{unit.spec.where}: no task of the group gives {metric},{filter_name}, "
                 f"only {', '.join(given)}"
             )
         return float(aggregate[f"{metric},{filter_name}"])
@@ -268,7 +268,7 @@ class Suite:
         raw = unit.task.raw(blocks)
         if (metric, filter_name) not in raw:
             given = ", ".join(sorted({m for m, _ in raw}))
-            raise TaskError(f"{unit.card.where}: gives no metric {metric!r}, only {given}")
+            raise TaskError(f"{unit.spec.where}: gives no metric {metric!r}, only {given}")
         return raw[metric, filter_name]
 
 
@@ -281,7 +281,7 @@ def _deal(unit: Unit, n_blocks: int, *, seed: int) -> None:
     total = sum(len(task.documents) for task in unit.tasks.values())
     if total < n_blocks:
         raise TaskError(
-            f"{unit.card.where}: has {total} documents, too few for {n_blocks} blocks of racing; "
+            f"{unit.spec.where}: has {total} documents, too few for {n_blocks} blocks of racing; "
             "lower scoring.racing.blocks or raise its limit"
         )
     dealt = 0

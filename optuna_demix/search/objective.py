@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.scoring import BlockScores
 
 
 class Model(Protocol):
@@ -45,26 +46,6 @@ class Scorer(Protocol):
 
     def score(self) -> dict[str, float]:
         """Score of each benchmark for the model as it is, higher is better."""
-
-
-class BlockScores(Protocol):
-    """What is known of a proxy after a block of items."""
-
-    @property
-    def block(self) -> Mapping[str, float]:
-        """Score of each benchmark on this block alone."""
-
-    @property
-    def so_far(self) -> Mapping[str, float]:
-        """Score of each benchmark on all items up to here."""
-
-    @property
-    def items(self) -> Mapping[str, int]:
-        """Number of items of each benchmark up to here."""
-
-    @property
-    def last(self) -> bool:
-        """Whether these are all items."""
 
 
 class RacingScorer(Scorer, Protocol):

@@ -27,7 +27,7 @@ from optuna_demix.merging.arena.format import (
     sections,
 )
 from optuna_demix.merging.arena.layout import Layout
-from optuna_demix.merging.arena.rows import BlockRows, Source, TensorRows
+from optuna_demix.merging.arena.rows import BlockRows, TensorRows, TensorSource
 from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
 from optuna_demix.merging.checkpoints.tokenizer_files import TOKENIZER_FILES
 from optuna_demix.merging.methods.preparation import Preparation
@@ -104,7 +104,7 @@ def write_arena(
         first = file.n_whole_blocks(header)
         with ExitStack() as stack:
             sources = [
-                Source(
+                TensorSource(
                     model,
                     stack.enter_context(TensorReader(model.checkpoint.label)),
                     components.dtype,
@@ -241,7 +241,7 @@ def _check_duplicates(component: Component) -> None:
 
 
 def _write_blocks(
-    sources: list[Source],
+    sources: list[TensorSource],
     header: ArenaHeader,
     file: _File,
     first: int,

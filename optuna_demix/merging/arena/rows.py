@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
 
 
-class Source:
+class TensorSource:
     """One model of the arena: a component or the base."""
 
     def __init__(self, component: Component, reader: TensorReader, stored: torch.dtype) -> None:
@@ -58,7 +58,7 @@ class Source:
 class BlockRows:
     """Rows block by block, straight from the files: for methods that see elements alone."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[TensorSource]) -> None:
         self._sources = sources
 
     def fill(self, pieces: Sequence[Piece], rows: torch.Tensor) -> None:
@@ -77,7 +77,7 @@ class TensorRows:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[TensorSource],
         header: ArenaHeader,
         keep_facts: Callable[[int, np.ndarray], None],
     ) -> None:

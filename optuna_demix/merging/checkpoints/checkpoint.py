@@ -22,7 +22,7 @@ INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 # Fields that change with the writer, not with the model.
 VOLATILE_FIELDS = frozenset({"_name_or_path", "name_or_path", "transformers_version"})
-_QUANTISED = ("quantization_config", "compression_config")
+_QUANTIZED = ("quantization_config", "compression_config")
 _DIGEST_CHUNK = 1 << 24  # bytes
 
 
@@ -99,10 +99,10 @@ def _read_config(directory: Path, label: str) -> dict[str, Any]:
     file = directory / CONFIG
     config = _read_json(file, label, "save the model with save_pretrained")
     for scope in (config, *(value for value in config.values() if isinstance(value, dict))):
-        for field in _QUANTISED:
+        for field in _QUANTIZED:
             if scope.get(field):
-                what = f"field {field!r}: quantised weights cannot be averaged"
-                remedy = "load the model dequantised and save it in bfloat16, float16 or float32"
+                what = f"field {field!r}: quantized weights cannot be averaged"
+                remedy = "load the model dequantized and save it in bfloat16, float16 or float32"
                 raise problem(label, what, remedy, file=file)
     return config
 

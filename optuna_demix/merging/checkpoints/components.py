@@ -148,7 +148,7 @@ class ComponentSet:
         dtype = _common_dtype(components)
         for checkpoint in checkpoints[1 : len(paths)]:
             check_same_tokenizer(first, checkpoint)
-        # Nothing is ever tokenised with the base's files, so it may come without.
+        # Nothing is ever tokenized with the base's files, so it may come without.
         if base is not None and vocabulary_file(checkpoints[-1].path) is not None:
             check_same_tokenizer(first, checkpoints[-1])
         vocab_size = first.config.get("vocab_size")

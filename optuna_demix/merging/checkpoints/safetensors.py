@@ -61,7 +61,7 @@ def read_header(file: Path, place: str) -> dict[str, TensorEntry]:
 
     Raises:
         ComponentError: If the file is unreadable, truncated or inconsistent, or holds an element
-            type that cannot be averaged in principle (quantised floats).
+            type that cannot be averaged in principle (quantized floats).
     """
     try:
         with open(file, "rb") as stream:
@@ -109,7 +109,7 @@ def _entry(name: str, value: Any, file: Path, place: str, *, data_start: int) ->
     dtype, shape, begin, end = _fields(name, value, file, place)
     if dtype not in _ITEM_BYTES:
         what = f"tensor {name!r} is stored as {dtype}, which cannot be averaged"
-        remedy = "load the model dequantised and save it in bfloat16, float16 or float32"
+        remedy = "load the model dequantized and save it in bfloat16, float16 or float32"
         raise problem(place, what, remedy, file=file)
     nbytes = math.prod(shape) * _ITEM_BYTES[dtype]
     if end - begin != nbytes:

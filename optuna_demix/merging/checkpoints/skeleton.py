@@ -1,7 +1,7 @@
 """What transformers' model class says about the parameters, without their values.
 
 The model is built on torch's ``meta`` device: names, shapes and ties are real, memory is not
-touched and nothing is initialised.
+touched and nothing is initialized.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def _build_model(
         # Untouched pages of this buffer cost nothing when the model moves to another device.
         flat = torch.empty(arena.layout.n_padded, dtype=dtype)
         with _quiet_transformers():
-            # From a state dict of views: no initialisation, no copy, and buffers, ties and
+            # From a state dict of views: no initialization, no copy, and buffers, ties and
             # attention as from_pretrained makes them.
             model: PreTrainedModel = skeleton.model_class.from_pretrained(
                 None, config=config, state_dict=_views(flat, arena), dtype=dtype

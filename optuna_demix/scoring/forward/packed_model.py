@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.forward.batches import Row, lay_out
+from optuna_demix.scoring.forward.batches import BatchRow, lay_out
 from optuna_demix.scoring.forward.packing import PackedBatch, pack
 from optuna_demix.scoring.forward.passes import Passes
 
@@ -66,7 +66,7 @@ def attention_cost(model: PreTrainedModel) -> float:
 
 
 def why_unpackable(
-    model: PreTrainedModel, rows: Sequence[Row], logits_of: Callable[[Batch], Tensor]
+    model: PreTrainedModel, rows: Sequence[BatchRow], logits_of: Callable[[Batch], Tensor]
 ) -> str | None:
     """Score a few inputs packed and plain, and compare.
 
@@ -110,8 +110,8 @@ def why_unpackable(
     return None
 
 
-def _sample(rows: Sequence[Row]) -> list[Row]:
-    """The longest input, and groups of neighbours in the tree."""
+def _sample(rows: Sequence[BatchRow]) -> list[BatchRow]:
+    """The longest input, and groups of neighbors in the tree."""
     ordered = sorted(rows, key=lambda row: row.ids)
     if len(ordered) <= _PROBED:
         return ordered

@@ -1,6 +1,6 @@
 """Log-likelihoods of requests, read from a model's logits.
 
-lm-eval takes the log-softmax of every position and synchronises with the device for every
+lm-eval takes the log-softmax of every position and synchronizes with the device for every
 request; here it is taken of the positions that are scored, a few megabytes at a time in memory
 that is reused, and answers are fetched once at the end. Log-softmax is row by row, the most
 likely token needs a comparison only where every token of a request may be it, and every sum runs
@@ -152,7 +152,7 @@ class Scratch:
         self._flat: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Uninitialised memory of ``shape``, with the dtype and device of ``like``."""
+        """Uninitialized memory of ``shape``, with the dtype and device of ``like``."""
         size = prod(shape)
         flat = self._flat.get(name)
         if flat is None or flat.numel() < size or flat.dtype != like.dtype:

@@ -1,4 +1,4 @@
-"""The face of a prepared model towards lm-eval."""
+"""The face of a prepared model toward lm-eval."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logging.getLogger("optuna_demix.scoring")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ForwardPlan:
     """Requests of one kind, ready to be answered.
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
 
 
 class PreparedModel(HFLM):  # type: ignore[misc]
-    """lm-eval's model over live weights, with its requests tokenised and laid out beforehand.
+    """lm-eval's model over live weights, with its requests tokenized and laid out beforehand.
 
     Prompts, special tokens, windows and truncation are ``HFLM``'s own code, run once; generation
     is its own code on remembered token ids. Only the log-likelihoods are computed differently,
@@ -95,8 +95,8 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 "a proxy must be one"
             )
 
-    def prepare(self, kind: str, groups: Sequence[list[Any]]) -> list[Plan]:
-        """Tokenise and lay out requests of one kind.
+    def prepare(self, kind: str, groups: Sequence[list[Any]]) -> list[ForwardPlan]:
+        """Tokenize and lay out requests of one kind.
 
         Args:
             kind: The kind.
@@ -111,18 +111,20 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         if kind == "generate_until":
             for instance in (instance for group in groups for instance in group):
                 self._check_room(instance)
-            return [Plan(kind, group, [], []) for group in groups]
-        found = [[self._tokenise(kind, instance) for instance in group] for group in groups]
+            return [ForwardPlan(kind, group, [], []) for group in groups]
+        found = [[self._tokenize(kind, instance) for instance in group] for group in groups]
         self._ids.clear()
         pairs = [[pair for windows in group for pair in windows] for group in found]
         packs = self._can_pack([pair for group in pairs for pair in group])
         lay_out = self._pack if packs else self._lay_out
         return [
-            Plan(kind, group, lay_out(kind, of_group), [len(windows) for windows in tokenised])
-            for group, of_group, tokenised in zip(groups, pairs, found, strict=True)
+            ForwardPlan(
+                kind, group, lay_out(kind, of_group), [len(windows) for windows in tokenized]
+            )
+            for group, of_group, tokenized in zip(groups, pairs, found, strict=True)
         ]
 
-    def answer(self, plan: Plan) -> list[Any]:
+    def answer(self, plan: ForwardPlan) -> list[Any]:
         """Answers to prepared requests, in order, for the weights as they are.
 
         Returns:
@@ -139,7 +141,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         ends = np.cumsum([0, *plan.windows]).tolist()
         return [sum(sums[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
 
-    def content(self, plan: Plan) -> list[Any]:
+    def content(self, plan: ForwardPlan) -> list[Any]:
         """Every token id that the model is given and how they are batched, to be hashed."""
         if plan.kind == "generate_until":
             return [plan.kind, [self.tok_encode(i.args[0]) for i in plan.instances]]
@@ -235,7 +237,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         self._captured += [(context, continuation) for _, context, continuation in requests]
         return [(math.nan, False)] * len(requests)
 
-    def _tokenise(self, kind: str, instance: Any) -> list[Pair]:
+    def _tokenize(self, kind: str, instance: Any) -> list[Pair]:
         where = f"task {instance.task_name!r}, document {instance.doc_id}"
         if kind == "loglikelihood" and not instance.args[1]:
             raise TaskError(f"{where}: an answer is the empty text, which has no likelihood")

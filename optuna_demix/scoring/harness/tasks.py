@@ -2,8 +2,8 @@
 
 Written against lm-eval 0.4.13; no other file of this package imports it.
 
-* :class:`Catalogue` finds tasks by name, reads what their configuration says, and loads them;
-* :class:`PreparedModel` is lm-eval's own ``HFLM`` over a live model, whose requests are tokenised
+* :class:`Catalog` finds tasks by name, reads what their configuration says, and loads them;
+* :class:`PreparedModel` is lm-eval's own ``HFLM`` over a live model, whose requests are tokenized
   and laid out in batches once;
 * the functions on loaded tasks at the end are the steps of ``simple_evaluate`` and ``evaluate``
   that :class:`~optuna_demix.scoring.suite.Suite` puts in order.
@@ -29,7 +29,7 @@ from lm_eval.evaluator_utils import get_sample_size
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.gold import GOLD_METRIC
-from optuna_demix.scoring.harness.catalogue import first_line
+from optuna_demix.scoring.harness.catalog import first_line
 from optuna_demix.scoring.harness.quiet import quiet
 
 _KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")

@@ -96,7 +96,7 @@ def test_half_precision_is_the_exact_sum_rounded_once(dtype: torch.dtype) -> Non
 
 
 def test_ties_are_rounded_to_even() -> None:
-    below = 1.0 + 2**-7  # bfloat16 neighbours of 1 lie 2^-7 apart
+    below = 1.0 + 2**-7  # bfloat16 neighbors of 1 lie 2^-7 apart
     rows = torch.tensor([1.0, below, below, below + 2**-7]).bfloat16().view(2, 2, 1)
     half_way = _sum(rows.expand(2, 2, 64).contiguous(), [0.5, 0.5])
     assert half_way[:, 0].tolist() == [1.0, 1.0 + 2**-6]

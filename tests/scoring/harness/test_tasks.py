@@ -28,9 +28,9 @@ def folder(tmp_path):
 @pytest.fixture
 def no_own_tasks(monkeypatch):
     """lm-eval's index takes seconds to read: stand in for it where its content does not matter."""
-    from optuna_demix.scoring.harness import catalogue
+    from optuna_demix.scoring.harness import catalog
 
-    monkeypatch.setattr(catalogue, "_own_index", dict)
+    monkeypatch.setattr(catalog, "_own_index", dict)
 
 
 def problem_of(benchmark, folder, **options):
@@ -350,11 +350,11 @@ def test_two_processes_with_a_cold_cache(folder, tmp_path):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from optuna_demix.scoring.harness.tasks import Catalogue\n"
-        "catalogue = Catalogue([Path(sys.argv[1])])\n"
+        "from optuna_demix.scoring.harness.tasks import Catalog\n"
+        "catalog = Catalog([Path(sys.argv[1])])\n"
         "print('ready', flush=True)\n"
         "input()\n"
-        "loaded = [catalogue.load(name)[0] for name in ('choice', 'prose', 'letters')]\n"
+        "loaded = [catalog.load(name)[0] for name in ('choice', 'prose', 'letters')]\n"
         "print([len(t.eval_docs) for tasks in loaded for t in tasks.values()])\n"
     )
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}

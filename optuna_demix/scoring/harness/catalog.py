@@ -17,12 +17,12 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.harness.cards import Card, Leaf, configured_metrics
 from optuna_demix.scoring.harness.data_files import with_absolute_data
 from optuna_demix.scoring.harness.quiet import quiet
+from optuna_demix.scoring.harness.task_specs import Leaf, TaskSpec, configured_metrics
 
 
-class Catalogue:
+class Catalog:
     """Tasks by name: those of local directories first, then lm-eval's own.
 
     lm-eval's index of its own tasks takes seconds to read, so it is read only for a name that the
@@ -59,7 +59,7 @@ class Catalogue:
         """Every name known so far."""
         return sorted(self._index)
 
-    def card(self, name: str) -> Card | None:
+    def spec(self, name: str) -> TaskSpec | None:
         """What the configuration says about a name; ``None`` if nothing has it.
 
         Raises:
@@ -82,7 +82,7 @@ class Catalogue:
             raise TaskError(
                 f"{entry.yaml_path}: task {name!r} cannot be read: {error!r}"
             ) from error
-        return Card(name, kind, entry.yaml_path, leaves, aggregates)  # type: ignore[arg-type]
+        return TaskSpec(name, kind, entry.yaml_path, leaves, aggregates)  # type: ignore[arg-type]
 
     def load(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Load a task or group with its data.
