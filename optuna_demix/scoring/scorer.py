@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from os import PathLike
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix._wording import did_you_mean
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.benchmark import Benchmark, check_limit, check_num_fewshot
 from optuna_demix.scoring.block_scores import BlockScores
+from optuna_demix.scoring.checks import IncludePath, check_names, examine, task_folders
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.gold import GOLD_METRIC
 from optuna_demix.scoring.harness.task_specs import (
+    NO_FILTER,
     TaskSpec,
     direction_of,
     filters_of,
-    problem,
     resolve_filter,
 )
 
@@ -27,10 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from optuna_demix.scoring.harness.catalog import Catalog
     from optuna_demix.scoring.items import ItemTable
-
-IncludePath = str | PathLike[str] | Sequence[str | PathLike[str]] | None
+    from optuna_demix.scoring.prepared_task import UnitKey, Wanted
 
 
 class HarnessScorer:
@@ -96,7 +92,7 @@ class HarnessScorer:
         blocks: int | None = None,
     ) -> None:
         self.benchmarks = tuple(benchmarks)
-        _check_names(self.benchmarks)
+        check_names(self.benchmarks)
         _check_positive("batch_size", batch_size)
         for setting, value in (
             ("max_length", max_length),
@@ -107,16 +103,15 @@ class HarnessScorer:
         check_limit(limit, where="scorer")
         check_num_fewshot(num_fewshot, where="scorer")
 
-        from optuna_demix.scoring.harness.catalog import Catalog
-        from optuna_demix.scoring.harness.model import PreparedModel
-        from optuna_demix.scoring.harness.quiet import VERSION
-        from optuna_demix.scoring.prepared_task import UnitKey, Wanted
+        from optuna_demix.scoring.harness import Catalog, PreparedModel
+        from optuna_demix.scoring.harness.tasks import LM_EVAL_VERSION
+        from optuna_demix.scoring.prepared_task import UnitKey
         from optuna_demix.scoring.suite import Suite
 
-        catalog = Catalog(_folders(include_path))
-        specs = {}
+        catalog = Catalog(task_folders(include_path))
+        specs: dict[str, TaskSpec] = {}
         for benchmark in self.benchmarks:
-            found = _examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
+            found = examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
             if isinstance(found, TaskError):
                 raise found
             specs[benchmark.name] = found
@@ -138,18 +133,8 @@ class HarnessScorer:
             for b in self.benchmarks
         }
         self._filters = {
-            b.name: resolve_filter(b, filters_of(b, specs[b.name])) or "none"
+            b.name: resolve_filter(b, filters_of(b, specs[b.name])) or NO_FILTER
             for b in self.benchmarks
-        }
-        read: dict[UnitKey, set[tuple[str, str]]] = {}
-        for b in self.benchmarks:
-            read.setdefault(self._keys[b.name], set()).add((b.measure, self._filters[b.name]))
-        wanted = {
-            key: Wanted(
-                frozenset(f for measure, f in found if measure != GOLD_METRIC),
-                any(measure == GOLD_METRIC for measure, _ in found),
-            )
-            for key, found in read.items()
         }
         self._lm = PreparedModel(
             model,
@@ -162,13 +147,13 @@ class HarnessScorer:
         self._suite = Suite(
             catalog,
             {self._keys[name]: spec for name, spec in specs.items()},
-            wanted,
+            _read_by_benchmarks(map(self._address, self.benchmarks)),
             self._lm,
             seed=seed,
             n_blocks=1 if blocks is None else blocks,
         )
         self._higher = {b.name: self._direction(b, specs[b.name]) for b in self.benchmarks}
-        self._version = VERSION
+        self._version = LM_EVAL_VERSION
         self._digest: str | None = None
         self._scored = False
 
@@ -315,7 +300,7 @@ class HarnessScorer:
             ],
         }
 
-    def _address(self, benchmark: Benchmark) -> tuple[Any, str, str]:
+    def _address(self, benchmark: Benchmark) -> tuple[UnitKey, str, str]:
         return self._keys[benchmark.name], benchmark.measure, self._filters[benchmark.name]
 
     def _sign(self, benchmark: Benchmark) -> int:
@@ -342,75 +327,22 @@ class HarnessScorer:
         return found.pop()
 
 
-def check_tasks(
-    benchmarks: Sequence[Benchmark],
-    *,
-    include_path: IncludePath = None,
-    confirm_run_unsafe_code: bool = False,
-) -> list[TaskError]:
-    """Check benchmarks against the tasks' configurations, without data, model or network.
+def _read_by_benchmarks(
+    addresses: Iterable[tuple[UnitKey, str, str]],
+) -> dict[UnitKey, Wanted]:
+    """What is read of each unit, in the order of the benchmarks."""
+    from optuna_demix.scoring.prepared_task import Wanted
 
-    Args:
-        benchmarks: What is to be scored.
-        include_path: Directory or directories of local tasks.
-        confirm_run_unsafe_code: Whether tasks may run code which a model wrote.
-
-    Returns:
-        One error, not raised, for each benchmark that cannot be scored; empty if all can. Metrics
-        that a task's own functions make up are taken on trust.
-
-    Raises:
-        TaskError: If ``include_path`` is no directory or two benchmarks have one name.
-    """
-    _check_names(benchmarks)
-
-    from optuna_demix.scoring.harness.catalog import Catalog
-
-    catalog = Catalog(_folders(include_path))
-    found = (
-        _examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
-        for benchmark in benchmarks
-    )
-    return [item for item in found if isinstance(item, TaskError)]
-
-
-def _examine(
-    benchmark: Benchmark, catalog: Catalog, *, confirm_run_unsafe_code: bool
-) -> TaskSpec | TaskError:
-    """The spec of a benchmark's task, or what is wrong with the benchmark."""
-    try:
-        spec = catalog.spec(benchmark.task)
-    except TaskError as error:
-        return error
-    if spec is None:
-        hint = did_you_mean(benchmark.task, catalog.names, most=3)
-        places = ", ".join([*map(str, catalog.folders), "lm-eval's own tasks"])
-        return TaskError(
-            f"task {benchmark.task!r} does not exist; looked in {places}"
-            + (f"; {hint}" if hint else "")
+    read: dict[UnitKey, set[tuple[str, str]]] = {}
+    for key, metric, filter_name in addresses:
+        read.setdefault(key, set()).add((metric, filter_name))
+    return {
+        key: Wanted(
+            frozenset(name for metric, name in found if metric != GOLD_METRIC),
+            any(metric == GOLD_METRIC for metric, _ in found),
         )
-    said = problem(benchmark, spec, confirm_run_unsafe_code=confirm_run_unsafe_code)
-    return spec if said is None else TaskError(said)
-
-
-def _folders(include_path: IncludePath) -> list[Path]:
-    if include_path is None:
-        return []
-    if isinstance(include_path, str | PathLike):
-        include_path = [include_path]
-    return [Path(folder).expanduser() for folder in include_path]
-
-
-def _check_names(benchmarks: Sequence[Benchmark]) -> None:
-    if not benchmarks:
-        raise TaskError("no benchmark to score; name at least one")
-    seen: set[str] = set()
-    for benchmark in benchmarks:
-        if benchmark.name in seen:
-            raise TaskError(
-                f"benchmark {benchmark.name!r} is there twice; give one of them a name"
-            )
-        seen.add(benchmark.name)
+        for key, found in read.items()
+    }
 
 
 def _check_positive(setting: str, value: object) -> None:

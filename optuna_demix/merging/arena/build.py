@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from optuna_demix.merging.checkpoints.components import Component, ComponentSet
 
 _MODEL_FILES = ("config.json", "generation_config.json")
-_COMPARE_CHUNK = 1 << 24  # bytes
+_CHUNK_BYTES = 1 << 24
 
 
 def partial_path(path: Path) -> Path:
@@ -229,8 +229,8 @@ def _check_duplicates(component: Component) -> None:
     with TensorReader(component.checkpoint.label) as reader:
         for canonical, copy in component.duplicates:
             original = component.sources[canonical]
-            for start in range(0, original.nbytes, _COMPARE_CHUNK):
-                length = min(_COMPARE_CHUNK, original.nbytes - start)
+            for start in range(0, original.nbytes, _CHUNK_BYTES):
+                length = min(_CHUNK_BYTES, original.nbytes - start)
                 left, right = bytearray(length), bytearray(length)
                 reader.read_into(original, start, memoryview(left))
                 reader.read_into(copy, start, memoryview(right))

@@ -57,7 +57,7 @@ _HARMLESS_FIELDS = VOLATILE_FIELDS | {
     "torch_dtype",
     "use_cache",
 }
-_ONE_BASE = "train all components from one base model, or correct the file"
+_ONE_BASE_REMEDY = "train all components from one base model, or correct the file"
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _check_field(
             f"field {field!r} is {theirs.get(field)!r}, but {fields.get(field)!r} in "
             f"{first.label} ({first.config_path})"
         )
-        raise problem(other.label, what, _ONE_BASE, file=other.config_path)
+        raise problem(other.label, what, _ONE_BASE_REMEDY, file=other.config_path)
 
 
 def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
@@ -298,7 +298,7 @@ def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
                 f"tensor {name!r} has shape {list(entry.shape)}, but config.json makes it "
                 f"{list(skeleton.shapes[canonical])}"
             )
-            raise problem(checkpoint.label, what, _ONE_BASE, file=entry.file)
+            raise problem(checkpoint.label, what, _ONE_BASE_REMEDY, file=entry.file)
         if canonical in sources:
             duplicates.append((canonical, entry))
         else:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from optuna_demix.merging.arena.arena import Arena
 
 _CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
-_WORTH_COMPILING = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
-_RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
+_MIN_COMPILED_BYTES = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
+_MAX_RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
 
 
 class LiveModel:
@@ -98,7 +98,7 @@ class LiveModel:
         self.method = find_method(method) if isinstance(method, str) else method
         _check_preparation(arena, self.method)
         self._tensors = [slot.name for slot in arena.layout.slots]
-        large = arena.nbytes >= _WORTH_COMPILING
+        large = arena.nbytes >= _MIN_COMPILED_BYTES
         self._kernels = Kernels(compiled=large if compiled is None else compiled)
         self._trust_remote_code = trust_remote_code
         check_fits(arena, self.device, self.dtype)
@@ -275,7 +275,7 @@ def _place_blocks(
         return arena.blocks, None
     if resident is None:
         free = free_bytes(device)
-        resident = free is None or arena.nbytes <= _RESIDENT_SHARE * free
+        resident = free is None or arena.nbytes <= _MAX_RESIDENT_SHARE * free
     if resident:
         return arena.blocks.to(device), None
     return arena.blocks, BlockStream(arena.blocks, device, chunk_bytes=_CHUNK_BYTES)

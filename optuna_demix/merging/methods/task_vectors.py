@@ -10,7 +10,7 @@ import numpy as np
 from optuna_demix._typing import FloatArray
 from optuna_demix.merging.methods.plan import Election, MergePlan
 
-_NO_WEIGHT = 1e-8  # as in mergekit: smaller sums do not divide
+_MIN_TOTAL = 1e-8  # as in mergekit: smaller sums do not divide
 
 
 def task_vectors(
@@ -25,7 +25,7 @@ def task_vectors(
         normalize: Divide by the sum of the weights.
     """
     total = float(w.sum())
-    divisor = total if normalize and abs(total) >= _NO_WEIGHT else 1.0
+    divisor = total if normalize and abs(total) >= _MIN_TOTAL else 1.0
     parts = lambda_ / divisor * (w if scales is None else w * scales)  # (K,) or (T, K)
     if scales is None and _is_one(parts):
         # The base cancels out: the plain average, which returns a single component bit for bit.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.scoring.forward.batches import BatchRow
 
-_LONGEST_SEARCH = 4096  # inputs that one packed row is tried with
+_MAX_ROWS_TRIED = 4096  # inputs that one packed row is tried with
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _cuts(
         # Tokens of the row [start, last], for every start.
         while low < last and lengths[low] + grown[last] - grown[low] > capacity:
             low += 1
-        low = max(low, last + 1 - _LONGEST_SEARCH)
+        low = max(low, last + 1 - _MAX_ROWS_TRIED)
         starts = slice(low, last + 1)
         tokens = (lengths[starts] + grown[last] - grown[starts]).astype(float)
         costs = best[starts] + tokens + square_cost * tokens**2

@@ -19,6 +19,14 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Every run of scored tokens starts at a multiple of this many elements, as a freshly allocated
+# tensor would: CUDA reductions split a run by the alignment of its first element.
+_ALIGNMENT = 16
+# CUDA's log-softmax reads rows in packets of this many bytes. Where a row is no multiple of it,
+# the order of its sums depends on the row's place, so rows must stay where they are.
+_PACKET_BYTES = 16
+_CACHED_BYTES = 4 << 20  # of log-probabilities that a processor's caches keep at hand
+
 
 class Reading(NamedTuple):
     """A request and the predictions that answer it.
@@ -43,15 +51,6 @@ class Reading(NamedTuple):
             [place(position) for position in self.scored],
             [place(position) for position in self.compared],
         )
-
-
-# Every run of scored tokens starts at a multiple of this many elements, as a freshly allocated
-# tensor would: CUDA reductions split a run by the alignment of its first element.
-_ALIGNMENT = 16
-# CUDA's log-softmax reads rows in packets of this many bytes. Where a row is no multiple of it,
-# the order of its sums depends on the row's place, so rows must stay where they are.
-_PACKET_BYTES = 16
-_CACHED_BYTES = 4 << 20  # of log-probabilities that a processor's caches keep at hand
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The face of a prepared model toward lm-eval."""
+"""``PreparedModel``: lm-eval's ``HFLM`` over live weights, its requests laid out once."""
 
 from __future__ import annotations
 
@@ -16,17 +16,27 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.forward.batches import Batch, Pair, plan_batches, share_rows
-from optuna_demix.scoring.forward.packed_model import attention_cost, packed_logits, why_unpackable
-from optuna_demix.scoring.forward.packing import PackedBatch, pack
-from optuna_demix.scoring.forward.passes import Passes, no_room, or_none_without_memory
+from optuna_demix.scoring.forward import (
+    Batch,
+    PackedBatch,
+    Pair,
+    Passes,
+    attention_cost,
+    no_room,
+    or_none_without_memory,
+    pack,
+    packed_logits,
+    plan_batches,
+    share_rows,
+    why_unpackable,
+)
 from optuna_demix.scoring.harness.quiet import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_log = logging.getLogger("optuna_demix.scoring")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         """Every token id that the model is given and how they are batched, to be hashed."""
         if plan.kind == "generate_until":
             return [plan.kind, [self.tok_encode(i.args[0]) for i in plan.instances]]
-        return [plan.kind, plan.windows, [passed.content() for passed in plan.passes]]
+        return [plan.kind, plan.windows, [each.content() for each in plan.passes]]
 
     def _lay_out(self, kind: str, pairs: Sequence[Pair]) -> list[Batch]:
         # lm-eval lays all log-likelihood requests out together, but rolling ones batch by batch.
@@ -263,12 +273,12 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 "max_gen_toks in the task's generation_kwargs"
             )
 
-    def _run(self, passed: Batch | PackedBatch) -> Tensor:
+    def _run(self, batch: Batch | PackedBatch) -> Tensor:
         """Logits of a pass: (B, L, V), or (1, R, V) of the kept tokens of a packed one."""
-        if isinstance(passed, Batch):
-            return self._logits_of(passed.inputs.to(self.device))
+        if isinstance(batch, Batch):
+            return self._logits_of(batch.inputs.to(self.device))
         with self._autocast():
-            return packed_logits(self.model, passed)
+            return packed_logits(self.model, batch)
 
     def _logits_of(self, ids: Tensor) -> Tensor:
         """Logits (B, L, V) of token ids (B, L), called exactly as lm-eval calls the model."""

@@ -1,4 +1,7 @@
-"""What a task's configuration says before any data is loaded, and whether a benchmark fits it."""
+"""``TaskSpec``: what a task's configuration says, and whether a benchmark fits it.
+
+Nothing is loaded, so that a study is checked without data; lm-eval is not imported.
+"""
 
 from __future__ import annotations
 

@@ -1,19 +1,6 @@
-"""The one place that knows lm-eval: its index of tasks, its prompts, its metrics.
+"""The steps of lm-eval's ``simple_evaluate`` on a loaded task, one function each.
 
-Written against lm-eval 0.4.13; no other file of this package imports it.
-
-* :class:`Catalog` finds tasks by name, reads what their configuration says, and loads them;
-* :class:`PreparedModel` is lm-eval's own ``HFLM`` over a live model, whose requests are tokenized
-  and laid out in batches once;
-* the functions on loaded tasks at the end are the steps of ``simple_evaluate`` and ``evaluate``
-  that :class:`~optuna_demix.scoring.suite.Suite` puts in order.
-
-Whatever depends on the weights is computed anew each time: lm-eval's caches of responses and of
-requests are not used.
-
-Several processes may load the same tasks at the same time: ``datasets`` prepares a data set under
-a file lock of its own, in a directory that it renames when complete, and writes the result of a
-``map`` to a temporary file that it moves into place. Nothing else is written.
+:class:`~optuna_demix.scoring.suite.Suite` puts them in order.
 """
 
 from __future__ import annotations
@@ -22,17 +9,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
+import lm_eval
 from lm_eval.api.metrics import mean
 from lm_eval.api.registry import AGGREGATION_REGISTRY
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator_utils import get_sample_size
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.gold import GOLD_METRIC
-from optuna_demix.scoring.harness.catalog import first_line
 from optuna_demix.scoring.harness.quiet import quiet
+from optuna_demix.scoring.harness.reasons import reason
 
-_KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+LM_EVAL_VERSION: str = lm_eval.__version__
+STARTING_SEEDS = (DEFAULT_RANDOM_SEED, DEFAULT_OTHER_SEED, DEFAULT_OTHER_SEED)
+"""Seeds of Python, numpy and torch that ``simple_evaluate`` starts with."""
+
+_REQUEST_KINDS = frozenset({"loglikelihood", "loglikelihood_rolling", "generate_until"})
 
 
 def configure(task: Any, num_fewshot: int | None, *, seed: int) -> None:
@@ -64,10 +57,10 @@ def build_requests(task: Any, limit: float | None, *, where: str) -> None:
         with quiet():
             task.build_all_requests(limit=get_sample_size(task, limit))
     except Exception as error:
-        raise TaskError(f"{where}: its requests cannot be built: {first_line(error)}") from error
+        raise TaskError(f"{where}: its requests cannot be built: {reason(error)}") from error
     kinds = {instance.request_type for instance in task.instances}
-    if not kinds <= set(_KINDS):
-        names = ", ".join(sorted(kinds - set(_KINDS)))
+    if not kinds <= _REQUEST_KINDS:
+        names = ", ".join(sorted(kinds - _REQUEST_KINDS))
         raise TaskError(f"{where}: requests of type {names} are not supported")
     if isinstance(task, ConfigurableTask):
         documents = [instance.doc for instance in task.instances]

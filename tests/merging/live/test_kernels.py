@@ -157,7 +157,7 @@ def test_a_step_smaller_or_larger_than_a_block_merges_all(
     rows = _rows(torch.bfloat16, n=7)
     w = [0.1, 0.2, 0.3, 0.4]
     expected = _sum(rows, w)
-    monkeypatch.setattr(_kernels, "_STEP", {"cpu": step})
+    monkeypatch.setattr(_kernels, "_CPU_STEP", step)
     assert torch.equal(_sum(rows, w), expected)
 
 
