@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 
 class TensorSource:
-    """One model of the arena: a component or the base."""
+    """One model of the arena: a component or the base.
+
+    Args:
+        component: The model.
+        reader: Open on its files.
+        stored: Element type of its tensors there.
+    """
 
     def __init__(self, component: Component, reader: TensorReader, stored: torch.dtype) -> None:
-        """Read a component through an open reader, its tensors being of dtype ``stored``."""
         self._component = component
         self._reader = reader
         self._stored = stored
@@ -73,6 +78,11 @@ class TensorRows:
     """Rows of methods that must see whole tensors: each is read and prepared once, in order.
 
     Memory: the tensors that meet in one block, of all models, and a few float32 copies of one.
+
+    Args:
+        sources: The models, in the order of the rows.
+        header: Says what is prepared.
+        keep_facts: Called with the number of each tensor and its facts, (F,).
     """
 
     def __init__(
@@ -81,7 +91,6 @@ class TensorRows:
         header: ArenaHeader,
         keep_facts: Callable[[int, np.ndarray], None],
     ) -> None:
-        """Prepare as ``header`` says, handing over the facts of each tensor by its number."""
         self._sources = sources
         self._header = header
         self._keep_facts = keep_facts

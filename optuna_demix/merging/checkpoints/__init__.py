@@ -1,4 +1,4 @@
-"""Checkpoints on disk: reading them with suspicion, and checking that they can be merged.
+"""Checkpoints on disk: reading them, and checking that they can be merged.
 
 Headers are read, weights only where they are needed. Torch is imported with the first name.
 """

@@ -28,7 +28,7 @@ _CHUNK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A directory whose files have been looked at, not read.
+    """A directory of which the headers have been read, not the weights.
 
     Attributes:
         label: How messages call it: ``component 'code'`` or ``base``.
@@ -72,7 +72,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
-    """Look at a checkpoint directory: config, weight files and their headers.
+    """Read a checkpoint directory: its config and the headers of its weight files.
 
     Raises:
         ComponentError: If anything is missing, damaged or of a kind that cannot be merged.

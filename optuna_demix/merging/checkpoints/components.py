@@ -124,7 +124,7 @@ class ComponentSet:
         base: str | os.PathLike[str] | None = None,
         trust_remote_code: bool = False,
     ) -> ComponentSet:
-        """Look at component directories and check that they can be averaged.
+        """Read the headers of components and check that they can be averaged.
 
         Args:
             paths: Directory of each component in the layout of ``save_pretrained``, by name.

@@ -90,16 +90,15 @@ def elected_sum(
 
 
 class Kernels:
-    """Runs computations over blocks, compiled where that is wanted and possible."""
+    """Runs computations over blocks, compiled where that is wanted and possible.
+
+    Args:
+        compiled: Let torch.compile fuse each computation into one pass over memory. It needs a
+            C++ compiler at run time (on CUDA: Triton); without one, or if compilation fails, a
+            warning is logged and the eager path serves.
+    """
 
     def __init__(self, *, compiled: bool) -> None:
-        """Choose the path.
-
-        Args:
-            compiled: Let torch.compile fuse each computation into one pass over memory. It needs
-                a C++ compiler at run time (on CUDA: Triton); without one, or if compilation
-                fails, a warning is logged and the eager path serves.
-        """
         self._compiled: dict[tuple[Computation, bool], Any] | None = {} if compiled else None
 
     @property

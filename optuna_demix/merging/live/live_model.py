@@ -54,6 +54,18 @@ class LiveModel:
             live.merge([0.5, 0.3, 0.2])
             logits = live.model(**live.tokenizer("Hello", return_tensors="pt")).logits
 
+    Args:
+        arena: The components.
+        device: Where the model lives.
+        dtype: Element type of the parameters, by default the arena's.
+        method: The merge method, the one that the arena was built for.
+        trust_remote_code: Let the model run code that came with the components.
+        resident: Keep a copy of the arena on the device instead of streaming it through pinned
+            buffers at each merge; by default if it fits in 70 % of the free memory.
+        compiled: Merge with kernels that torch.compile makes of the same operations, which needs
+            a C++ compiler at run time; by default for arenas of 64 MiB and more. Without a
+            compiler the eager kernels serve. On a CPU the proxies are the same to the bit.
+
     Attributes:
         arena: The components.
         model: The transformers model, in eval mode and without gradients. Every parameter is NaN
@@ -61,6 +73,10 @@ class LiveModel:
         dtype: Element type of the parameters.
         device: Where they are.
         method: How components become a proxy.
+
+    Raises:
+        ComponentError: If the method is unknown, or the arena was built for another, or the model
+            and the arena disagree, or the model is larger than the free memory.
     """
 
     def __init__(
@@ -74,24 +90,6 @@ class LiveModel:
         resident: bool | None = None,
         compiled: bool | None = None,
     ) -> None:
-        """Build the model around an empty buffer.
-
-        Args:
-            arena: The components.
-            device: Where the model lives.
-            dtype: Element type of the parameters, by default the arena's.
-            method: The merge method, the one that the arena was built for.
-            trust_remote_code: Let the model run code that came with the components.
-            resident: Keep a copy of the arena on the device instead of streaming it through
-                pinned buffers at each merge; by default if it fits in 70 % of the free memory.
-            compiled: Merge with kernels that torch.compile makes of the same operations, which
-                needs a C++ compiler at run time; by default for arenas of 64 MiB and more. Without
-                a compiler the eager kernels serve. On a CPU the proxies are the same to the bit.
-
-        Raises:
-            ComponentError: If the method is unknown, or the arena was built for another, or the
-                model and the arena disagree, or the model is larger than the free memory.
-        """
         self.arena = arena
         self.device = torch.device(device)
         self.dtype = arena.dtype if dtype is None else as_dtype(dtype)
