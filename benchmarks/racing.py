@@ -23,8 +23,7 @@ from _quickstart import CAPABILITIES, MAX_LENGTH, benchmarks, live_model, run_di
 from numpy.typing import NDArray
 
 from optuna_demix import DemixSampler, MixtureSpace, recommend
-from optuna_demix.scoring import HarnessScorer
-from optuna_demix.scoring.scorer import Lap
+from optuna_demix.scoring import BlockScores, HarnessScorer
 from optuna_demix.search.objective import MixtureObjective
 
 BLOCKS = 24
@@ -63,26 +62,26 @@ class Replay:
             blocks=BLOCKS,
             shared_prefixes=True,
         )
-        self._known: dict[bytes, tuple[list[Lap], Iterator[Lap]]] = {}
+        self._known: dict[bytes, tuple[list[BlockScores], Iterator[BlockScores]]] = {}
         self._now = b""
 
     def merge(self, w: NDArray[np.float64]) -> None:
         """Choose the mixture that is scored next."""
         self._now = w.tobytes()
-        laps, _ = self._known.get(self._now, ([], None))
-        if len(laps) < BLOCKS:
+        seen, _ = self._known.get(self._now, ([], None))
+        if len(seen) < BLOCKS:
             self._live.merge(w)
             self._known[self._now] = ([], self._scorer.race())
 
-    def race(self) -> Iterator[Lap]:
+    def race(self) -> Iterator[BlockScores]:
         """The blocks of the mixture, new ones computed."""
-        laps, more = self._known[self._now]
+        seen, more = self._known[self._now]
         for block in range(BLOCKS):
-            if block == len(laps):
-                laps.append(next(more))
-            self.n_items += sum(laps[block].items.values())
-            self.n_items -= sum(laps[block - 1].items.values()) if block else 0
-            yield laps[block]
+            if block == len(seen):
+                seen.append(next(more))
+            self.n_items += sum(seen[block].items.values())
+            self.n_items -= sum(seen[block - 1].items.values()) if block else 0
+            yield seen[block]
 
     def score(self) -> dict[str, float]:
         """Score of each benchmark on all items."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.config import StudyConfig
     from optuna_demix.fidelity.references import Reference
-    from optuna_demix.merging.checkpoints.components import Component
+    from optuna_demix.merging import Component
     from optuna_demix.mixture import MixtureSpace
 
 Scores = dict[str, float]  # by benchmark, higher is better
@@ -115,7 +115,7 @@ class ScoreBook:
         dtype = self._fingerprint["merging"]["dtype"]
 
         def score() -> Scores:
-            from optuna_demix.merging.live.whole import load_whole
+            from optuna_demix.merging import load_whole
 
             load_whole(opened.component, self._objective.model)  # type: ignore[arg-type]
             return self._objective.scorer.score()

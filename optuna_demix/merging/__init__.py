@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from optuna_demix._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from optuna_demix.merging.arena.arena import Arena
-    from optuna_demix.merging.checkpoints.components import Component, ComponentSet, TensorSpec
+    from optuna_demix.merging.arena import Arena
+    from optuna_demix.merging.checkpoints import Component, ComponentSet, TensorSpec
     from optuna_demix.merging.checkpoints.drift import drift
-    from optuna_demix.merging.live.live_model import LiveModel
-    from optuna_demix.merging.methods.registry import METHODS, MergeMethod, find_method
+    from optuna_demix.merging.live import LiveModel, load_whole
+    from optuna_demix.merging.methods import METHODS, MergeMethod, find_method
 
 __all__ = [
     "Arena",
@@ -26,19 +26,21 @@ __all__ = [
     "TensorSpec",
     "drift",
     "find_method",
+    "load_whole",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Arena": "optuna_demix.merging.arena.arena",
-        "Component": "optuna_demix.merging.checkpoints.components",
-        "ComponentSet": "optuna_demix.merging.checkpoints.components",
-        "LiveModel": "optuna_demix.merging.live.live_model",
-        "METHODS": "optuna_demix.merging.methods.registry",
-        "MergeMethod": "optuna_demix.merging.methods.registry",
-        "TensorSpec": "optuna_demix.merging.checkpoints.components",
+        "Arena": "optuna_demix.merging.arena",
+        "Component": "optuna_demix.merging.checkpoints",
+        "ComponentSet": "optuna_demix.merging.checkpoints",
+        "LiveModel": "optuna_demix.merging.live",
+        "METHODS": "optuna_demix.merging.methods",
+        "MergeMethod": "optuna_demix.merging.methods",
+        "TensorSpec": "optuna_demix.merging.checkpoints",
         "drift": "optuna_demix.merging.checkpoints.drift",
-        "find_method": "optuna_demix.merging.methods.registry",
+        "find_method": "optuna_demix.merging.methods",
+        "load_whole": "optuna_demix.merging.live",
     },
 )

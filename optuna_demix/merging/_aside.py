@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def write_aside(file: Path, place: str) -> Iterator[BinaryIO]:
-    """Open a neighbour of ``file`` for writing; once written, sync it and rename it into place.
+    """Open a neighbor of ``file`` for writing; once written, sync it and rename it into place.
 
     Args:
         file: The final path.

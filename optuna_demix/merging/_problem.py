@@ -1,4 +1,4 @@
-"""One voice for everything that can be wrong with a component or an arena."""
+"""The errors of components and arenas, all worded alike."""
 
 from __future__ import annotations
 

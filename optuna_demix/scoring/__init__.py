@@ -11,6 +11,8 @@ Importing this package imports neither lm-eval nor torch: both wait for the firs
 from __future__ import annotations
 
 from optuna_demix.scoring.benchmark import Benchmark
-from optuna_demix.scoring.scorer import HarnessScorer, check_tasks
+from optuna_demix.scoring.block_scores import BlockScores
+from optuna_demix.scoring.checks import check_tasks
+from optuna_demix.scoring.scorer import HarnessScorer
 
-__all__ = ["Benchmark", "HarnessScorer", "check_tasks"]
+__all__ = ["Benchmark", "BlockScores", "HarnessScorer", "check_tasks"]

@@ -6,8 +6,11 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.IGNORECASE)  # of the object or of one that it holds
 
 
 def digest(value: Any) -> str:
@@ -37,7 +40,7 @@ def canonical(value: Any) -> Any:
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     text = str(value)
-    return type(value).__qualname__ if f"{id(value):x}" in text else text
+    return type(value).__qualname__ if _ADDRESS.search(text) else text
 
 
 def _source(function: Any) -> Any:

@@ -67,7 +67,7 @@ def standard_error(table: ItemTable) -> float:
     .. math:: SE^2 = \frac{n}{n-1} \sum_i a_i^2 (x_i - s)^2 .
 
     For a mean this is lm-eval's ``mean_stderr``; for bits per byte, a ratio of two sums, it is the
-    linearised variance of a ratio estimator (Cochran, *Sampling Techniques*, 3rd ed., eq. 6.13),
+    linearized variance of a ratio estimator (Cochran, *Sampling Techniques*, 3rd ed., eq. 6.13),
     where lm-eval has none. Perplexities take it of the logarithm, times the perplexity (delta
     method), where lm-eval draws 100,000 bootstrap samples.
 

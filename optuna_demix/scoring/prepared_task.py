@@ -1,4 +1,4 @@
-"""One lm-eval task, prepared, and what is known of its items."""
+"""Loaded tasks with their requests and answers, and the units that benchmarks are read from."""
 
 from __future__ import annotations
 
@@ -7,26 +7,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
+from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
-from optuna_demix.scoring.harness.cards import NO_FILTER, Card
+from optuna_demix.scoring.harness.task_specs import NO_FILTER
 from optuna_demix.scoring.items import ItemTable, tabulate
 
-
-@dataclass(frozen=True)
-class UnitKey:
-    """A task or group under one setting; loaded once however many benchmarks read it."""
-
-    task: str
-    num_fewshot: int | None
-    limit: float | None
-
-
-Values = Mapping[tuple[str, str], Any]
+Values: TypeAlias = Mapping[tuple[str, str], Any]
 """What one document gives, by metric and filter."""
-Blocks = Sequence[int] | None
+Blocks: TypeAlias = "Sequence[int] | None"
 """Blocks of documents; ``None`` for all that were scored."""
 
 
@@ -53,7 +44,7 @@ class PreparedTask:
         wanted: What is read of it.
         documents: Every document with its requests, in order.
         gold: Of every document the request for its right answer; empty if it is not wanted.
-        blocks: Of each block of a scoring, which documents are in it, ascending.
+        blocks: Of each block of a scoring, the numbers of its documents, ascending.
         values: What each document gave; ``None`` where it has not been scored.
         broken: Whether the model answered with NaN.
     """
@@ -66,10 +57,14 @@ class PreparedTask:
     values: list[Values | None] = field(default_factory=list)
     broken: bool = False
 
-    def build(self, unit: Unit) -> None:
-        """Build the requests, few-shot examples included, once and for all."""
-        where = f"{unit.card.path or unit.key.task}: task {self.task.task_name!r}"
-        lm_eval_tasks.build_requests(self.task, unit.key.limit, where=where)
+    def build(self, limit: float | None, *, where: str) -> None:
+        """Build the requests, few-shot examples included, once and for all.
+
+        Args:
+            limit: Documents, as a number or a fraction.
+            where: What an error says the task is.
+        """
+        lm_eval_tasks.build_requests(self.task, limit, where=where)
         by_document: dict[Any, list[Any]] = {}
         for instance in self.task.instances:
             by_document.setdefault(instance.doc_id, []).append(instance)
@@ -79,18 +74,18 @@ class PreparedTask:
             self.gold = [gold_request(self.task, *document) for document in self.documents]
 
     @property
-    def judged(self) -> bool:
+    def reads_metrics(self) -> bool:
         """Whether any of lm-eval's own metrics is read."""
         return self.wanted.filters is None or bool(self.wanted.filters)
 
     def requests(self, block: int) -> Iterator[Any]:
         """The requests of a block that must be answered, repeated ones several times."""
-        for place in self.blocks[block]:
-            asked = self.documents[place][1] if self.judged else []
+        for number in self.blocks[block]:
+            asked = self.documents[number][1] if self.reads_metrics else []
             for instance in asked:
                 yield from repeat(instance, instance.repeats)
-            if self.gold and all(self.gold[place] is not instance for instance in asked):
-                yield self.gold[place]
+            if self.gold and all(self.gold[number] is not instance for instance in asked):
+                yield self.gold[number]
 
     def reset(self) -> None:
         """Forget the last answers."""
@@ -102,36 +97,34 @@ class PreparedTask:
         """Turn the answers of a block into one value per metric, filter and document."""
         if self.broken or not self.blocks[block]:
             return
-        keys = self._filter(block) if self.judged else []
+        filters = self._filter(block) if self.reads_metrics else []
         # A function of the task's author may write into the document; lm-eval's own does not.
         authored = lm_eval_tasks.has_own_metrics(self.task)
-        for place in self.blocks[block]:
-            document, instances = self.documents[place]
+        for number in self.blocks[block]:
+            document, instances = self.documents[number]
             values = {
-                (metric, key): value
-                for key in keys
+                (metric, name): value
+                for name in filters
                 for metric, value in self.task.process_results(
                     copy.deepcopy(document) if authored else document,
-                    [instance.filtered_resps[key] for instance in instances],
+                    [instance.filtered_resps[name] for instance in instances],
                 ).items()
             }
             if self.gold:
-                values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[place])
-            self.values[place] = values
+                values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[number])
+            self.values[number] = values
 
     def _filter(self, block: int) -> list[str]:
-        """Filter the answers of a block; the filters that are read."""
-        instances = [i for place in self.blocks[block] for i in self.documents[place][1]]
+        """Filter the answers of a block; the names of the filters that are read."""
+        instances = [i for number in self.blocks[block] for i in self.documents[number][1]]
         lm_eval_tasks.apply_filters(self.task, instances)
         wanted = self.wanted.filters
-        return [key for key in instances[0].filtered_resps if wanted is None or key in wanted]
+        return [name for name in instances[0].filtered_resps if wanted is None or name in wanted]
 
     def raw(self, blocks: Blocks) -> dict[tuple[str, str], list[Any]]:
         """The values of the scored documents, by metric and filter, in the documents' order."""
-        places = (
-            sorted(place for block in blocks for place in self.blocks[block]) if blocks else ()
-        )
-        found = self.values if blocks is None else [self.values[place] for place in places]
+        numbers = sorted(n for block in blocks for n in self.blocks[block]) if blocks else ()
+        found = self.values if blocks is None else [self.values[number] for number in numbers]
         lists: dict[tuple[str, str], list[Any]] = {}
         for values in found:
             for key, value in (values or {}).items():
@@ -153,13 +146,35 @@ class PreparedTask:
 
 
 @dataclass(frozen=True)
+class UnitKey:
+    """A task or group under one setting; loaded once however many benchmarks read it."""
+
+    task: str
+    num_fewshot: int | None
+    limit: float | None
+
+
+@dataclass(frozen=True)
 class Unit:
-    """The tasks that one benchmark, or several of the same settings, are read from."""
+    """The tasks that one benchmark, or several of the same settings, are read from.
+
+    Attributes:
+        key: What was loaded.
+        spec: What its configuration says.
+        tasks: The loaded tasks, by name.
+        groups: lm-eval's groups of these tasks, by name.
+    """
 
     key: UnitKey
-    card: Card
+    spec: TaskSpec
     tasks: dict[str, PreparedTask]
     groups: dict[str, Any]
+
+    def build(self) -> None:
+        """Build the requests of every task."""
+        for task in self.tasks.values():
+            where = f"{self.spec.path or self.key.task}: task {task.task.task_name!r}"
+            task.build(self.key.limit, where=where)
 
     @property
     def group(self) -> Any | None:
@@ -170,3 +185,8 @@ class Unit:
     def task(self) -> PreparedTask:
         """The task, where there is only one."""
         return next(iter(self.tasks.values()))
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model answered any of the tasks with NaN."""
+        return any(task.broken for task in self.tasks.values())

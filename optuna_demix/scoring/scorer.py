@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix._wording import did_you_mean
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.benchmark import Benchmark, check_limit, check_num_fewshot
+from optuna_demix.scoring.block_scores import BlockScores
+from optuna_demix.scoring.checks import IncludePath, check_names, examine, task_folders
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.gold import GOLD_METRIC
-from optuna_demix.scoring.harness.cards import (
-    Card,
+from optuna_demix.scoring.harness.task_specs import (
+    NO_FILTER,
+    TaskSpec,
     direction_of,
     filters_of,
-    problem,
     resolve_filter,
 )
 
@@ -27,33 +25,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from optuna_demix.scoring.harness.catalogue import Catalogue
     from optuna_demix.scoring.items import ItemTable
-
-IncludePath = str | PathLike[str] | Sequence[str | PathLike[str]] | None
-
-
-@dataclass(frozen=True)
-class Lap:
-    """Scores of a model after one block of documents.
-
-    Attributes:
-        block: Score of each benchmark on this block's documents alone, higher is better.
-        so_far: The same on all documents up to here.
-        items: How many these are, by benchmark.
-        last: Whether these are all documents.
-    """
-
-    block: dict[str, float]
-    so_far: dict[str, float]
-    items: dict[str, int]
-    last: bool
+    from optuna_demix.scoring.prepared_task import UnitKey, Wanted
 
 
 class HarnessScorer:
     """Scores a model on benchmarks whose requests are prepared once.
 
-    Construction loads the tasks, draws the few-shot examples, tokenises every request and lays
+    Construction loads the tasks, draws the few-shot examples, tokenizes every request and lays
     out the batches. Each :meth:`score` then costs the forward passes and the metrics' arithmetic.
     The weights may change in place between calls, as those of a merged proxy do: nothing that
     depends on them is kept.
@@ -113,7 +92,7 @@ class HarnessScorer:
         blocks: int | None = None,
     ) -> None:
         self.benchmarks = tuple(benchmarks)
-        _check_names(self.benchmarks)
+        check_names(self.benchmarks)
         _check_positive("batch_size", batch_size)
         for setting, value in (
             ("max_length", max_length),
@@ -124,19 +103,18 @@ class HarnessScorer:
         check_limit(limit, where="scorer")
         check_num_fewshot(num_fewshot, where="scorer")
 
-        from optuna_demix.scoring.harness.catalogue import Catalogue
-        from optuna_demix.scoring.harness.model import PreparedModel
-        from optuna_demix.scoring.harness.quiet import VERSION
-        from optuna_demix.scoring.prepared_task import UnitKey, Wanted
+        from optuna_demix.scoring.harness import Catalog, PreparedModel
+        from optuna_demix.scoring.harness.tasks import LM_EVAL_VERSION
+        from optuna_demix.scoring.prepared_task import UnitKey
         from optuna_demix.scoring.suite import Suite
 
-        catalogue = Catalogue(_folders(include_path))
-        cards = {}
+        catalog = Catalog(task_folders(include_path))
+        specs: dict[str, TaskSpec] = {}
         for benchmark in self.benchmarks:
-            found = _examine(benchmark, catalogue, confirm_run_unsafe_code=confirm_run_unsafe_code)
+            found = examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
             if isinstance(found, TaskError):
                 raise found
-            cards[benchmark.name] = found
+            specs[benchmark.name] = found
 
         self._settings = {
             "batch_size": batch_size,
@@ -155,18 +133,8 @@ class HarnessScorer:
             for b in self.benchmarks
         }
         self._filters = {
-            b.name: resolve_filter(b, filters_of(b, cards[b.name])) or "none"
+            b.name: resolve_filter(b, filters_of(b, specs[b.name])) or NO_FILTER
             for b in self.benchmarks
-        }
-        read: dict[UnitKey, set[tuple[str, str]]] = {}
-        for b in self.benchmarks:
-            read.setdefault(self._keys[b.name], set()).add((b.measure, self._filters[b.name]))
-        wanted = {
-            key: Wanted(
-                frozenset(f for measure, f in found if measure != GOLD_METRIC),
-                any(measure == GOLD_METRIC for measure, _ in found),
-            )
-            for key, found in read.items()
         }
         self._lm = PreparedModel(
             model,
@@ -177,15 +145,15 @@ class HarnessScorer:
             shared_prefixes=shared_prefixes,
         )
         self._suite = Suite(
-            catalogue,
-            {self._keys[name]: card for name, card in cards.items()},
-            wanted,
+            catalog,
+            {self._keys[name]: spec for name, spec in specs.items()},
+            _read_by_benchmarks(map(self._address, self.benchmarks)),
             self._lm,
             seed=seed,
             n_blocks=1 if blocks is None else blocks,
         )
-        self._higher = {b.name: self._direction(b, cards[b.name]) for b in self.benchmarks}
-        self._version = VERSION
+        self._higher = {b.name: self._direction(b, specs[b.name]) for b in self.benchmarks}
+        self._version = LM_EVAL_VERSION
         self._digest: str | None = None
         self._scored = False
 
@@ -204,7 +172,7 @@ class HarnessScorer:
         self._scored = True
         return self._scores(None)
 
-    def race(self) -> Iterator[Lap]:
+    def race(self) -> Iterator[BlockScores]:
         """Score the model block by block, so that the caller can stop early.
 
         After the last block :meth:`items` and its like work as after :meth:`score`.
@@ -221,7 +189,7 @@ class HarnessScorer:
             self._suite.run_block(block)
             self._scored = block + 1 == self._suite.n_blocks
             done = range(block + 1)
-            yield Lap(
+            yield BlockScores(
                 block=self._scores((block,)),
                 so_far=self._scores(done),
                 items={
@@ -253,7 +221,7 @@ class HarnessScorer:
         return {
             b.name: self._sign(b) * table.values
             for b in self.benchmarks
-            if (table := self._table(b)) is not None
+            if (table := self._item_table(b)) is not None
         }
 
     def item_weights(self) -> dict[str, NDArray[np.float64]]:
@@ -266,13 +234,15 @@ class HarnessScorer:
             Arrays (n,) by benchmark, each summing to 1.
         """
         return {
-            b.name: table.weights for b in self.benchmarks if (table := self._table(b)) is not None
+            b.name: table.weights
+            for b in self.benchmarks
+            if (table := self._item_table(b)) is not None
         }
 
     def standard_errors(self) -> dict[str, float]:
         """Standard error of each score of the last :meth:`score`, over the choice of documents.
 
-        A mean has lm-eval's own, bits per byte and perplexities the linearised one of
+        A mean has lm-eval's own, bits per byte and perplexities the linearized one of
         :func:`optuna_demix.scoring.items.standard_error`, a group what lm-eval pools from its
         tasks; nothing is bootstrapped.
 
@@ -330,13 +300,13 @@ class HarnessScorer:
             ],
         }
 
-    def _address(self, benchmark: Benchmark) -> tuple[Any, str, str]:
+    def _address(self, benchmark: Benchmark) -> tuple[UnitKey, str, str]:
         return self._keys[benchmark.name], benchmark.measure, self._filters[benchmark.name]
 
     def _sign(self, benchmark: Benchmark) -> int:
         return 1 if self._higher[benchmark.name] else -1
 
-    def _table(self, benchmark: Benchmark) -> ItemTable | None:
+    def _item_table(self, benchmark: Benchmark) -> ItemTable | None:
         self._require_score()
         return self._suite.table(*self._address(benchmark))
 
@@ -344,88 +314,35 @@ class HarnessScorer:
         if not self._scored:
             raise RuntimeError("nothing has been scored yet: call score() first")
 
-    def _direction(self, benchmark: Benchmark, card: Card) -> bool:
-        stated = direction_of(benchmark, card)
+    def _direction(self, benchmark: Benchmark, spec: TaskSpec) -> bool:
+        stated = direction_of(benchmark, spec)
         if stated is not None:
             return stated
         found = self._suite.directions(self._keys[benchmark.name], benchmark.measure)
         if len(found) != 1:
             raise TaskError(
-                f"{card.where}: does not say whether a higher {benchmark.measure!r} is better; "
+                f"{spec.where}: does not say whether a higher {benchmark.measure!r} is better; "
                 f"give benchmark {benchmark.name!r} higher_is_better"
             )
         return found.pop()
 
 
-def check_tasks(
-    benchmarks: Sequence[Benchmark],
-    *,
-    include_path: IncludePath = None,
-    confirm_run_unsafe_code: bool = False,
-) -> list[TaskError]:
-    """Check benchmarks against the tasks' configurations, without data, model or network.
+def _read_by_benchmarks(
+    addresses: Iterable[tuple[UnitKey, str, str]],
+) -> dict[UnitKey, Wanted]:
+    """What is read of each unit, in the order of the benchmarks."""
+    from optuna_demix.scoring.prepared_task import Wanted
 
-    Args:
-        benchmarks: What is to be scored.
-        include_path: Directory or directories of local tasks.
-        confirm_run_unsafe_code: Whether tasks may run code which a model wrote.
-
-    Returns:
-        One error, not raised, for each benchmark that cannot be scored; empty if all can. Metrics
-        that a task's own functions make up are taken on trust.
-
-    Raises:
-        TaskError: If ``include_path`` is no directory or two benchmarks have one name.
-    """
-    _check_names(benchmarks)
-
-    from optuna_demix.scoring.harness.catalogue import Catalogue
-
-    catalogue = Catalogue(_folders(include_path))
-    found = (
-        _examine(benchmark, catalogue, confirm_run_unsafe_code=confirm_run_unsafe_code)
-        for benchmark in benchmarks
-    )
-    return [item for item in found if isinstance(item, TaskError)]
-
-
-def _examine(
-    benchmark: Benchmark, catalogue: Catalogue, *, confirm_run_unsafe_code: bool
-) -> Card | TaskError:
-    """The card of a benchmark's task, or what is wrong with the benchmark."""
-    try:
-        card = catalogue.card(benchmark.task)
-    except TaskError as error:
-        return error
-    if card is None:
-        hint = did_you_mean(benchmark.task, catalogue.names, most=3)
-        places = ", ".join([*map(str, catalogue.folders), "lm-eval's own tasks"])
-        return TaskError(
-            f"task {benchmark.task!r} does not exist; looked in {places}"
-            + (f"; {hint}" if hint else "")
+    read: dict[UnitKey, set[tuple[str, str]]] = {}
+    for key, metric, filter_name in addresses:
+        read.setdefault(key, set()).add((metric, filter_name))
+    return {
+        key: Wanted(
+            frozenset(name for metric, name in found if metric != GOLD_METRIC),
+            any(metric == GOLD_METRIC for metric, _ in found),
         )
-    said = problem(benchmark, card, confirm_run_unsafe_code=confirm_run_unsafe_code)
-    return card if said is None else TaskError(said)
-
-
-def _folders(include_path: IncludePath) -> list[Path]:
-    if include_path is None:
-        return []
-    if isinstance(include_path, str | PathLike):
-        include_path = [include_path]
-    return [Path(folder).expanduser() for folder in include_path]
-
-
-def _check_names(benchmarks: Sequence[Benchmark]) -> None:
-    if not benchmarks:
-        raise TaskError("no benchmark to score; name at least one")
-    seen: set[str] = set()
-    for benchmark in benchmarks:
-        if benchmark.name in seen:
-            raise TaskError(
-                f"benchmark {benchmark.name!r} is there twice; give one of them a name"
-            )
-        seen.add(benchmark.name)
+        for key, found in read.items()
+    }
 
 
 def _check_positive(setting: str, value: object) -> None:

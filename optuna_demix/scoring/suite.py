@@ -1,4 +1,4 @@
-"""Loaded tasks whose requests are built once and scored again and again."""
+"""``Suite``: loaded tasks whose requests are built once and scored again and again."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import torch
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
+from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
-from optuna_demix.scoring.harness.cards import Card
-from optuna_demix.scoring.harness.quiet import STARTING_SEEDS, quiet
+from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.items import ItemTable, join, standard_error
 from optuna_demix.scoring.prepared_task import PreparedTask, Unit, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
 
 if TYPE_CHECKING:
-    from optuna_demix.scoring.harness.catalogue import Catalogue
-    from optuna_demix.scoring.harness.model import PreparedModel
+    from optuna_demix.scoring.harness import Catalog, PreparedModel
     from optuna_demix.scoring.prepared_task import Blocks, UnitKey
 
 
@@ -31,8 +30,8 @@ class Suite:
     single block, as one call of ``simple_evaluate`` with these tasks would send them.
 
     Args:
-        catalogue: Where the tasks are.
-        cards: The names to load under each setting.
+        catalog: Where the tasks are.
+        specs: What to load, by key.
         wanted: What is read of each.
         model: What answers.
         seed: Of the few-shot examples and of the order of the documents.
@@ -45,8 +44,8 @@ class Suite:
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        cards: Mapping[UnitKey, Card],
+        catalog: Catalog,
+        specs: Mapping[UnitKey, TaskSpec],
         wanted: Mapping[UnitKey, Wanted],
         model: PreparedModel,
         *,
@@ -55,26 +54,25 @@ class Suite:
     ) -> None:
         self._model = model
         self.n_blocks = n_blocks
-        with random_state(RandomState.seeded(*STARTING_SEEDS)):
+        with random_state(RandomState.seeded(*lm_eval_tasks.STARTING_SEEDS)):
             self._units = {
                 key: Unit(
                     key,
-                    card,
+                    spec,
                     {
                         name: PreparedTask(task, Wanted(None, False) if groups else wanted[key])
                         for name, task in tasks.items()
                     },
                     groups,
                 )
-                for key, card in cards.items()
-                for tasks, groups in [catalogue.load(key.task)]
+                for key, spec in specs.items()
+                for tasks, groups in [catalog.load(key.task)]
             }
             for unit in self._units.values():
                 for task in unit.tasks.values():
                     lm_eval_tasks.configure(task.task, unit.key.num_fewshot, seed=seed)
             for unit in self._units.values():
-                for task in unit.tasks.values():
-                    task.build(unit)
+                unit.build()
             # Where lm-eval would now turn to the model; sampled answers start from here.
             self._start = self._state = RandomState.current()
         for unit in self._units.values():
@@ -135,7 +133,7 @@ class Suite:
             TaskError: If the task does not give the metric.
         """
         unit = self._units[key]
-        if any(task.broken for task in unit.tasks.values()):
+        if unit.broken:
             return math.nan
         if unit.group is None:
             return unit.task.value(metric, self._given(unit, metric, filter_name, blocks))
@@ -143,7 +141,7 @@ class Suite:
         if f"{metric},{filter_name}" not in aggregate:
             given = sorted({f"{m},{f}" for t in unit.tasks.values() for m, f in t.raw(blocks)})
             raise TaskError(
-                f"{unit.card.where}: no task of the group gives {metric},{filter_name}, "
+                f"{unit.spec.where}: no task of the group gives {metric},{filter_name}, "
                 f"only {', '.join(given)}"
             )
         return float(aggregate[f"{metric},{filter_name}"])
@@ -151,7 +149,7 @@ class Suite:
     def table(self, key: UnitKey, metric: str, filter_name: str) -> ItemTable | None:
         """Documents behind :meth:`value`; of a group those of its tasks, one after another."""
         unit = self._units[key]
-        if any(task.broken for task in unit.tasks.values()):
+        if unit.broken:
             return None
         if unit.group is None:
             return unit.task.table(metric, self._given(unit, metric, filter_name, None))
@@ -187,7 +185,7 @@ class Suite:
             if not math.isfinite(error):
                 return math.nan
             values[name][f"{metric}_stderr,{filter_name}"] = error
-        if any(task.broken for task in unit.tasks.values()):
+        if unit.broken:
             return math.nan
         pooled = unit.group.aggregate(values).get(f"{metric}_stderr,{filter_name}", "N/A")
         return math.nan if pooled == "N/A" else float(pooled)
@@ -268,7 +266,7 @@ class Suite:
         raw = unit.task.raw(blocks)
         if (metric, filter_name) not in raw:
             given = ", ".join(sorted({m for m, _ in raw}))
-            raise TaskError(f"{unit.card.where}: gives no metric {metric!r}, only {given}")
+            raise TaskError(f"{unit.spec.where}: gives no metric {metric!r}, only {given}")
         return raw[metric, filter_name]
 
 
@@ -281,7 +279,7 @@ def _deal(unit: Unit, n_blocks: int, *, seed: int) -> None:
     total = sum(len(task.documents) for task in unit.tasks.values())
     if total < n_blocks:
         raise TaskError(
-            f"{unit.card.where}: has {total} documents, too few for {n_blocks} blocks of racing; "
+            f"{unit.spec.where}: has {total} documents, too few for {n_blocks} blocks of racing; "
             "lower scoring.racing.blocks or raise its limit"
         )
     dealt = 0

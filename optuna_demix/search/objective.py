@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 
+from optuna_demix._wording import unknown_name
 from optuna_demix.attributes import (
     BLOCKS_ATTR,
     FAILURE_ATTR,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.scoring import BlockScores
 
 
 class Model(Protocol):
@@ -45,30 +48,10 @@ class Scorer(Protocol):
         """Score of each benchmark for the model as it is, higher is better."""
 
 
-class Lap(Protocol):
-    """What is known of a proxy after a block of items."""
-
-    @property
-    def block(self) -> Mapping[str, float]:
-        """Score of each benchmark on this block alone."""
-
-    @property
-    def so_far(self) -> Mapping[str, float]:
-        """Score of each benchmark on all items up to here."""
-
-    @property
-    def items(self) -> Mapping[str, int]:
-        """Number of items of each benchmark up to here."""
-
-    @property
-    def last(self) -> bool:
-        """Whether these are all items."""
-
-
 class RacingScorer(Scorer, Protocol):
     """A scorer that can stop early."""
 
-    def race(self) -> Iterator[Lap]:
+    def race(self) -> Iterator[BlockScores]:
         """Score the model as it is block by block."""
 
 
@@ -88,8 +71,8 @@ class Scores:
 class MixtureObjective:
     """Objective that merges the components with a trial's weights and scores the proxy.
 
-    It returns one value for each capability, or their weighted mean as a single one, all to be
-    maximised. Each benchmark's score is written to the trial as the user attribute
+    It returns one value for each capability, or their weighted sum as a single one, all to be
+    maximized. Each benchmark's score is written to the trial as the user attribute
     ``score:<benchmark>``, where :class:`~optuna_demix.DemixSampler` learns from it. A score
     that is not a number makes the trial fail, and that trial only.
 
@@ -105,8 +88,8 @@ class MixtureObjective:
         model: Merges; its components must be those of the space.
         scorer: Scores the merged model.
         capabilities: Benchmarks of each capability.
-        weights: Weights of the capabilities in a single objective; ``None`` for one objective
-            each.
+        weights: Weight of every capability in a single objective, none negative and not all 0;
+            ``None`` for one objective each.
         racing: Score in blocks and ask the study's pruner after each; the scorer must be able to.
             What is reported: each ``"block"``'s own value, for
             :class:`optuna.pruners.WilcoxonPruner`, or the running ``"mean"``, for other pruners.
@@ -118,8 +101,8 @@ class MixtureObjective:
         scorer: The scorer.
 
     Raises:
-        ConfigError: If model and space have different components, or several objectives are to
-            be raced.
+        ConfigError: If model and space have different components, a capability has no benchmark,
+            the weights cannot be used, or several objectives are to be raced.
     """
 
     def __init__(
@@ -132,6 +115,9 @@ class MixtureObjective:
         weights: Mapping[str, float] | None = None,
         racing: Literal["block", "mean"] | None = None,
     ) -> None:
+        _check_capabilities(capabilities)
+        if weights is not None:
+            _check_weights(weights, capabilities)
         if racing is not None and weights is None and len(capabilities) > 1:
             raise ConfigError(
                 f"racing needs a single objective, not {len(capabilities)}: Optuna does not prune "
@@ -151,14 +137,32 @@ class MixtureObjective:
         self._order = [space.components.index(name) for name in model.names]
 
     def score(self, weights: NDArray[np.float64] | Mapping[str, float]) -> Scores:
-        """Merge with weights (K,), in the order of the space or by component, and score."""
+        """Merge with weights (K,), in the order of the space or by component, and score.
+
+        Raises:
+            ConfigError: If they are not one weight for each component.
+        """
         self._merge(weights)
         return self._scores(self.scorer.score())
 
     def _merge(self, weights: NDArray[np.float64] | Mapping[str, float]) -> None:
+        components = self.space.components
         if isinstance(weights, Mapping):
-            weights = np.array([weights[name] for name in self.space.components])
-        self.model.merge(np.asarray(weights, dtype=float)[self._order])
+            for name in weights:
+                if name not in components:
+                    raise ConfigError(unknown_name(name, components, "component"))
+            missing = [name for name in components if name not in weights]
+            if missing:
+                raise ConfigError(
+                    f"there is no merge weight of component {missing[0]!r}; give one"
+                )
+            weights = np.array([weights[name] for name in components])
+        merged = np.asarray(weights, dtype=float)
+        if merged.shape != (len(components),):
+            raise ConfigError(
+                f"got {merged.size} merge weights; give one each for {', '.join(components)}"
+            )
+        self.model.merge(merged[self._order])
 
     def _scores(self, benchmarks: Mapping[str, float]) -> Scores:
         capabilities = {
@@ -176,7 +180,7 @@ class MixtureObjective:
         """Objective values of scores: what a trial reports."""
         if self._weights is None:
             return list(scores.capabilities.values())
-        return [sum(w * scores.capabilities[name] for name, w in self._weights.items() if w > 0)]
+        return [sum(w * scores.capabilities[name] for name, w in self._weights.items())]
 
     def layout(self) -> list[dict[str, float]]:
         """How the objectives follow from the benchmarks; see :func:`objective_layout`."""
@@ -213,19 +217,47 @@ class MixtureObjective:
 
         self._merge(weights)
         blocks: dict[str, list[float]] = {}
-        for step, lap in enumerate(cast("RacingScorer", self.scorer).race()):
-            for name, score in lap.block.items():
+        for step, seen in enumerate(cast("RacingScorer", self.scorer).race()):
+            for name, score in seen.block.items():
                 blocks.setdefault(name, []).append(score)
-            seen = lap.block if self._racing == "block" else lap.so_far
-            value = self.values(self._scores(seen))[0]
+            reported = seen.block if self._racing == "block" else seen.so_far
+            value = self.values(self._scores(reported))[0]
             if not math.isfinite(value):  # a broken proxy: the trial will fail
-                return Scores({n: math.nan for n, s in seen.items() if not math.isfinite(s)}, {})
+                return Scores(
+                    {n: math.nan for n, s in reported.items() if not math.isfinite(s)}, {}
+                )
             trial.report(value, step)
-            if not lap.last and trial.should_prune():
+            if not seen.last and trial.should_prune():
                 trial.set_user_attr(BLOCKS_ATTR, blocks)
-                for name, score in lap.so_far.items():
+                for name, score in seen.so_far.items():
                     trial.set_user_attr(PARTIAL_PREFIX + name, score)
-                    trial.set_user_attr(ITEMS_PREFIX + name, lap.items[name])
+                    trial.set_user_attr(ITEMS_PREFIX + name, seen.items[name])
                 raise TrialPruned(f"dropped after {step + 1} blocks of items")
         trial.set_user_attr(BLOCKS_ATTR, blocks)
-        return self._scores(lap.so_far)
+        return self._scores(seen.so_far)
+
+
+def _check_capabilities(capabilities: Mapping[str, Sequence[str]]) -> None:
+    if not capabilities:
+        raise ConfigError("there is no capability to score; name at least one")
+    for name, benchmarks in capabilities.items():
+        if not benchmarks:
+            raise ConfigError(f"capability {name!r} has no benchmark; add one or remove it")
+
+
+def _check_weights(weights: Mapping[str, float], capabilities: Mapping[str, object]) -> None:
+    for name, weight in weights.items():
+        if name not in capabilities:
+            raise ConfigError(f"weights: {unknown_name(name, capabilities, 'capability')}")
+        if not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
+            raise ConfigError(
+                f"weights: the weight of capability {name!r} is {weight!r}; give a finite number "
+                "from 0 on"
+            )
+    for name in capabilities:
+        if name not in weights:
+            raise ConfigError(
+                f"weights: there is no weight of capability {name!r}; give one, 0 to leave it out"
+            )
+    if not any(weights.values()):
+        raise ConfigError("weights: they are all 0; give one capability a positive weight")

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from optuna_demix.config import StudyConfig
 
 SCORING_VERSION = 1
-"""Raised whenever a change of our code changes a score: then no study can go on with it."""
+"""Raised whenever a change of our code changes a score: then no study can go on with it.
+
+``tests/scoring/golden_scores.py`` keeps the scores that belong to it.
+"""
 
 _LIBRARIES = ("lm-eval", "torch", "transformers", "tokenizers")
 

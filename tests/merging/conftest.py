@@ -88,7 +88,7 @@ def save_model(
     tokenizer: bool = True,
     **fields: Any,
 ) -> Path:
-    """Save a randomly initialised model, every parameter different from its default."""
+    """Save a randomly initialized model, every parameter different from its default."""
     config = CONFIGS[family]()
     for name, value in fields.items():
         setattr(config, name, value)

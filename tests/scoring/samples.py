@@ -129,6 +129,15 @@ metric_list:
 filter_list:
   - {name: first, filter: [{function: take_first}]}
 """,
+    "own.yaml": """
+task: own
+class: !function helpers.Own
+dataset_path: json
+dataset_kwargs: {data_files: {test: data/own.jsonl}}
+output_type: generate_until
+test_split: test
+generation_kwargs: {until: [" the"], max_gen_toks: 8, do_sample: false}
+""",
     "both.yaml": """
 group: both
 task: [choice, letters]
@@ -153,6 +162,29 @@ task:
 aggregate_metric_list: [{metric: acc, weight_by_size: false}]
 """,
     "helpers.py": """
+from lm_eval.api.task import ConfigurableTask
+
+class Own(ConfigurableTask):
+    def __init__(self, config):
+        super().__init__(config={k: v for k, v in config.items() if k != "class"})
+
+    def doc_to_text(self, doc):
+        return doc["prompt"]
+
+    def doc_to_target(self, doc):
+        return doc["answer"]
+
+    def process_results(self, doc, results):
+        text, target = self.doc_to_text(doc), self.doc_to_target(doc)
+        own = text == doc["prompt"] and target == doc["answer"]
+        return {"own": own, "hit": target in results[0]}
+
+    def aggregation(self):
+        return dict.fromkeys(["own", "hit"], lambda values: sum(values) / len(values))
+
+    def higher_is_better(self):
+        return {"own": True, "hit": True}
+
 def length(doc, results):
     assert "spoilt" not in doc
     doc["spoilt"] = True
@@ -195,6 +227,10 @@ def write_tasks(folder: Path) -> Path:
     _write(folder / "data" / "cloze.jsonl", [*pairs, {"prompt": "", "answer": "moon"}])
     _write(
         folder / "data" / "say.jsonl", [{**pair, "answer": pair["answer"][0]} for pair in pairs]
+    )
+    _write(
+        folder / "data" / "own.jsonl",
+        [{"prompt": _sentence(rng, 1, 6), "answer": rng.choice("aeiou")} for _ in range(60)],
     )
     return folder
 

@@ -127,6 +127,18 @@ def test_a_second_score_prepares_nothing(tasks, tokenizer, model, monkeypatch):
     assert scorer.score() == scores
 
 
+def test_a_task_that_renders_documents_itself(tasks, tokenizer, oracle):
+    """As swde, fda and squad_completion do in their ``process_results``, at every scoring."""
+    some = [Benchmark("own", "own"), Benchmark("own", "hit")]
+    live = make_model(seed=0)
+    scorer = HarnessScorer(some, live, tokenizer, include_path=tasks, batch_size=4)
+    for seed in (0, 1, 0):
+        live.load_state_dict(make_model(seed=seed).state_dict())
+        peer = oracle(live, ["own"])["own"]
+        assert peer["own,none"] == 1.0 and 0.0 < peer["hit,none"] < 1.0
+        assert scorer.score() == {"own/own": peer["own,none"], "own/hit": peer["hit,none"]}
+
+
 def test_few_shot(tasks, tokenizer, oracle, model):
     some = benchmarks(["letters", "choice"])
     scorer = HarnessScorer(

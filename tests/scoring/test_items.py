@@ -76,6 +76,14 @@ class _Plain:
     pass
 
 
+class _Holder:
+    def __init__(self):
+        self.held = _Plain()
+
+    def __repr__(self):
+        return f"_Holder({self.held!r})"
+
+
 def test_digest_sees_values_not_places():
     def one(x):
         return x + 1
@@ -84,7 +92,9 @@ def test_digest_sees_values_not_places():
         return x + 2
 
     assert digest({"a": 1, "b": (1, 2)}) == digest({"b": [1, 2], "a": 1})
-    assert digest(_Plain()) == digest(_Plain())
+    assert digest([_Plain(), _Plain()]) == digest([_Plain(), _Plain()])
+    one_holder, another = _Holder(), _Holder()  # alive at once: at different addresses
+    assert digest(one_holder) == digest(another)
     assert digest(one) != digest(two)
     assert digest({1: math.nan}) == digest({1: math.nan})
     assert len({digest(v) for v in (None, 0, "0", [0], {"0": 0}, 0.5, {0})}) == 6

@@ -31,18 +31,20 @@ def make(model, tokenizer, tasks, **options):
 def test_the_last_lap_is_the_whole_score(shared_prefixes, tasks, tokenizer, model):
     whole = make(model, tokenizer, tasks)
     scorer = make(model, tokenizer, tasks, blocks=4, shared_prefixes=shared_prefixes)
-    laps = list(scorer.race())
-    assert [lap.last for lap in laps] == [False, False, False, True]
-    assert laps[-1].so_far == pytest.approx(whole.score(), abs=1e-6)
-    assert scorer.score() == laps[-1].so_far
-    assert laps[0].block == laps[0].so_far
+    seen = list(scorer.race())
+    assert [scores.last for scores in seen] == [False, False, False, True]
+    assert seen[-1].so_far == pytest.approx(whole.score(), abs=1e-6)
+    assert scorer.score() == seen[-1].so_far
+    assert seen[0].block == seen[0].so_far
     for name, values in scorer.items().items():
         np.testing.assert_allclose(values, whole.items()[name], atol=1e-5)
 
 
 def test_every_block_has_an_equal_share_of_every_benchmark(tasks, tokenizer, model):
     scorer = make(model, tokenizer, tasks, blocks=4)
-    counts = np.array([list(lap.items.values()) for lap in scorer.race()])  # (blocks, benchmarks)
+    counts = np.array(
+        [list(scores.items.values()) for scores in scorer.race()]
+    )  # (blocks, benchmarks)
     assert counts[-1].tolist() == [13, 13, 13, 18, 9]
     shares = np.diff(counts, axis=0, prepend=0)
     assert (shares.max(axis=0) - shares.min(axis=0) <= 1).all()
@@ -59,11 +61,11 @@ def test_every_block_has_an_equal_share_of_every_benchmark(tasks, tokenizer, mod
 
 def test_a_block_is_scored_as_a_task_of_its_own(tasks, tokenizer, model):
     scorer = make(model, tokenizer, tasks, blocks=3)
-    laps = list(scorer.race())
+    seen = list(scorer.race())
     (task,) = scorer._suite._units[scorer._keys["choice/acc"]].tasks.values()
     values = scorer.items()["choice/acc"]
-    for block, lap in enumerate(laps):
-        assert lap.block["choice/acc"] == pytest.approx(values[task.blocks[block]].mean())
+    for block, scores in enumerate(seen):
+        assert scores.block["choice/acc"] == pytest.approx(values[task.blocks[block]].mean())
 
 
 def test_a_race_that_was_given_up_leaves_nothing_behind(tasks, tokenizer):
@@ -99,8 +101,8 @@ def test_only_the_documents_of_a_block_are_computed(tasks, tokenizer, model, mon
 def test_a_broken_proxy_races_with_nan(tasks, tokenizer, model):
     scorer = make(model, tokenizer, tasks, blocks=4)
     model.model.embed_tokens.weight.data.fill_(math.nan)
-    lap = next(scorer.race())
-    assert all(math.isnan(score) for score in (*lap.block.values(), *lap.so_far.values()))
+    scores = next(scorer.race())
+    assert all(math.isnan(score) for score in (*scores.block.values(), *scores.so_far.values()))
 
 
 def test_too_few_documents(tasks, tokenizer, model):

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from optuna_demix.scoring import BlockScores
+
 BLOCKS = 12
-
-
-@dataclass
-class _Lap:
-    block: dict[str, float]
-    so_far: dict[str, float]
-    items: dict[str, int]
-    last: bool
 
 
 class Runner:
@@ -37,9 +30,9 @@ class Runner:
         self.quality = self.code if self.best is None else -((self.code - self.best) ** 2)
 
     def score(self) -> dict[str, float]:
-        return list(self.race())[-1].so_far
+        return dict(list(self.race())[-1].so_far)
 
-    def race(self) -> Iterator[_Lap]:
+    def race(self) -> Iterator[BlockScores]:
         seen = []
         for block in range(BLOCKS):
             self.blocks_run += 1
@@ -49,7 +42,7 @@ class Runner:
                 if block == self.broken_at
                 else self.quality - (5 * block + 8) % BLOCKS + noise
             )
-            yield _Lap(
+            yield BlockScores(
                 {"humaneval": seen[-1]},
                 {"humaneval": float(np.mean(seen))},
                 {"humaneval": 5 * (block + 1)},

@@ -76,6 +76,69 @@ def test_other_components_than_the_space_are_refused() -> None:
         make(model)
 
 
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"code": 1.0, "reasoning": -0.5}, "'reasoning' is -0.5"),
+        ({"code": math.nan, "reasoning": 1.0}, "'code' is nan"),
+        ({"code": 1.0, "reasoning": math.inf}, "'reasoning' is inf"),
+        ({"code": "much", "reasoning": 1.0}, "'code' is 'much'"),
+        ({"code": 1.0, "reasoning": 1.0, "maths": 1.0}, "no capability 'maths'"),
+        ({"code": 1.0}, "no weight of capability 'reasoning'"),
+        ({"code": 0.0, "reasoning": 0.0}, "all 0"),
+    ],
+)
+def test_unusable_weights_are_refused_when_they_are_given(
+    weights: dict[str, float], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make(Arithmetic(), weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "said"), [({}, "no capability"), ({"code": []}, "'code' has no benchmark")]
+)
+def test_capabilities_without_benchmarks_are_refused(
+    capabilities: dict[str, list[str]], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        MixtureObjective(SPACE, Arithmetic(), Arithmetic(), capabilities)
+
+
+def test_a_capability_of_weight_0_is_scored_but_does_not_count() -> None:
+    objective = make(Arithmetic(), weights={"code": 2.0, "reasoning": 0.0})
+    scores = objective.score([0.5, 0.3, 0.2])
+    assert set(scores.benchmarks) == {"humaneval", "gsm8k", "arc"}
+    assert objective.values(scores) == [pytest.approx(0.6)]
+
+
+@pytest.mark.parametrize("weights", [None, {"code": 1.0, "reasoning": 3.0}])
+def test_a_benchmark_of_two_capabilities_counts_in_both(weights: dict[str, float] | None) -> None:
+    capabilities = {"code": ["humaneval", "gsm8k", "gsm8k"], "reasoning": ["gsm8k", "arc"]}
+    model = Arithmetic()
+    objective = MixtureObjective(SPACE, model, model, capabilities, weights=weights)
+    scores = objective.score([0.5, 0.3, 0.2])
+    learned = [
+        sum(share * scores.benchmarks[name] for name, share in layout.items())
+        for layout in objective.layout()
+    ]
+    assert learned == pytest.approx(objective.values(scores))
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ([0.5, 0.5], "2 merge weights.*web, code, math"),
+        ([0.5, 0.3, 0.1, 0.1], "4 merge weights.*web, code, math"),
+        ({"web": 0.5, "code": 0.5}, "'math'"),
+        ({"web": 0.5, "code": 0.3, "math": 0.1, "prose": 0.1}, "no component 'prose'"),
+    ],
+)
+def test_merge_weights_of_other_components_are_refused(weights: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make(Arithmetic()).score(weights)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("layout", ["text", [1], [{"a": "x"}, {}], [{}, {}], [{"a": 1.0}]])
 def test_a_foreign_objectives_attribute_is_not_trusted(layout: object) -> None:
     study = optuna.create_study(directions=["maximize"] * 2)

@@ -27,7 +27,7 @@ from optuna_demix.merging.arena.format import (
     sections,
 )
 from optuna_demix.merging.arena.layout import Layout
-from optuna_demix.merging.arena.rows import BlockRows, Source, TensorRows
+from optuna_demix.merging.arena.rows import BlockRows, TensorRows, TensorSource
 from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
 from optuna_demix.merging.checkpoints.tokenizer_files import TOKENIZER_FILES
 from optuna_demix.merging.methods.preparation import Preparation
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from optuna_demix.merging.checkpoints.components import Component, ComponentSet
 
 _MODEL_FILES = ("config.json", "generation_config.json")
-_COMPARE_CHUNK = 1 << 24  # bytes
+_CHUNK_BYTES = 1 << 24
 
 
 def partial_path(path: Path) -> Path:
@@ -104,7 +104,7 @@ def write_arena(
         first = file.n_whole_blocks(header)
         with ExitStack() as stack:
             sources = [
-                Source(
+                TensorSource(
                     model,
                     stack.enter_context(TensorReader(model.checkpoint.label)),
                     components.dtype,
@@ -229,8 +229,8 @@ def _check_duplicates(component: Component) -> None:
     with TensorReader(component.checkpoint.label) as reader:
         for canonical, copy in component.duplicates:
             original = component.sources[canonical]
-            for start in range(0, original.nbytes, _COMPARE_CHUNK):
-                length = min(_COMPARE_CHUNK, original.nbytes - start)
+            for start in range(0, original.nbytes, _CHUNK_BYTES):
+                length = min(_CHUNK_BYTES, original.nbytes - start)
                 left, right = bytearray(length), bytearray(length)
                 reader.read_into(original, start, memoryview(left))
                 reader.read_into(copy, start, memoryview(right))
@@ -241,7 +241,7 @@ def _check_duplicates(component: Component) -> None:
 
 
 def _write_blocks(
-    sources: list[Source],
+    sources: list[TensorSource],
     header: ArenaHeader,
     file: _File,
     first: int,

@@ -42,7 +42,7 @@ _PREAMBLE = struct.Struct("<8sIIQ32s")
 _JSON_START = 64
 _SECTION_ALIGNMENT = 64
 _PAGE = 1 << 16  # the largest page size in common use
-_LARGEST_JSON = 1 << 28
+_MAX_JSON_BYTES = 1 << 28
 CHECKSUM_BYTES = 4
 FACT_BYTES = 8
 REBUILD = "delete it, or run 'optuna-demix arena clear'; it is built again from the components"
@@ -173,7 +173,7 @@ def read_preamble(path: Path) -> tuple[ArenaHeader, Sections]:
             if version != VERSION:
                 what = f"written in layout {version}, not {VERSION}"
                 raise problem("arena", what, REBUILD, file=path)
-            if length > min(size, _LARGEST_JSON):
+            if length > min(size, _MAX_JSON_BYTES):
                 raise _truncated(path, size)
             stream.seek(_JSON_START)
             raw = stream.read(length)

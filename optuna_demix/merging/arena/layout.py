@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 ALIGNMENT = 64  # elements: a cache line or more in every dtype, and what vector kernels like
 # One block of R rows in float32 should stay within a core's share of the last-level cache.
 _CACHE_BYTES = 8 << 20
-_LARGEST_BLOCK = 1 << 18
-_SMALLEST_BLOCK = 1 << 12
+_MAX_BLOCK_SIZE = 1 << 18
+_MIN_BLOCK_SIZE = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def plan_layout(
 
 
 def _default_block_size(n_rows: int) -> int:
-    size = _LARGEST_BLOCK
-    while size > _SMALLEST_BLOCK and size * n_rows * 4 > _CACHE_BYTES:
+    size = _MAX_BLOCK_SIZE
+    while size > _MIN_BLOCK_SIZE and size * n_rows * 4 > _CACHE_BYTES:
         size //= 2
     return size

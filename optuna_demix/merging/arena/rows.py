@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
 
 
-class Source:
-    """One model of the arena: a component or the base."""
+class TensorSource:
+    """One model of the arena: a component or the base.
+
+    Args:
+        component: The model.
+        reader: Open on its files.
+        stored: Element type of its tensors there.
+    """
 
     def __init__(self, component: Component, reader: TensorReader, stored: torch.dtype) -> None:
-        """Read a component through an open reader, its tensors being of dtype ``stored``."""
         self._component = component
         self._reader = reader
         self._stored = stored
@@ -58,7 +63,7 @@ class Source:
 class BlockRows:
     """Rows block by block, straight from the files: for methods that see elements alone."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[TensorSource]) -> None:
         self._sources = sources
 
     def fill(self, pieces: Sequence[Piece], rows: torch.Tensor) -> None:
@@ -73,15 +78,19 @@ class TensorRows:
     """Rows of methods that must see whole tensors: each is read and prepared once, in order.
 
     Memory: the tensors that meet in one block, of all models, and a few float32 copies of one.
+
+    Args:
+        sources: The models, in the order of the rows.
+        header: Says what is prepared.
+        keep_facts: Called with the number of each tensor and its facts, (F,).
     """
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[TensorSource],
         header: ArenaHeader,
         keep_facts: Callable[[int, np.ndarray], None],
     ) -> None:
-        """Prepare as ``header`` says, handing over the facts of each tensor by its number."""
         self._sources = sources
         self._header = header
         self._keep_facts = keep_facts

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from optuna_demix.errors import ComponentError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-CONFIG = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+CONFIG_FILE = "config.json"
 # Fields that change with the writer, not with the model.
 VOLATILE_FIELDS = frozenset({"_name_or_path", "name_or_path", "transformers_version"})
-_QUANTISED = ("quantization_config", "compression_config")
-_DIGEST_CHUNK = 1 << 24  # bytes
+_QUANTIZED = ("quantization_config", "compression_config")
+_CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A directory whose files have been looked at, not read.
+    """A directory of which the headers have been read, not the weights.
 
     Attributes:
         label: How messages call it: ``component 'code'`` or ``base``.
@@ -45,7 +45,7 @@ class Checkpoint:
     @property
     def config_path(self) -> Path:
         """Path of ``config.json``."""
-        return self.path / CONFIG
+        return self.path / CONFIG_FILE
 
     def signature(self) -> list[list[Any]]:
         """Return ``[file name, size, mtime_ns]`` of every file the digest depends on."""
@@ -61,18 +61,18 @@ class Checkpoint:
         config = {key: value for key, value in self.config.items() if key not in VOLATILE_FIELDS}
         state = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         with TensorReader(self.label) as reader:
-            buffer = memoryview(bytearray(_DIGEST_CHUNK))
+            buffer = memoryview(bytearray(_CHUNK_BYTES))
             for name, entry in sorted(self.entries.items()):
                 state.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-                for start in range(0, entry.nbytes, _DIGEST_CHUNK):
-                    part = buffer[: min(_DIGEST_CHUNK, entry.nbytes - start)]
+                for start in range(0, entry.nbytes, _CHUNK_BYTES):
+                    part = buffer[: min(_CHUNK_BYTES, entry.nbytes - start)]
                     reader.read_into(entry, start, part)
                     state.update(part)
         return state.hexdigest()
 
 
 def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
-    """Look at a checkpoint directory: config, weight files and their headers.
+    """Read a checkpoint directory: its config and the headers of its weight files.
 
     Raises:
         ComponentError: If anything is missing, damaged or of a kind that cannot be merged.
@@ -82,7 +82,7 @@ def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
         remedy = "give the path of a downloaded or trained model directory"
         raise problem(label, f"no such directory: {directory}", remedy)
     config = _read_config(directory, label)
-    single, index = directory / SINGLE, directory / INDEX
+    single, index = directory / WEIGHTS_FILE, directory / INDEX_FILE
     # Same precedence as transformers when both are there.
     if single.is_file():
         entries = read_header(single, label)
@@ -96,13 +96,13 @@ def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
 
 
 def _read_config(directory: Path, label: str) -> dict[str, Any]:
-    file = directory / CONFIG
+    file = directory / CONFIG_FILE
     config = _read_json(file, label, "save the model with save_pretrained")
     for scope in (config, *(value for value in config.values() if isinstance(value, dict))):
-        for field in _QUANTISED:
+        for field in _QUANTIZED:
             if scope.get(field):
-                what = f"field {field!r}: quantised weights cannot be averaged"
-                remedy = "load the model dequantised and save it in bfloat16, float16 or float32"
+                what = f"field {field!r}: quantized weights cannot be averaged"
+                remedy = "load the model dequantized and save it in bfloat16, float16 or float32"
                 raise problem(label, what, remedy, file=file)
     return config
 
@@ -157,6 +157,8 @@ def _no_weights(directory: Path, label: str) -> ComponentError:
         if (directory / name).exists():
             what = "pickled weights are not read"
             remedy = "load the model with from_pretrained and save it with save_pretrained"
-            return problem(label, f"{what}: there is no {SINGLE}", remedy, file=directory / name)
+            return problem(
+                label, f"{what}: there is no {WEIGHTS_FILE}", remedy, file=directory / name
+            )
     remedy = "save the model with save_pretrained"
-    return problem(label, f"neither {SINGLE} nor {INDEX} in {directory}", remedy)
+    return problem(label, f"neither {WEIGHTS_FILE} nor {INDEX_FILE} in {directory}", remedy)

@@ -57,7 +57,7 @@ _HARMLESS_FIELDS = VOLATILE_FIELDS | {
     "torch_dtype",
     "use_cache",
 }
-_ONE_BASE = "train all components from one base model, or correct the file"
+_ONE_BASE_REMEDY = "train all components from one base model, or correct the file"
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class ComponentSet:
         base: str | os.PathLike[str] | None = None,
         trust_remote_code: bool = False,
     ) -> ComponentSet:
-        """Look at component directories and check that they can be averaged.
+        """Read the headers of components and check that they can be averaged.
 
         Args:
             paths: Directory of each component in the layout of ``save_pretrained``, by name.
@@ -148,7 +148,7 @@ class ComponentSet:
         dtype = _common_dtype(components)
         for checkpoint in checkpoints[1 : len(paths)]:
             check_same_tokenizer(first, checkpoint)
-        # Nothing is ever tokenised with the base's files, so it may come without.
+        # Nothing is ever tokenized with the base's files, so it may come without.
         if base is not None and vocabulary_file(checkpoints[-1].path) is not None:
             check_same_tokenizer(first, checkpoints[-1])
         vocab_size = first.config.get("vocab_size")
@@ -275,7 +275,7 @@ def _check_field(
             f"field {field!r} is {theirs.get(field)!r}, but {fields.get(field)!r} in "
             f"{first.label} ({first.config_path})"
         )
-        raise problem(other.label, what, _ONE_BASE, file=other.config_path)
+        raise problem(other.label, what, _ONE_BASE_REMEDY, file=other.config_path)
 
 
 def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
@@ -298,7 +298,7 @@ def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
                 f"tensor {name!r} has shape {list(entry.shape)}, but config.json makes it "
                 f"{list(skeleton.shapes[canonical])}"
             )
-            raise problem(checkpoint.label, what, _ONE_BASE, file=entry.file)
+            raise problem(checkpoint.label, what, _ONE_BASE_REMEDY, file=entry.file)
         if canonical in sources:
             duplicates.append((canonical, entry))
         else:

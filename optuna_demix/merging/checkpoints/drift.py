@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optuna_demix.merging.checkpoints.components import Component, ComponentSet
     from optuna_demix.merging.checkpoints.safetensors import TensorEntry
 
-_CHUNK = 1 << 22  # elements
+_CHUNK_ELEMENTS = 1 << 22
 
 
 def drift(components: ComponentSet) -> dict[str, float]:
@@ -48,7 +48,7 @@ def _drift(component: Component, base: Component) -> float:
         TensorReader(base.checkpoint.label) as base_reader,
     ):
         for name, entry in component.sources.items():
-            for start in range(0, entry.n_elements, _CHUNK):
+            for start in range(0, entry.n_elements, _CHUNK_ELEMENTS):
                 trained = _read(component, reader, name, entry, start)
                 untrained = _read(base, base_reader, name, base.sources[name], start)
                 own += float(trained.square().sum())
@@ -62,7 +62,9 @@ def _read(
     component: Component, reader: TensorReader, name: str, entry: TensorEntry, start: int
 ) -> torch.Tensor:
     """Return elements from ``start`` on, at most one chunk, as float64."""
-    stored = torch.empty(min(_CHUNK, entry.n_elements - start), dtype=MERGEABLE[entry.dtype])
+    stored = torch.empty(
+        min(_CHUNK_ELEMENTS, entry.n_elements - start), dtype=MERGEABLE[entry.dtype]
+    )
     content = stored.view(torch.uint8).numpy().data
     reader.read_into(entry, start * stored.element_size(), content)
     values = stored.double()

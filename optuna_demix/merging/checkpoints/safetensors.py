@@ -16,7 +16,7 @@ from typing import Any
 from optuna_demix.merging._problem import problem, read_problem
 
 _LENGTH_BYTES = 8
-_LARGEST_HEADER = 100_000_000  # the bound of the safetensors format
+_MAX_HEADER_BYTES = 100_000_000  # the bound of the safetensors format
 _ITEM_BYTES = {
     "F64": 8,
     "F32": 4,
@@ -33,7 +33,7 @@ _ITEM_BYTES = {
     "BOOL": 1,
     "C64": 8,
 }
-_AGAIN = "save or download the checkpoint again"
+_REMEDY = "save or download the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,19 @@ def read_header(file: Path, place: str) -> dict[str, TensorEntry]:
 
     Raises:
         ComponentError: If the file is unreadable, truncated or inconsistent, or holds an element
-            type that cannot be averaged in principle (quantised floats).
+            type that cannot be averaged in principle (quantized floats).
     """
     try:
         with open(file, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             raw_length = stream.read(_LENGTH_BYTES)
             length = int.from_bytes(raw_length, "little")
-            if length > _LARGEST_HEADER:
+            if length > _MAX_HEADER_BYTES:
                 what = f"not a safetensors file: its header claims {length} bytes"
-                raise problem(place, what, _AGAIN, file=file)
+                raise problem(place, what, _REMEDY, file=file)
             if len(raw_length) < _LENGTH_BYTES or _LENGTH_BYTES + length > size:
                 what = f"truncated: {size} bytes end before the safetensors header does"
-                raise problem(place, what, _AGAIN, file=file)
+                raise problem(place, what, _REMEDY, file=file)
             raw = stream.read(length)
     except OSError as error:
         raise read_problem(place, error, file) from error
@@ -93,7 +93,7 @@ def _parse(raw: bytes, file: Path, place: str) -> dict[str, Any]:
             raise ValueError("the header is not a JSON object")
     except (ValueError, RecursionError) as error:
         what = f"unreadable safetensors header ({error})"
-        raise problem(place, what, _AGAIN, file=file) from error
+        raise problem(place, what, _REMEDY, file=file) from error
     table.pop("__metadata__", None)
     return table
 
@@ -109,12 +109,12 @@ def _entry(name: str, value: Any, file: Path, place: str, *, data_start: int) ->
     dtype, shape, begin, end = _fields(name, value, file, place)
     if dtype not in _ITEM_BYTES:
         what = f"tensor {name!r} is stored as {dtype}, which cannot be averaged"
-        remedy = "load the model dequantised and save it in bfloat16, float16 or float32"
+        remedy = "load the model dequantized and save it in bfloat16, float16 or float32"
         raise problem(place, what, remedy, file=file)
     nbytes = math.prod(shape) * _ITEM_BYTES[dtype]
     if end - begin != nbytes:
         what = f"tensor {name!r} needs {nbytes} bytes but the header gives it {end - begin}"
-        raise problem(place, what, _AGAIN, file=file)
+        raise problem(place, what, _REMEDY, file=file)
     return TensorEntry(file, dtype, shape, data_start + begin, nbytes)
 
 
@@ -131,7 +131,7 @@ def _fields(
         well_formed = False
     if not well_formed:
         what = f"unreadable safetensors header (the entry of tensor {name!r} is malformed)"
-        raise problem(place, what, _AGAIN, file=file)
+        raise problem(place, what, _REMEDY, file=file)
     return dtype, tuple(shape), begin, end
 
 
@@ -143,11 +143,11 @@ def _check_extent(
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].nbytes)):
         if entry.start != position:
             what = f"tensor {name!r} begins at byte {entry.start}, not at {position}"
-            raise problem(place, what, _AGAIN, file=file)
+            raise problem(place, what, _REMEDY, file=file)
         position += entry.nbytes
     if position > size:
         what = f"truncated: its tensors need {position} bytes, the file has {size}"
-        raise problem(place, what, _AGAIN, file=file)
+        raise problem(place, what, _REMEDY, file=file)
     if position < size:
         what = f"damaged: {size - position} bytes follow the last tensor"
-        raise problem(place, what, _AGAIN, file=file)
+        raise problem(place, what, _REMEDY, file=file)

@@ -1,7 +1,7 @@
 """What transformers' model class says about the parameters, without their values.
 
 The model is built on torch's ``meta`` device: names, shapes and ties are real, memory is not
-touched and nothing is initialised.
+touched and nothing is initialized.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def build_skeleton(
         what = f"no causal language model can be built ({one_line(error)})"
         raise problem(place, what, remedy, file=config_path) from error
     state = model.state_dict(keep_vars=True)
-    first_name: dict[int, str] = {}
-    canonical = {name: first_name.setdefault(id(tensor), name) for name, tensor in state.items()}
+    first_name: dict[torch.Tensor, str] = {}  # tensors are equal as keys if they are the same one
+    canonical = {name: first_name.setdefault(tensor, name) for name, tensor in state.items()}
     patterns = [*_REBUILT, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
     mapping = get_model_conversion_mapping(model)
     return Skeleton(

@@ -1,4 +1,4 @@
-"""Tokenizer files: which there are, and whether two components tokenise alike."""
+"""Tokenizer files: which there are, and whether two components tokenize alike."""
 
 from __future__ import annotations
 

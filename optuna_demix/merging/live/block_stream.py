@@ -18,16 +18,15 @@ _N_SLOTS = 2
 
 
 class BlockStream:
-    """Two pinned host buffers, two device buffers, one copy stream."""
+    """Two pinned host buffers, two device buffers, one copy stream.
+
+    Args:
+        blocks: Host blocks, (n, K, block_size).
+        device: Where to send them.
+        chunk_bytes: Size aimed at for each of the four buffers, at least one block.
+    """
 
     def __init__(self, blocks: torch.Tensor, device: torch.device, *, chunk_bytes: int) -> None:
-        """Allocate the buffers.
-
-        Args:
-            blocks: Host blocks, (n, K, block_size).
-            device: Where to send them.
-            chunk_bytes: Size aimed at for each of the four buffers, at least one block.
-        """
         self._blocks = blocks
         self._device = device
         self._backend = torch.get_device_module(device)

@@ -11,7 +11,7 @@ import torch
 from optuna_demix._typing import FloatArray
 from optuna_demix.merging.arena.layout import ALIGNMENT, Layout, align
 from optuna_demix.merging.live.kernels import Kernels, elected_sum, moved_base, weighted_sum
-from optuna_demix.merging.methods.plan import Plan
+from optuna_demix.merging.methods.plan import MergePlan
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def segments(layout: Layout, blocks: slice) -> Iterator[Segment]:
 
 
 def merge_blocks(
-    plan: Plan,
+    plan: MergePlan,
     rows: torch.Tensor,
     out: torch.Tensor,
     *,
@@ -79,7 +79,7 @@ def merge_blocks(
 
 
 def _merge(
-    plan: Plan,
+    plan: MergePlan,
     coefficients: FloatArray,  # of one tensor
     rows: torch.Tensor,
     out: torch.Tensor,

@@ -17,11 +17,13 @@ from typing import Any, TypeAlias
 
 import torch
 
-_LOG = logging.getLogger(__name__)
+from optuna_demix._wording import one_line
+
+_log = logging.getLogger(__name__)
 # Elements of an eager step: a float32 row and the accumulators stay in cache.
-_STEP = {"cpu": 1 << 18}
+_CPU_STEP = 1 << 18
 _DEVICE_STEP = 1 << 25
-_VARIANTS = 64  # of a computation in one process: dtypes, numbers of rows, one block or many
+_MAX_VARIANTS = 64  # of a computation in one process: dtypes, numbers of rows, one block or many
 _HIGH_HALF = -(1 << 16)  # mask of the upper 16 bits of an int32
 Rows: TypeAlias = Sequence[torch.Tensor]
 Computation: TypeAlias = Callable[..., torch.Tensor]
@@ -88,16 +90,15 @@ def elected_sum(
 
 
 class Kernels:
-    """Runs computations over blocks, compiled where that is wanted and possible."""
+    """Runs computations over blocks, compiled where that is wanted and possible.
+
+    Args:
+        compiled: Let torch.compile fuse each computation into one pass over memory. It needs a
+            C++ compiler at run time (on CUDA: Triton); without one, or if compilation fails, a
+            warning is logged and the eager path serves.
+    """
 
     def __init__(self, *, compiled: bool) -> None:
-        """Choose the path.
-
-        Args:
-            compiled: Let torch.compile fuse each computation into one pass over memory. It needs
-                a C++ compiler at run time (on CUDA: Triton); without one, or if compilation
-                fails, a warning is logged and the eager path serves.
-        """
         self._compiled: dict[tuple[Computation, bool], Any] | None = {} if compiled else None
 
     @property
@@ -122,9 +123,8 @@ class Kernels:
                 return
             except Exception as error:  # whatever a compiler can raise
                 self._compiled = None
-                _LOG.warning(
-                    "merging without compiled kernels, which is slower: %s",
-                    " ".join(str(error).split())[:200],
+                _log.warning(
+                    "merging without compiled kernels, which is slower: %s", one_line(error)
                 )
         _run_eager(compute, rows, out, numbers)
 
@@ -142,7 +142,7 @@ class Kernels:
             # fullgraph: an error rather than a silent, memory-hungry eager run of the whole.
             kernel = _by_pairs(compute) if packed else _by_element(compute)
             self._compiled[key] = torch.compile(kernel, fullgraph=True, dynamic=True)
-        with torch._dynamo.config.patch(recompile_limit=_VARIANTS):
+        with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
             self._compiled[key](rows, out, *numbers)
 
 
@@ -189,7 +189,7 @@ def _run_eager(
 ) -> None:
     """Compute piece by piece, so that what is needed in between stays in cache."""
     kernel = _by_element(compute)
-    step = _STEP.get(rows.device.type, _DEVICE_STEP)
+    step = _CPU_STEP if rows.device.type == "cpu" else _DEVICE_STEP
     n = rows.shape[2]
     blocks, columns = max(1, step // n), min(n, step)
     for part, target in zip(torch.split(rows, blocks), torch.split(out, blocks), strict=True):

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from optuna_demix.merging.arena.arena import Arena
 
 _CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
-_WORTH_COMPILING = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
-_RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
+_MIN_COMPILED_BYTES = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
+_MAX_RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
 
 
 class LiveModel:
@@ -54,6 +54,18 @@ class LiveModel:
             live.merge([0.5, 0.3, 0.2])
             logits = live.model(**live.tokenizer("Hello", return_tensors="pt")).logits
 
+    Args:
+        arena: The components.
+        device: Where the model lives.
+        dtype: Element type of the parameters, by default the arena's.
+        method: The merge method, the one that the arena was built for.
+        trust_remote_code: Let the model run code that came with the components.
+        resident: Keep a copy of the arena on the device instead of streaming it through pinned
+            buffers at each merge; by default if it fits in 70 % of the free memory.
+        compiled: Merge with kernels that torch.compile makes of the same operations, which needs
+            a C++ compiler at run time; by default for arenas of 64 MiB and more. Without a
+            compiler the eager kernels serve. On a CPU the proxies are the same to the bit.
+
     Attributes:
         arena: The components.
         model: The transformers model, in eval mode and without gradients. Every parameter is NaN
@@ -61,6 +73,10 @@ class LiveModel:
         dtype: Element type of the parameters.
         device: Where they are.
         method: How components become a proxy.
+
+    Raises:
+        ComponentError: If the method is unknown, or the arena was built for another, or the model
+            and the arena disagree, or the model is larger than the free memory.
     """
 
     def __init__(
@@ -74,31 +90,13 @@ class LiveModel:
         resident: bool | None = None,
         compiled: bool | None = None,
     ) -> None:
-        """Build the model around an empty buffer.
-
-        Args:
-            arena: The components.
-            device: Where the model lives.
-            dtype: Element type of the parameters, by default the arena's.
-            method: The merge method, the one that the arena was built for.
-            trust_remote_code: Let the model run code that came with the components.
-            resident: Keep a copy of the arena on the device instead of streaming it through
-                pinned buffers at each merge; by default if it fits in 70 % of the free memory.
-            compiled: Merge with kernels that torch.compile makes of the same operations, which
-                needs a C++ compiler at run time; by default for arenas of 64 MiB and more. Without
-                a compiler the eager kernels serve. On a CPU the proxies are the same to the bit.
-
-        Raises:
-            ComponentError: If the method is unknown, or the arena was built for another, or the
-                model and the arena disagree, or the model is larger than the free memory.
-        """
         self.arena = arena
         self.device = torch.device(device)
         self.dtype = arena.dtype if dtype is None else as_dtype(dtype)
         self.method = find_method(method) if isinstance(method, str) else method
         _check_preparation(arena, self.method)
         self._tensors = [slot.name for slot in arena.layout.slots]
-        large = arena.nbytes >= _WORTH_COMPILING
+        large = arena.nbytes >= _MIN_COMPILED_BYTES
         self._kernels = Kernels(compiled=large if compiled is None else compiled)
         self._trust_remote_code = trust_remote_code
         check_fits(arena, self.device, self.dtype)
@@ -213,7 +211,7 @@ def _build_model(
         # Untouched pages of this buffer cost nothing when the model moves to another device.
         flat = torch.empty(arena.layout.n_padded, dtype=dtype)
         with _quiet_transformers():
-            # From a state dict of views: no initialisation, no copy, and buffers, ties and
+            # From a state dict of views: no initialization, no copy, and buffers, ties and
             # attention as from_pretrained makes them.
             model: PreTrainedModel = skeleton.model_class.from_pretrained(
                 None, config=config, state_dict=_views(flat, arena), dtype=dtype
@@ -275,7 +273,7 @@ def _place_blocks(
         return arena.blocks, None
     if resident is None:
         free = free_bytes(device)
-        resident = free is None or arena.nbytes <= _RESIDENT_SHARE * free
+        resident = free is None or arena.nbytes <= _MAX_RESIDENT_SHARE * free
     if resident:
         return arena.blocks.to(device), None
     return arena.blocks, BlockStream(arena.blocks, device, chunk_bytes=_CHUNK_BYTES)

@@ -25,7 +25,7 @@ class Election:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MergePlan:
     """How rows of the arena become one proxy.
 
     Attributes:
@@ -40,7 +40,7 @@ class Plan:
     around_base: bool = False
     election: Election | None = None
 
-    def simplified(self) -> Plan:
+    def simplified(self) -> MergePlan:
         """Return the plan with one set of coefficients if all tensors have the same."""
         table = self.coefficients
         if table.ndim == 2 and len(table) and bool((table == table[0]).all()):

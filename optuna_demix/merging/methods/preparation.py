@@ -16,8 +16,8 @@ import torch
 
 from optuna_demix.merging.methods.sparsify import Sparsity
 
-_CHUNK = 1 << 20  # elements a component and step: K of them in float64 stay small
-_NO_MASS = 1e-7  # as in mergekit: below it nothing is rescaled
+_CHUNK_ELEMENTS = 1 << 20  # a component and step: K of them in float64 stay small
+_MIN_MASS = 1e-7  # as in mergekit: below it nothing is rescaled
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _sparsify(rule: Sparsity, rows: torch.Tensor, names: Sequence[str], tensor: 
         kept = rule.kept(delta, component=name, tensor=tensor)
         before = float(delta.abs().sum(dtype=torch.float64))
         after = float((delta * kept).abs().sum(dtype=torch.float64))
-        if before >= _NO_MASS and after >= _NO_MASS:
+        if before >= _MIN_MASS and after >= _MIN_MASS:
             scales[k] = before / after
         rows[k] = torch.where(kept, rows[k], base)
     return scales
@@ -104,8 +104,8 @@ def _gram(rows: torch.Tensor, *, has_base: bool) -> np.ndarray:
     flat = rows.reshape(len(rows), -1)
     n_components = len(rows) - has_base
     total = torch.zeros(n_components, n_components, dtype=torch.float64)
-    for start in range(0, flat.shape[1], _CHUNK):
-        part = flat[:, start : start + _CHUNK].double()
+    for start in range(0, flat.shape[1], _CHUNK_ELEMENTS):
+        part = flat[:, start : start + _CHUNK_ELEMENTS].double()
         if has_base:
             part = part[:-1] - part[-1]
         total += part @ part.T

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from optuna_demix._typing import FloatArray
 from optuna_demix.errors import ComponentError, ConfigError
 from optuna_demix.merging.methods.parameters import resolve
-from optuna_demix.merging.methods.plan import Plan
+from optuna_demix.merging.methods.plan import MergePlan
 from optuna_demix.merging.methods.preparation import Preparation
 from optuna_demix.merging.methods.sparsify import Sparsity
 from optuna_demix.merging.methods.spherical import karcher, multislerp
@@ -23,7 +23,7 @@ from optuna_demix.merging.methods.task_vectors import elected_task_vectors, task
 if TYPE_CHECKING:
     from optuna_demix.merging.methods.parameters import Number
 
-Planner: TypeAlias = Callable[[FloatArray, FloatArray, Sequence[str]], Plan]
+Planner: TypeAlias = Callable[[FloatArray, FloatArray, Sequence[str]], MergePlan]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class MergeMethod:
 
 
 def _linear(values: Mapping[str, Any]) -> tuple[Preparation, Planner]:
-    return Preparation(), lambda w, facts, tensors: Plan(w)
+    return Preparation(), lambda w, facts, tensors: MergePlan(w)
 
 
 def _task_arithmetic(values: Mapping[str, Any]) -> tuple[Preparation, Planner]:
@@ -66,7 +66,7 @@ def _sparse(values: Mapping[str, Any], rule: str, *, elects: bool) -> tuple[Prep
     planned = elected_task_vectors if elects else task_vectors
     options = {"lambda_": values["lambda"], "normalize": values["normalize"]}
 
-    def plan(w: FloatArray, facts: FloatArray, tensors: Sequence[str]) -> Plan:
+    def plan(w: FloatArray, facts: FloatArray, tensors: Sequence[str]) -> MergePlan:
         return planned(w, facts if rescale else None, **options)
 
     return preparation, plan
@@ -75,7 +75,7 @@ def _sparse(values: Mapping[str, Any], rule: str, *, elects: bool) -> tuple[Prep
 def _multislerp(values: Mapping[str, Any]) -> tuple[Preparation, Planner]:
     use_base = values["use_base"]
 
-    def plan(w: FloatArray, facts: FloatArray, tensors: Sequence[str]) -> Plan:
+    def plan(w: FloatArray, facts: FloatArray, tensors: Sequence[str]) -> MergePlan:
         return multislerp(w, _grams(w, facts), tensors, use_base=use_base)
 
     return Preparation(base=use_base, facts="gram"), plan

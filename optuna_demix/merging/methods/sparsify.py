@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
-_DRAW = 1 << 22  # elements drawn at a time
+_DRAWN_ELEMENTS = 1 << 22  # at a time
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _draw(chances: torch.Tensor, seed: int, name: str) -> torch.Tensor:
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
     flat = chances.reshape(-1)
     mask = torch.empty(chances.numel(), dtype=torch.bool)
-    for start in range(0, len(mask), _DRAW):
-        part = slice(start, min(start + _DRAW, len(mask)))
+    for start in range(0, len(mask), _DRAWN_ELEMENTS):
+        part = slice(start, min(start + _DRAWN_ELEMENTS, len(mask)))
         uniform = torch.from_numpy(rng.random(part.stop - part.start, dtype=np.float32))
         mask[part] = uniform < flat[part]
     return mask.view(chances.shape)

@@ -14,14 +14,14 @@ import numpy as np
 
 from optuna_demix._typing import FloatArray
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging.methods.plan import Plan
+from optuna_demix.merging.methods.plan import MergePlan
 
 _EPS = 1e-8  # mergekit's
 
 
 def multislerp(
     w: FloatArray, grams: FloatArray, tensors: Sequence[str], *, use_base: bool
-) -> Plan:
+) -> MergePlan:
     """Return the plan of barycentric interpolation on a sphere.
 
     The published procedure maps the directions to the plane that touches the sphere at their
@@ -37,14 +37,14 @@ def multislerp(
     Raises:
         ComponentError: If the weights sum to 0, or directions cancel in some tensor.
     """
-    w = _normalised(w)
+    w = _normalized(w)
     lengths = np.sqrt(np.diagonal(grams, axis1=1, axis2=2))  # (T, K)
     shares = w / (lengths + _EPS)  # (T, K), of the mean direction
     mean = np.sqrt(np.maximum(np.einsum("tj,tjk,tk->t", shares, grams, shares), 0.0))  # (T,)
     moved = lengths.any(axis=1)  # an all-zero tensor has no direction: it stays zero
-    cancelled = (mean < _EPS) & moved
-    if bool(cancelled.any()) and len(w) > 2:
-        name = tensors[int(np.argmax(cancelled))]
+    canceled = (mean < _EPS) & moved
+    if bool(canceled.any()) and len(w) > 2:
+        name = tensors[int(np.argmax(canceled))]
         raise ComponentError(
             f"merge method 'multislerp': the components cancel out in tensor {name!r} at these "
             "weights; use another method"
@@ -53,10 +53,10 @@ def multislerp(
         coefficients = (lengths @ w / mean)[:, None] * shares
     flat = (mean < _EPS)[:, None]
     coefficients = np.where(flat | _is_one_hot(w), w, coefficients)
-    return Plan(coefficients, around_base=use_base).simplified()
+    return MergePlan(coefficients, around_base=use_base).simplified()
 
 
-def karcher(w: FloatArray, grams: FloatArray, *, max_iter: int, tol: float) -> Plan:
+def karcher(w: FloatArray, grams: FloatArray, *, max_iter: int, tol: float) -> MergePlan:
     """Return the plan of the weighted Karcher mean (arXiv 2603.04972).
 
     The point of the sphere from which the weighted sum of squared angles is least, by repeated
@@ -72,10 +72,10 @@ def karcher(w: FloatArray, grams: FloatArray, *, max_iter: int, tol: float) -> P
         ComponentError: If the weights sum to 0.
     """
     if _is_one_hot(w):
-        return Plan(w)
-    _normalised(w)
+        return MergePlan(w)
+    _normalized(w)
     table = np.stack([_karcher(w, gram, max_iter, tol) for gram in grams])
-    return Plan(table).simplified()
+    return MergePlan(table).simplified()
 
 
 def _karcher(w: FloatArray, gram: FloatArray, max_iter: int, tol: float) -> FloatArray:
@@ -113,7 +113,7 @@ def _length(direction: FloatArray, cosines: FloatArray) -> float:
     return math.sqrt(max(float(direction @ cosines @ direction), 0.0))
 
 
-def _normalised(w: FloatArray) -> FloatArray:
+def _normalized(w: FloatArray) -> FloatArray:
     total = float(w.sum())
     if total == 0.0:
         raise ComponentError("the merge weights sum to 0; a mean on a sphere needs another sum")

@@ -8,14 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from optuna_demix._typing import FloatArray
-from optuna_demix.merging.methods.plan import Election, Plan
+from optuna_demix.merging.methods.plan import Election, MergePlan
 
-_NO_WEIGHT = 1e-8  # as in mergekit: smaller sums do not divide
+_MIN_TOTAL = 1e-8  # as in mergekit: smaller sums do not divide
 
 
 def task_vectors(
     w: FloatArray, scales: FloatArray | None, *, lambda_: float, normalize: bool
-) -> Plan:
+) -> MergePlan:
     """Return the plan of a sum of task vectors.
 
     Args:
@@ -25,17 +25,17 @@ def task_vectors(
         normalize: Divide by the sum of the weights.
     """
     total = float(w.sum())
-    divisor = total if normalize and abs(total) >= _NO_WEIGHT else 1.0
+    divisor = total if normalize and abs(total) >= _MIN_TOTAL else 1.0
     parts = lambda_ / divisor * (w if scales is None else w * scales)  # (K,) or (T, K)
     if scales is None and _is_one(parts):
         # The base cancels out: the plain average, which returns a single component bit for bit.
-        return Plan(np.append(parts, 0.0))
-    return Plan(parts, around_base=True).simplified()
+        return MergePlan(np.append(parts, 0.0))
+    return MergePlan(parts, around_base=True).simplified()
 
 
 def elected_task_vectors(
     w: FloatArray, scales: FloatArray | None, *, lambda_: float, normalize: bool
-) -> Plan:
+) -> MergePlan:
     """Return the plan of a sum of those elements whose sign wins the election.
 
     Args:
@@ -46,7 +46,7 @@ def elected_task_vectors(
     """
     parts = w if scales is None else w * scales
     election = Election(weights=w, normalize=normalize, scale=lambda_)
-    return Plan(parts, around_base=True, election=election).simplified()
+    return MergePlan(parts, around_base=True, election=election).simplified()
 
 
 def _is_one(parts: FloatArray) -> bool:

@@ -24,7 +24,7 @@ Pair = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True)
-class Row:
+class BatchRow:
     """Token ids that the model is given, and the requests it answers there.
 
     Attributes:
@@ -70,7 +70,7 @@ class Batch:
 
     inputs: Tensor
     readout: Readout
-    rows: tuple[Row, ...]
+    rows: tuple[BatchRow, ...]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -94,13 +94,15 @@ class Batch:
         ]
 
 
-def share_rows(pairs: Sequence[Pair], *, max_length: int, first_request: int = 0) -> list[Row]:
+def share_rows(
+    pairs: Sequence[Pair], *, max_length: int, first_request: int = 0
+) -> list[BatchRow]:
     """Find the rows that requests need, in lm-eval's order.
 
     Args:
         pairs: The requests' token ids.
         max_length: Longest input of the model, in tokens; longer ones lose their left end.
-        first_request: Number of ``pairs[0]`` in :attr:`Row.members`.
+        first_request: Number of ``pairs[0]`` in :attr:`BatchRow.members`.
 
     Returns:
         The rows, longest first.
@@ -120,7 +122,7 @@ def share_rows(pairs: Sequence[Pair], *, max_length: int, first_request: int = 0
     for members in sorted(groups.values(), key=order):
         context, continuation = pairs[longest(members)]
         rows.append(
-            Row(
+            BatchRow(
                 (context + continuation)[-(max_length + 1) :][:-1],
                 len(continuation),
                 tuple((first_request + i, pairs[i][1]) for i in members),
@@ -147,7 +149,7 @@ def plan_batches(
     return [lay_out(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
 
 
-def lay_out(rows: Sequence[Row], *, width: int | None = None) -> Batch:
+def lay_out(rows: Sequence[BatchRow], *, width: int | None = None) -> Batch:
     """Make one batch.
 
     Args:

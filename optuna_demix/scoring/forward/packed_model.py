@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from optuna_demix._wording import one_line
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.forward.batches import Row, lay_out
+from optuna_demix.scoring.forward.batches import BatchRow, lay_out
 from optuna_demix.scoring.forward.packing import PackedBatch, pack
 from optuna_demix.scoring.forward.passes import Passes
 
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """Largest difference of a log-likelihood, in nats, at which packed rows pass for plain ones."""
-_ROUNDINGS = 4  # of the model's dtype, relative to a log-likelihood, where that is more
-_PROBED = 12  # inputs that the check runs
-_SLOWNESS = 4.0  # of attention's arithmetic beside that of matrix products
+_MAX_ROUNDINGS = 4  # of the model's dtype, relative to a log-likelihood, where that is more
+_PROBED_ROWS = 12  # inputs that the check runs
+_ATTENTION_SLOWDOWN = 4.0  # of attention's arithmetic beside that of matrix products
 
 
 def packed_logits(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
@@ -59,14 +60,14 @@ def attention_cost(model: PreTrainedModel) -> float:
     """What a row of N tokens costs beyond N, divided by N squared; see :func:`pack`."""
     config = model.config.get_text_config()
     outer = (model.get_input_embeddings(), _head_of(model))
-    embeddings = {id(p) for module in outer for p in module.parameters()}
-    inner = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+    embeddings = {p for module in outer for p in module.parameters()}
+    inner = sum(p.numel() for p in model.parameters() if p not in embeddings)
     attention = 2 * config.num_hidden_layers * config.hidden_size  # scores, and values mixed
-    return float(_SLOWNESS * attention / max(inner, 1))
+    return float(_ATTENTION_SLOWDOWN * attention / max(inner, 1))
 
 
 def why_unpackable(
-    model: PreTrainedModel, rows: Sequence[Row], logits_of: Callable[[Batch], Tensor]
+    model: PreTrainedModel, rows: Sequence[BatchRow], logits_of: Callable[[Batch], Tensor]
 ) -> str | None:
     """Score a few inputs packed and plain, and compare.
 
@@ -97,9 +98,8 @@ def why_unpackable(
         trees = pack(chosen, pass_tokens=sum(len(row.ids) for row in chosen), square_cost=0.0)
         packed = Passes(partial(packed_logits, model)).run(trees, count=count, greedy=True)
     except Exception as error:  # whatever a model's own code makes of a mask it does not know
-        line = " ".join(str(error).split())[:200]
-        return f"the model refuses packed rows ({type(error).__name__}: {line})"
-    rounding = _ROUNDINGS * torch.finfo(model.dtype).eps
+        return f"the model refuses packed rows ({type(error).__name__}: {one_line(error)})"
+    rounding = _MAX_ROUNDINGS * torch.finfo(model.dtype).eps
     for request in requests:
         one, other = plain[0][request], packed[0][request]
         if not abs(one - other) <= max(TOLERANCE, rounding * abs(one)):
@@ -110,12 +110,12 @@ def why_unpackable(
     return None
 
 
-def _sample(rows: Sequence[Row]) -> list[Row]:
-    """The longest input, and groups of neighbours in the tree."""
+def _sample(rows: Sequence[BatchRow]) -> list[BatchRow]:
+    """The longest input, and groups of neighbors in the tree."""
     ordered = sorted(rows, key=lambda row: row.ids)
-    if len(ordered) <= _PROBED:
+    if len(ordered) <= _PROBED_ROWS:
         return ordered
-    half = (_PROBED - 1) // 2
+    half = (_PROBED_ROWS - 1) // 2
     middle = len(ordered) // 2
     longest = max(ordered, key=lambda row: len(row.ids))
     near = [*ordered[:half], *ordered[middle : middle + half]]

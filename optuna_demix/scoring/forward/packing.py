@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from optuna_demix.scoring.forward.batches import Row
+    from optuna_demix.scoring.forward.batches import BatchRow
 
-_LONGEST_SEARCH = 4096  # inputs that one packed row is tried with
+_MAX_ROWS_TRIED = 4096  # inputs that one packed row is tried with
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class PackedBatch:
         ]
 
 
-def pack(rows: Sequence[Row], *, pass_tokens: int, square_cost: float) -> list[PackedBatch]:
+def pack(rows: Sequence[BatchRow], *, pass_tokens: int, square_cost: float) -> list[PackedBatch]:
     """Pack inputs into forward passes.
 
     Args:
@@ -156,7 +156,7 @@ def lay_out_trees(trees: Sequence[Tree]) -> PackedBatch:
     return PackedBatch(inputs, depths, ends, torch.tensor(kept), builder.finish(), tuple(trees))
 
 
-def _shared_lengths(ordered: Sequence[Row]) -> NDArray[np.int64]:
+def _shared_lengths(ordered: Sequence[BatchRow]) -> NDArray[np.int64]:
     """How many tokens each input shares with the one before, (n,)."""
     arrays = [np.asarray(row.ids) for row in ordered]
     shared = [0]
@@ -188,7 +188,7 @@ def _cuts(
         # Tokens of the row [start, last], for every start.
         while low < last and lengths[low] + grown[last] - grown[low] > capacity:
             low += 1
-        low = max(low, last + 1 - _LONGEST_SEARCH)
+        low = max(low, last + 1 - _MAX_ROWS_TRIED)
         starts = slice(low, last + 1)
         tokens = (lengths[starts] + grown[last] - grown[starts]).astype(float)
         costs = best[starts] + tokens + square_cost * tokens**2
@@ -201,7 +201,7 @@ def _cuts(
     return cuts[::-1]
 
 
-def _grow(rows: Sequence[Row], shared: Sequence[int]) -> Tree:
+def _grow(rows: Sequence[BatchRow], shared: Sequence[int]) -> Tree:
     """The tree of some inputs in order, each sharing so many tokens with the one before."""
     ids: list[int] = []
     depths: list[int] = []

@@ -1,6 +1,6 @@
 """Log-likelihoods of requests, read from a model's logits.
 
-lm-eval takes the log-softmax of every position and synchronises with the device for every
+lm-eval takes the log-softmax of every position and synchronizes with the device for every
 request; here it is taken of the positions that are scored, a few megabytes at a time in memory
 that is reused, and answers are fetched once at the end. Log-softmax is row by row, the most
 likely token needs a comparison only where every token of a request may be it, and every sum runs
@@ -18,6 +18,14 @@ import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# Every run of scored tokens starts at a multiple of this many elements, as a freshly allocated
+# tensor would: CUDA reductions split a run by the alignment of its first element.
+_ALIGNMENT = 16
+# CUDA's log-softmax reads rows in packets of this many bytes. Where a row is no multiple of it,
+# the order of its sums depends on the row's place, so rows must stay where they are.
+_PACKET_BYTES = 16
+_CACHED_BYTES = 4 << 20  # of log-probabilities that a processor's caches keep at hand
 
 
 class Reading(NamedTuple):
@@ -43,15 +51,6 @@ class Reading(NamedTuple):
             [place(position) for position in self.scored],
             [place(position) for position in self.compared],
         )
-
-
-# Every run of scored tokens starts at a multiple of this many elements, as a freshly allocated
-# tensor would: CUDA reductions split a run by the alignment of its first element.
-_ALIGNMENT = 16
-# CUDA's log-softmax reads rows in packets of this many bytes. Where a row is no multiple of it,
-# the order of its sums depends on the row's place, so rows must stay where they are.
-_PACKET_BYTES = 16
-_CACHED_BYTES = 4 << 20  # of log-probabilities that a processor's caches keep at hand
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ class Scratch:
         self._flat: dict[str, Tensor] = {}
 
     def take(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Uninitialised memory of ``shape``, with the dtype and device of ``like``."""
+        """Uninitialized memory of ``shape``, with the dtype and device of ``like``."""
         size = prod(shape)
         flat = self._flat.get(name)
         if flat is None or flat.numel() < size or flat.dtype != like.dtype:

@@ -1,4 +1,4 @@
-"""The face of a prepared model towards lm-eval."""
+"""``PreparedModel``: lm-eval's ``HFLM`` over live weights, its requests laid out once."""
 
 from __future__ import annotations
 
@@ -16,21 +16,31 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.forward.batches import Batch, Pair, plan_batches, share_rows
-from optuna_demix.scoring.forward.packed_model import attention_cost, packed_logits, why_unpackable
-from optuna_demix.scoring.forward.packing import PackedBatch, pack
-from optuna_demix.scoring.forward.passes import Passes, no_room, or_none_without_memory
+from optuna_demix.scoring.forward import (
+    Batch,
+    PackedBatch,
+    Pair,
+    Passes,
+    attention_cost,
+    no_room,
+    or_none_without_memory,
+    pack,
+    packed_logits,
+    plan_batches,
+    share_rows,
+    why_unpackable,
+)
 from optuna_demix.scoring.harness.quiet import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_log = logging.getLogger("optuna_demix.scoring")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ForwardPlan:
     """Requests of one kind, ready to be answered.
 
     Attributes:
@@ -47,7 +57,7 @@ class Plan:
 
 
 class PreparedModel(HFLM):  # type: ignore[misc]
-    """lm-eval's model over live weights, with its requests tokenised and laid out beforehand.
+    """lm-eval's model over live weights, with its requests tokenized and laid out beforehand.
 
     Prompts, special tokens, windows and truncation are ``HFLM``'s own code, run once; generation
     is its own code on remembered token ids. Only the log-likelihoods are computed differently,
@@ -95,8 +105,8 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 "a proxy must be one"
             )
 
-    def prepare(self, kind: str, groups: Sequence[list[Any]]) -> list[Plan]:
-        """Tokenise and lay out requests of one kind.
+    def prepare(self, kind: str, groups: Sequence[list[Any]]) -> list[ForwardPlan]:
+        """Tokenize and lay out requests of one kind.
 
         Args:
             kind: The kind.
@@ -111,18 +121,20 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         if kind == "generate_until":
             for instance in (instance for group in groups for instance in group):
                 self._check_room(instance)
-            return [Plan(kind, group, [], []) for group in groups]
-        found = [[self._tokenise(kind, instance) for instance in group] for group in groups]
+            return [ForwardPlan(kind, group, [], []) for group in groups]
+        found = [[self._tokenize(kind, instance) for instance in group] for group in groups]
         self._ids.clear()
         pairs = [[pair for windows in group for pair in windows] for group in found]
         packs = self._can_pack([pair for group in pairs for pair in group])
         lay_out = self._pack if packs else self._lay_out
         return [
-            Plan(kind, group, lay_out(kind, of_group), [len(windows) for windows in tokenised])
-            for group, of_group, tokenised in zip(groups, pairs, found, strict=True)
+            ForwardPlan(
+                kind, group, lay_out(kind, of_group), [len(windows) for windows in tokenized]
+            )
+            for group, of_group, tokenized in zip(groups, pairs, found, strict=True)
         ]
 
-    def answer(self, plan: Plan) -> list[Any]:
+    def answer(self, plan: ForwardPlan) -> list[Any]:
         """Answers to prepared requests, in order, for the weights as they are.
 
         Returns:
@@ -139,11 +151,11 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         ends = np.cumsum([0, *plan.windows]).tolist()
         return [sum(sums[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
 
-    def content(self, plan: Plan) -> list[Any]:
+    def content(self, plan: ForwardPlan) -> list[Any]:
         """Every token id that the model is given and how they are batched, to be hashed."""
         if plan.kind == "generate_until":
             return [plan.kind, [self.tok_encode(i.args[0]) for i in plan.instances]]
-        return [plan.kind, plan.windows, [passed.content() for passed in plan.passes]]
+        return [plan.kind, plan.windows, [each.content() for each in plan.passes]]
 
     def _lay_out(self, kind: str, pairs: Sequence[Pair]) -> list[Batch]:
         # lm-eval lays all log-likelihood requests out together, but rolling ones batch by batch.
@@ -235,7 +247,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         self._captured += [(context, continuation) for _, context, continuation in requests]
         return [(math.nan, False)] * len(requests)
 
-    def _tokenise(self, kind: str, instance: Any) -> list[Pair]:
+    def _tokenize(self, kind: str, instance: Any) -> list[Pair]:
         where = f"task {instance.task_name!r}, document {instance.doc_id}"
         if kind == "loglikelihood" and not instance.args[1]:
             raise TaskError(f"{where}: an answer is the empty text, which has no likelihood")
@@ -261,12 +273,12 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 "max_gen_toks in the task's generation_kwargs"
             )
 
-    def _run(self, passed: Batch | PackedBatch) -> Tensor:
+    def _run(self, batch: Batch | PackedBatch) -> Tensor:
         """Logits of a pass: (B, L, V), or (1, R, V) of the kept tokens of a packed one."""
-        if isinstance(passed, Batch):
-            return self._logits_of(passed.inputs.to(self.device))
+        if isinstance(batch, Batch):
+            return self._logits_of(batch.inputs.to(self.device))
         with self._autocast():
-            return packed_logits(self.model, passed)
+            return packed_logits(self.model, batch)
 
     def _logits_of(self, ids: Tensor) -> Tensor:
         """Logits (B, L, V) of token ids (B, L), called exactly as lm-eval calls the model."""

@@ -1,4 +1,4 @@
-"""Keep lm-eval quiet and repeatable."""
+"""Keep lm-eval and datasets from talking to the terminal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import datasets
-import lm_eval
 import lm_eval.api.task
-from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
-
-VERSION: str = lm_eval.__version__
-"""Version of lm-eval."""
-STARTING_SEEDS = (DEFAULT_RANDOM_SEED, DEFAULT_OTHER_SEED, DEFAULT_OTHER_SEED)
-"""Seeds of Python, numpy and torch that ``simple_evaluate`` starts with."""
 
 
 @contextmanager

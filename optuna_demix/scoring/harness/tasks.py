@@ -1,38 +1,31 @@
-"""The one place that knows lm-eval: its index of tasks, its prompts, its metrics.
+"""The steps of lm-eval's ``simple_evaluate`` on a loaded task, one function each.
 
-Written against lm-eval 0.4.13; no other file of this package imports it.
-
-* :class:`Catalogue` finds tasks by name, reads what their configuration says, and loads them;
-* :class:`PreparedModel` is lm-eval's own ``HFLM`` over a live model, whose requests are tokenised
-  and laid out in batches once;
-* the functions on loaded tasks at the end are the steps of ``simple_evaluate`` and ``evaluate``
-  that :class:`~optuna_demix.scoring.suite.Suite` puts in order.
-
-Whatever depends on the weights is computed anew each time: lm-eval's caches of responses and of
-requests are not used.
-
-Several processes may load the same tasks at the same time: ``datasets`` prepares a data set under
-a file lock of its own, in a directory that it renames when complete, and writes the result of a
-``map`` to a temporary file that it moves into place. Nothing else is written.
+:class:`~optuna_demix.scoring.suite.Suite` puts them in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
+import lm_eval
 from lm_eval.api.metrics import mean
 from lm_eval.api.registry import AGGREGATION_REGISTRY
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator_utils import get_sample_size
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.gold import GOLD_METRIC
-from optuna_demix.scoring.harness.catalogue import first_line
 from optuna_demix.scoring.harness.quiet import quiet
+from optuna_demix.scoring.harness.reasons import reason
 
-_KINDS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+LM_EVAL_VERSION: str = lm_eval.__version__
+STARTING_SEEDS = (DEFAULT_RANDOM_SEED, DEFAULT_OTHER_SEED, DEFAULT_OTHER_SEED)
+"""Seeds of Python, numpy and torch that ``simple_evaluate`` starts with."""
+
+_REQUEST_KINDS = frozenset({"loglikelihood", "loglikelihood_rolling", "generate_until"})
 
 
 def configure(task: Any, num_fewshot: int | None, *, seed: int) -> None:
@@ -64,14 +57,15 @@ def build_requests(task: Any, limit: float | None, *, where: str) -> None:
         with quiet():
             task.build_all_requests(limit=get_sample_size(task, limit))
     except Exception as error:
-        raise TaskError(f"{where}: its requests cannot be built: {first_line(error)}") from error
+        raise TaskError(f"{where}: its requests cannot be built: {reason(error)}") from error
     kinds = {instance.request_type for instance in task.instances}
-    if not kinds <= set(_KINDS):
-        names = ", ".join(sorted(kinds - set(_KINDS)))
+    if not kinds <= _REQUEST_KINDS:
+        names = ", ".join(sorted(kinds - _REQUEST_KINDS))
         raise TaskError(f"{where}: requests of type {names} are not supported")
     if isinstance(task, ConfigurableTask):
+        documents = [instance.doc for instance in task.instances]
         for method in ("doc_to_text", "doc_to_target", "doc_to_choice"):
-            setattr(task, method, _remembered(getattr(task, method)))
+            setattr(task, method, _remembered(getattr(task, method), documents))
 
 
 def apply_filters(task: Any, instances: list[Any]) -> None:
@@ -110,16 +104,18 @@ def settings(task: Any) -> dict[str, Any]:
     return result
 
 
-def _remembered(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A template of a task rendered once per document: lm-eval compiles and renders it each time.
+def _remembered(method: Callable[..., Any], documents: Iterable[Any]) -> Callable[..., Any]:
+    """A template rendered once per document: lm-eval compiles and renders it each time.
 
-    Documents are recognised by identity; the task's requests keep them alive.
+    It is remembered of ``documents`` alone. Any other object, such as the copy that a task's own
+    metrics are given, may leave its identity to the next one and is rendered each time.
     """
+    kept = {id(document): document for document in documents}  # alive, as their identities are
     rendered: dict[int, Any] = {}
 
-    def lookup(document: Any, override: Any = None) -> Any:
-        if override is not None:
-            return method(document, override)
+    def lookup(document: Any, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs or id(document) not in kept:
+            return method(document, *args, **kwargs)
         if id(document) not in rendered:
             rendered[id(document)] = method(document)
         return rendered[id(document)]

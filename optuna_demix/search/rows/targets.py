@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -93,15 +93,15 @@ def objective_layout(
         weights: Weights of the capabilities in one objective, or ``None`` for one objective
             each.
     """
-    layouts: list[dict[str, Any]] = [
-        {name: 1.0 / len(names) for name in names} for names in capabilities.values()
-    ]
+    layouts: list[dict[str, float]] = []
+    for names in capabilities.values():
+        layouts.append({})
+        for name in names:  # one that is named twice counts twice
+            layouts[-1][name] = layouts[-1].get(name, 0.0) + 1.0 / len(names)
     if weights is None:
         return layouts
-    return [
-        {
-            name: share * weights[capability]
-            for capability, layout in zip(capabilities, layouts, strict=True)
-            for name, share in layout.items()
-        }
-    ]
+    weighted: dict[str, float] = {}
+    for capability, layout in zip(capabilities, layouts, strict=True):
+        for name, share in layout.items():
+            weighted[name] = weighted.get(name, 0.0) + share * weights[capability]
+    return [weighted]

@@ -379,10 +379,10 @@ print(len(built), flush=True)
 """
 
 
-def _start(paths: Paths, path: Path, behaviour: str) -> subprocess.Popen[str]:
+def _start(paths: Paths, path: Path, behavior: str) -> subprocess.Popen[str]:
     named = json.dumps({name: str(place) for name, place in paths.items()})
     return subprocess.Popen(
-        [sys.executable, "-c", _BUILD, named, str(path), behaviour],
+        [sys.executable, "-c", _BUILD, named, str(path), behavior],
         stdout=subprocess.PIPE,
         text=True,
     )

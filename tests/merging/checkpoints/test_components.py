@@ -105,7 +105,7 @@ def _retype(name: str, dtype: torch.dtype) -> Callable[[Path], None]:
             _config(quantization_config={"bits": 4}),
             "config.json",
             "'quantization_config'",
-            id="quantised config",
+            id="quantized config",
         ),
         pytest.param(
             _config(model_type="nonesuch"),
@@ -331,7 +331,7 @@ class TestTokenizers:
         with pytest.raises(ComponentError, match="'<tool>' is id 61, but no token in"):
             ComponentSet.open(paths)
 
-    def test_another_normaliser_is_named(
+    def test_another_normalizer_is_named(
         self, paths: Paths, edit_json: Callable[..., None]
     ) -> None:
         edit_json(

@@ -30,7 +30,7 @@ def test_drift_is_the_relative_distance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "optuna_demix.merging.checkpoints.drift._CHUNK", 100
+        "optuna_demix.merging.checkpoints.drift._CHUNK_ELEMENTS", 100
     )  # many chunks a tensor
     paths = dict(family_of("gpt2", dtype, sharded).paths)
     base = paths["web"]

@@ -96,7 +96,7 @@ def test_half_precision_is_the_exact_sum_rounded_once(dtype: torch.dtype) -> Non
 
 
 def test_ties_are_rounded_to_even() -> None:
-    below = 1.0 + 2**-7  # bfloat16 neighbours of 1 lie 2^-7 apart
+    below = 1.0 + 2**-7  # bfloat16 neighbors of 1 lie 2^-7 apart
     rows = torch.tensor([1.0, below, below, below + 2**-7]).bfloat16().view(2, 2, 1)
     half_way = _sum(rows.expand(2, 2, 64).contiguous(), [0.5, 0.5])
     assert half_way[:, 0].tolist() == [1.0, 1.0 + 2**-6]
@@ -157,7 +157,7 @@ def test_a_step_smaller_or_larger_than_a_block_merges_all(
     rows = _rows(torch.bfloat16, n=7)
     w = [0.1, 0.2, 0.3, 0.4]
     expected = _sum(rows, w)
-    monkeypatch.setattr(_kernels, "_STEP", {"cpu": step})
+    monkeypatch.setattr(_kernels, "_CPU_STEP", step)
     assert torch.equal(_sum(rows, w), expected)
 
 

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer as HubTokenizer
 
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging import Arena, ComponentSet, LiveModel, MergeMethod
-from optuna_demix.merging.methods.plan import Plan
+from optuna_demix.merging.methods.plan import MergePlan
 from optuna_demix.merging.methods.preparation import Preparation
 from tests.tiny_models import LLAMA
 
@@ -345,7 +345,7 @@ class TestNamesAndBuffers:
         assert live.model.generation_config.eos_token_id == [1, 5]
         assert live.model.generation_config.max_new_tokens == 7
 
-    def test_components_without_a_tokenizer_merge_but_do_not_tokenise(
+    def test_components_without_a_tokenizer_merge_but_do_not_tokenize(
         self, paths: Paths, tmp_path: Path
     ) -> None:
         for path in paths.values():
@@ -390,7 +390,9 @@ class TestBadInput:
             LiveModel(arena, dtype="int8")
 
     def test_a_method_of_ones_own_needs_no_registry(self, arena: Arena) -> None:
-        halved = MergeMethod("halved", {}, Preparation(), lambda w, facts, tensors: Plan(w / 2))
+        halved = MergeMethod(
+            "halved", {}, Preparation(), lambda w, facts, tensors: MergePlan(w / 2)
+        )
         live, linear = LiveModel(arena, method=halved), LiveModel(arena)
         live.merge(W)
         linear.merge(W)

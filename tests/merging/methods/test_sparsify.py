@@ -117,7 +117,7 @@ class TestPreparation:
 
     @pytest.mark.parametrize("base", [False, True])
     def test_gram_is_the_inner_products(self, base: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("optuna_demix.merging.methods.preparation._CHUNK", 7)
+        monkeypatch.setattr("optuna_demix.merging.methods.preparation._CHUNK_ELEMENTS", 7)
         rows = torch.stack([_delta(5, 6, seed=seed) for seed in range(2 + base)])
         gram = Preparation(base, None, "gram").apply(rows, names=NAMES, tensor="t")
         flat = rows.double().view(len(rows), -1)

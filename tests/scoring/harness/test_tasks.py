@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -28,9 +29,9 @@ def folder(tmp_path):
 @pytest.fixture
 def no_own_tasks(monkeypatch):
     """lm-eval's index takes seconds to read: stand in for it where its content does not matter."""
-    from optuna_demix.scoring.harness import catalogue
+    from optuna_demix.scoring.harness import catalog
 
-    monkeypatch.setattr(catalogue, "_own_index", dict)
+    monkeypatch.setattr(catalog, "_own_index", dict)
 
 
 def problem_of(benchmark, folder, **options):
@@ -46,10 +47,17 @@ def problem_of(benchmark, folder, **options):
 def test_nothing_heavy_before_it_is_needed():
     code = (
         "import sys, optuna_demix.scoring\n"
+        "from optuna_demix.scoring.harness import TaskSpec\n"
         "print([m for m in ('lm_eval', 'torch', 'transformers', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("inner", ["", ".forward", ".harness"])
+def test_every_name_that_is_handed_on_is_there(inner):
+    package = importlib.import_module(f"optuna_demix.scoring{inner}")
+    assert all(hasattr(package, name) for name in package.__all__)
 
 
 def test_good_benchmarks_have_no_problems(tasks):
@@ -350,11 +358,11 @@ def test_two_processes_with_a_cold_cache(folder, tmp_path):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from optuna_demix.scoring.harness.tasks import Catalogue\n"
-        "catalogue = Catalogue([Path(sys.argv[1])])\n"
+        "from optuna_demix.scoring.harness import Catalog\n"
+        "catalog = Catalog([Path(sys.argv[1])])\n"
         "print('ready', flush=True)\n"
         "input()\n"
-        "loaded = [catalogue.load(name)[0] for name in ('choice', 'prose', 'letters')]\n"
+        "loaded = [catalog.load(name)[0] for name in ('choice', 'prose', 'letters')]\n"
         "print([len(t.eval_docs) for tasks in loaded for t in tasks.values()])\n"
     )
     environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}

@@ -1,4 +1,7 @@
-"""What a task's configuration says before any data is loaded, and whether a benchmark fits it."""
+"""``TaskSpec``: what a task's configuration says, and whether a benchmark fits it.
+
+Nothing is loaded, so that a study is checked without data; lm-eval is not imported.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class Leaf:
 
 
 @dataclass(frozen=True)
-class Card:
+class TaskSpec:
     """One name of lm-eval's index.
 
     Attributes:
@@ -109,15 +112,15 @@ def configured_metrics(
     return metrics, is_open
 
 
-def problem(benchmark: Benchmark, card: Card, *, confirm_run_unsafe_code: bool) -> str | None:
+def problem(benchmark: Benchmark, spec: TaskSpec, *, confirm_run_unsafe_code: bool) -> str | None:
     """Why a benchmark cannot be scored, or ``None``."""
     checks: Iterable[Callable[[], str | None]] = (
-        lambda: _kind_problem(benchmark, card),
-        lambda: _unsafe_problem(card, allowed=confirm_run_unsafe_code),
-        lambda: _data_problem(card),
-        lambda: _fewshot_problem(benchmark, card),
-        lambda: _metric_problem(benchmark, card),
-        lambda: _direction_problem(benchmark, card),
+        lambda: _kind_problem(benchmark, spec),
+        lambda: _unsafe_problem(spec, allowed=confirm_run_unsafe_code),
+        lambda: _data_problem(spec),
+        lambda: _fewshot_problem(benchmark, spec),
+        lambda: _metric_problem(benchmark, spec),
+        lambda: _direction_problem(benchmark, spec),
     )
     return next((found for check in checks if (found := check()) is not None), None)
 
@@ -131,95 +134,95 @@ def resolve_filter(benchmark: Benchmark, filters: Sequence[str]) -> str | None:
     return filters[0] if len(filters) == 1 else None
 
 
-def filters_of(benchmark: Benchmark, card: Card) -> list[str]:
+def filters_of(benchmark: Benchmark, spec: TaskSpec) -> list[str]:
     """Filters a benchmark can choose from, by the configuration."""
-    named = card.aggregates.get(benchmark.measure) if card.kind == "group" else None
-    every = [name for leaf in card.leaves for name in leaf.filters]
+    named = spec.aggregates.get(benchmark.measure) if spec.kind == "group" else None
+    every = [name for leaf in spec.leaves for name in leaf.filters]
     return list(dict.fromkeys(named if named is not None else every))
 
 
-def direction_of(benchmark: Benchmark, card: Card) -> bool | None:
+def direction_of(benchmark: Benchmark, spec: TaskSpec) -> bool | None:
     """Whether higher is better, by the benchmark, else by every task behind the name."""
     if benchmark.higher_is_better is not None:
         return benchmark.higher_is_better
     known = {
         leaf.metrics[benchmark.measure]
-        for leaf in card.leaves
+        for leaf in spec.leaves
         if benchmark.measure in leaf.metrics
     }
     return known.pop() if len(known) == 1 else None
 
 
-def _kind_problem(benchmark: Benchmark, card: Card) -> str | None:
-    if card.kind == "tag":
-        names = ", ".join(leaf.name for leaf in card.leaves)
-        return f"{card.where}: is a tag, which has no score of its own; name its tasks ({names})"
-    if card.kind == "group" and not card.aggregates:
-        names = ", ".join(leaf.name for leaf in card.leaves)
-        return f"{card.where}: is a group without aggregate_metric_list; name its tasks ({names})"
-    seen = [leaf.name for leaf in card.leaves if leaf.multimodal]
+def _kind_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
+    if spec.kind == "tag":
+        names = ", ".join(leaf.name for leaf in spec.leaves)
+        return f"{spec.where}: is a tag, which has no score of its own; name its tasks ({names})"
+    if spec.kind == "group" and not spec.aggregates:
+        names = ", ".join(leaf.name for leaf in spec.leaves)
+        return f"{spec.where}: is a group without aggregate_metric_list; name its tasks ({names})"
+    seen = [leaf.name for leaf in spec.leaves if leaf.multimodal]
     if seen:
-        return f"{card.where}: {seen[0]!r} has images or sound, which a text model cannot be given"
+        return f"{spec.where}: {seen[0]!r} has images or sound, which a text model cannot be given"
     return None
 
 
-def _unsafe_problem(card: Card, *, allowed: bool) -> str | None:
-    unsafe = [leaf.name for leaf in card.leaves if leaf.unsafe]
+def _unsafe_problem(spec: TaskSpec, *, allowed: bool) -> str | None:
+    unsafe = [leaf.name for leaf in spec.leaves if leaf.unsafe]
     if allowed or not unsafe:
         return None
     return (
-        f"{card.where}: {unsafe[0]!r} is marked unsafe: it runs code that the model writes on "
+        f"{spec.where}: {unsafe[0]!r} is marked unsafe: it runs code that the model writes on "
         "this machine; if you mean it, set confirm_run_unsafe_code to true"
     )
 
 
-def _data_problem(card: Card) -> str | None:
-    for leaf in card.leaves:
+def _data_problem(spec: TaskSpec) -> str | None:
+    for leaf in spec.leaves:
         for path in missing_data(leaf.config):
             return (
-                f"{leaf.path or card.path}: task {leaf.name!r}: data file {path} does not exist "
+                f"{leaf.path or spec.path}: task {leaf.name!r}: data file {path} does not exist "
                 "(a relative path starts at the folder of the task's YAML file)"
             )
     return None
 
 
-def _fewshot_problem(benchmark: Benchmark, card: Card) -> str | None:
+def _fewshot_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
     if (
-        card.kind == "task"
+        spec.kind == "task"
         and benchmark.num_fewshot
-        and card.leaves[0].config.get("num_fewshot") == 0
+        and spec.leaves[0].config.get("num_fewshot") == 0
     ):
         return (
             f"benchmark {benchmark.name!r}: num_fewshot is {benchmark.num_fewshot}, but "
-            f"{card.where} fixes it to 0 and lm-eval would not change that; remove num_fewshot"
+            f"{spec.where} fixes it to 0 and lm-eval would not change that; remove num_fewshot"
         )
     return None
 
 
-def _metric_problem(benchmark: Benchmark, card: Card) -> str | None:
-    if card.kind == "group":
-        known: Sequence[str] = list(card.aggregates)
+def _metric_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
+    if spec.kind == "group":
+        known: Sequence[str] = list(spec.aggregates)
         is_open = False
     else:
-        known = list(card.leaves[0].metrics)
-        is_open = card.leaves[0].open
+        known = list(spec.leaves[0].metrics)
+        is_open = spec.leaves[0].open
     if benchmark.measure not in known and not is_open:
         return (
-            f"{card.where}: has no metric {benchmark.measure!r}, only {', '.join(known) or 'none'}"
+            f"{spec.where}: has no metric {benchmark.measure!r}, only {', '.join(known) or 'none'}"
         )
-    filters = filters_of(benchmark, card)
-    if resolve_filter(benchmark, filters) is None and (filters or card.kind == "task"):
+    filters = filters_of(benchmark, spec)
+    if resolve_filter(benchmark, filters) is None and (filters or spec.kind == "task"):
         said = f"no filter {benchmark.filter!r}" if benchmark.filter else "several filters"
         choices = " or ".join(repr(f"{benchmark.measure},{name}") for name in filters)
-        return f"{card.where}: metric {benchmark.measure!r} has {said}; write {choices}"
+        return f"{spec.where}: metric {benchmark.measure!r} has {said}; write {choices}"
     return None
 
 
-def _direction_problem(benchmark: Benchmark, card: Card) -> str | None:
-    is_open = any(leaf.open for leaf in card.leaves)
-    if direction_of(benchmark, card) is None and not is_open:
+def _direction_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
+    is_open = any(leaf.open for leaf in spec.leaves)
+    if direction_of(benchmark, spec) is None and not is_open:
         return (
-            f"{card.where}: does not say whether a higher {benchmark.measure!r} is better; "
+            f"{spec.where}: does not say whether a higher {benchmark.measure!r} is better; "
             f"give benchmark {benchmark.name!r} higher_is_better"
         )
     return None

@@ -1,4 +1,4 @@
-"""Which tasks lm-eval knows."""
+"""``Catalog``: the tasks that local directories and lm-eval define, by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, is_higher_better
 from lm_eval.config.group import GroupConfig
 from lm_eval.tasks import TaskManager
@@ -17,12 +16,13 @@ from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.harness.cards import Card, Leaf, configured_metrics
 from optuna_demix.scoring.harness.data_files import with_absolute_data
 from optuna_demix.scoring.harness.quiet import quiet
+from optuna_demix.scoring.harness.reasons import reason
+from optuna_demix.scoring.harness.task_specs import Leaf, TaskSpec, configured_metrics
 
 
-class Catalogue:
+class Catalog:
     """Tasks by name: those of local directories first, then lm-eval's own.
 
     lm-eval's index of its own tasks takes seconds to read, so it is read only for a name that the
@@ -47,7 +47,7 @@ class Catalogue:
                 include_path=[str(folder) for folder in self.folders], include_defaults=False
             )
         self._local = dict(self._index)
-        self.complete = False
+        self._complete = False
 
     @property
     def _index(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Catalogue:
         """Every name known so far."""
         return sorted(self._index)
 
-    def card(self, name: str) -> Card | None:
+    def spec(self, name: str) -> TaskSpec | None:
         """What the configuration says about a name; ``None`` if nothing has it.
 
         Raises:
@@ -82,7 +82,7 @@ class Catalogue:
             raise TaskError(
                 f"{entry.yaml_path}: task {name!r} cannot be read: {error!r}"
             ) from error
-        return Card(name, kind, entry.yaml_path, leaves, aggregates)  # type: ignore[arg-type]
+        return TaskSpec(name, kind, entry.yaml_path, leaves, aggregates)  # type: ignore[arg-type]
 
     def load(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Load a task or group with its data.
@@ -102,17 +102,15 @@ class Catalogue:
         except TaskError:
             raise
         except Exception as error:
-            raise TaskError(
-                f"{path}: task {name!r} cannot be loaded: {first_line(error)}"
-            ) from error
+            raise TaskError(f"{path}: task {name!r} cannot be loaded: {reason(error)}") from error
         return dict(loaded["tasks"]), dict(loaded["groups"])
 
     def _find(self, name: str) -> Any | None:
-        if name not in self._index and not self.complete:
+        if name not in self._index and not self._complete:
             self._raise_if_broken(name)
             for known, entry in _own_index().items():
                 self._index.setdefault(known, entry)
-            self.complete = True
+            self._complete = True
         return self._index.get(name)
 
     def _raise_if_broken(self, name: str) -> None:
@@ -130,7 +128,7 @@ class Catalogue:
                     load_yaml(path, resolve_func=False)
                 except Exception as error:
                     raise TaskError(
-                        f"{path}: task {name!r} cannot be read: {first_line(error)}"
+                        f"{path}: task {name!r} cannot be read: {reason(error)}"
                     ) from error
 
     def _leaves(self, entry: Any, overrides: Mapping[str, Any]) -> Iterator[Leaf]:
@@ -223,14 +221,3 @@ def _direction(metric: str) -> bool | None:
     with quiet():
         found = is_higher_better(metric)
     return None if found is None else bool(found)
-
-
-def first_line(error: BaseException) -> str:
-    """An exception in one line."""
-    mark = getattr(error, "problem_mark", None)
-    if isinstance(error, yaml.YAMLError) and mark is not None:
-        return f"line {mark.line + 1}: {getattr(error, 'problem', None) or 'not YAML'}"
-    lines = str(error).strip().splitlines()
-    said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    cause = error.__cause__
-    return said if cause is None or type(cause) is type(error) else f"{said} ({first_line(cause)})"

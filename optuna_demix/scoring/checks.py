@@ -1,0 +1,96 @@
+"""Whether benchmarks can be scored, by the tasks' configurations: no data, model or network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from optuna_demix._wording import did_you_mean
+from optuna_demix.errors import TaskError
+from optuna_demix.scoring.harness.task_specs import TaskSpec, problem
+
+if TYPE_CHECKING:
+    from optuna_demix.scoring.benchmark import Benchmark
+    from optuna_demix.scoring.harness import Catalog
+
+IncludePath: TypeAlias = "str | PathLike[str] | Sequence[str | PathLike[str]] | None"
+"""Directory or directories of local tasks."""
+
+
+def check_tasks(
+    benchmarks: Sequence[Benchmark],
+    *,
+    include_path: IncludePath = None,
+    confirm_run_unsafe_code: bool = False,
+) -> list[TaskError]:
+    """Check benchmarks against the tasks' configurations, without data, model or network.
+
+    Args:
+        benchmarks: What is to be scored.
+        include_path: Directory or directories of local tasks.
+        confirm_run_unsafe_code: Whether tasks may run code which a model wrote.
+
+    Returns:
+        One error, not raised, for each benchmark that cannot be scored; empty if all can. Metrics
+        that a task's own functions make up are taken on trust.
+
+    Raises:
+        TaskError: If ``include_path`` is no directory or two benchmarks have one name.
+    """
+    check_names(benchmarks)
+
+    from optuna_demix.scoring.harness import Catalog
+
+    catalog = Catalog(task_folders(include_path))
+    found = (
+        examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
+        for benchmark in benchmarks
+    )
+    return [item for item in found if isinstance(item, TaskError)]
+
+
+def check_names(benchmarks: Sequence[Benchmark]) -> None:
+    """Refuse an empty list of benchmarks and two of one name.
+
+    Raises:
+        TaskError: If that is so.
+    """
+    if not benchmarks:
+        raise TaskError("no benchmark to score; name at least one")
+    seen: set[str] = set()
+    for benchmark in benchmarks:
+        if benchmark.name in seen:
+            raise TaskError(
+                f"benchmark {benchmark.name!r} is there twice; give one of them a name"
+            )
+        seen.add(benchmark.name)
+
+
+def task_folders(include_path: IncludePath) -> list[Path]:
+    """The directories of local tasks."""
+    if include_path is None:
+        return []
+    if isinstance(include_path, str | PathLike):
+        include_path = [include_path]
+    return [Path(folder).expanduser() for folder in include_path]
+
+
+def examine(
+    benchmark: Benchmark, catalog: Catalog, *, confirm_run_unsafe_code: bool
+) -> TaskSpec | TaskError:
+    """The spec of a benchmark's task, or what is wrong with the benchmark."""
+    try:
+        spec = catalog.spec(benchmark.task)
+    except TaskError as error:
+        return error
+    if spec is None:
+        hint = did_you_mean(benchmark.task, catalog.names, most=3)
+        places = ", ".join([*map(str, catalog.folders), "lm-eval's own tasks"])
+        return TaskError(
+            f"task {benchmark.task!r} does not exist; looked in {places}"
+            + (f"; {hint}" if hint else "")
+        )
+    said = problem(benchmark, spec, confirm_run_unsafe_code=confirm_run_unsafe_code)
+    return spec if said is None else TaskError(said)
