@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from optuna_demix.config.space import space_of
+from optuna_demix.config.study import objective_names
 from optuna_demix.report.write import reporter_of
 from optuna_demix.storage.connection import connect
 from optuna_demix.storage.secrets import Secrets
 from optuna_demix.storage.timing import Timing
 from optuna_demix.study.attach import check_directions, load_study
 from optuna_demix.study.evaluation import build_objective
-from optuna_demix.study.fingerprint import claim
+from optuna_demix.study.fingerprint import claim_study
 from optuna_demix.study.search import pruner_of, sampler_of, terminator_of, warm_start_of
 from optuna_demix.workers.lease import keeps_heartbeats
 from optuna_demix.workers.loop import WorkerReport, work
@@ -86,7 +87,12 @@ def run_worker(
                 f"trial, renewed every {timing.heartbeat_s} s, lost after {timing.grace_s} s"
             )
         objective, fingerprint = build_objective(config, space, device=device, report=report)
-        claim(study, config, fingerprint, objective.layout())
+        claim_study(
+            study,
+            fingerprint,
+            metric_names=objective_names(config),
+            layout=objective.layout(),
+        )
         reporter = reporter_of(study, config, space, to_dashboard=dashboard, say=report)
         terminator = terminator_of(config, space) if until_converged else None
 
