@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 STORAGE_ENV = "OPTUNA_STORAGE"
 """Environment variable with the storage URL, as for Optuna's own commands."""
 _JOURNAL_SUFFIXES = (".log", ".journal")
-_SQLITE_HEADER = b"SQLite format 3\0"
 
 
 def storage_url(given: str | None) -> str:
@@ -107,7 +106,9 @@ def _open(storage: str, timing: Timing, secrets: Secrets, connections: int) -> B
     if storage.startswith(("redis://", "rediss://")):
         return _redis(storage, secrets)
     if "://" not in storage and (storage.endswith(_JOURNAL_SUFFIXES) or Path(storage).is_file()):
-        return _journal(storage)
+        from optuna_demix.storage.journal import open_journal
+
+        return open_journal(Path(storage))
     return open_database(storage, timing, secrets, connections)
 
 
@@ -150,31 +151,4 @@ def _redis(storage: str, secrets: Secrets) -> BaseStorage:
         raise StudyError(
             f"storage {mask_url(storage)!r} cannot be used: {secrets.line(error)}; "
             "check that the server runs and that the URL is right"
-        ) from None
-
-
-def _journal(storage: str) -> BaseStorage:
-    from optuna_demix.storage.journal import open_journal
-
-    path = Path(storage)
-    if not path.is_file():
-        raise StudyError(
-            f"storage {storage!r}: there is no such journal; make it with "
-            f"'optuna create-study --storage {storage} --storage-class JournalFileBackend …' or "
-            "correct the path"
-        )
-    try:
-        with path.open("rb") as stream:
-            is_sqlite = stream.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
-        if is_sqlite:
-            raise StudyError(
-                f"storage {storage!r} is an SQLite database; write sqlite:///{storage}"
-            )
-        return open_journal(path)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, StudyError):
-            raise
-        reason = getattr(error, "strerror", None) or "it is not a journal of Optuna"
-        raise StudyError(
-            f"storage {storage!r} cannot be used: {reason}; correct the path"
         ) from None
