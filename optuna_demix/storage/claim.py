@@ -29,7 +29,7 @@ _DEAD_S = 3600.0
 """Age by the clocks of two hosts, which may differ, of a claim that counts as a dead process'."""
 
 _CHECKS, _CHECK_S = 40, 0.05
-"""How often, and at which interval, one that asks looks whether the others have withdrawn."""
+"""How often, and at which interval, one that asks checks whether the others have withdrawn."""
 
 _WAIT_S = 0.5
 """Seconds between two attempts of a process that waits for a claim."""

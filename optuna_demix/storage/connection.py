@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
+    from optuna_demix.storage.retrying import RetryingStorage
+
 STORAGE_ENV = "OPTUNA_STORAGE"
 """Environment variable with the storage URL, as for Optuna's own commands."""
+
 _JOURNAL_SUFFIXES = (".log", ".journal")
 
 
@@ -53,7 +56,7 @@ def connect(
     timing: Timing | None = None,
     give_up: threading.Event | None = None,
     connections: int = 1,
-) -> BaseStorage:
+) -> RetryingStorage:
     """Connect to a storage of studies, for days.
 
     ========================================  ==================================================
@@ -66,7 +69,8 @@ def connect(
     ========================================  ==================================================
 
     Redis and files are told apart as Optuna's own command does. Calls are repeated while the
-    connection is lost, for up to ``timing.patience_s``; connecting itself is tried once.
+    connection is lost, for up to ``timing.patience_s``, see
+    :class:`~optuna_demix.storage.retrying.RetryingStorage`; connecting itself is tried once.
 
     Args:
         storage: The URL or path.
@@ -82,22 +86,16 @@ def connect(
 
     from optuna.exceptions import ExperimentalWarning
 
-    from optuna_demix.storage.retrying import SteadyStorage
+    from optuna_demix.storage.retrying import RetryingStorage
 
     timing = timing or Timing()
     secrets = Secrets(storage)
     secrets.guard_logs()
     with warnings.catch_warnings():
-        # Heartbeats and the proxy are experimental in Optuna; our tests watch over them.
+        # Heartbeats and gRPC are experimental in Optuna; our tests watch over them.
         warnings.simplefilter("ignore", ExperimentalWarning)
         inner = _open(storage, timing, secrets, connections)
-    return SteadyStorage(
-        inner,
-        patience_s=timing.patience_s,
-        grace_s=timing.grace_s,
-        give_up=give_up,
-        describe=secrets.line,
-    )
+    return RetryingStorage(inner, timing=timing, secrets=secrets, give_up=give_up)
 
 
 def _open(storage: str, timing: Timing, secrets: Secrets, connections: int) -> BaseStorage:
@@ -123,17 +121,17 @@ def _grpc(storage: str) -> BaseStorage:
     if not host or not port or parts.path not in ("", "/"):
         raise StudyError(f"storage {mask_url(storage)!r}: write grpc://host:port")
     try:
-        from optuna_demix.storage.grpc import connect_proxy
+        from optuna_demix.storage.grpc import connect_client
     except ImportError as error:
         raise StudyError(
             f"storage {storage!r} needs {error.name or 'grpc'}; pip install 'optuna-demix[grpc]'"
         ) from None
     try:
-        return connect_proxy(host, port, ready_within_s=CONNECT_S, call_s=CALL_S)
+        return connect_client(host, port, ready_within_s=CONNECT_S, call_s=CALL_S)
     except ConnectionError:
         raise StudyError(
-            f"storage {storage!r}: no proxy answers there; start one with "
-            "'optuna-demix proxy' beside the database"
+            f"storage {storage!r}: no server answers there; start one with "
+            "'optuna-demix serve' beside the database"
         ) from None
 
 

@@ -121,7 +121,11 @@ def test_the_least_key_outlasts_those_who_ask_with_it(study: optuna.Study) -> No
             if claim is not None and not claim["held"]:
                 write(self.rival, {"id": self.rival, "at": 0.0, "held": self.held_by_it})
 
-    for rival, is_held_by_it, wins in (("9", False, True), ("9", True, False), ("1", False, False)):
+    for rival, is_held_by_it, wins in (
+        ("9", False, True),
+        ("9", True, False),
+        ("1", False, False),
+    ):
         claim = Overlap(
             study, PREFIX, patience_s=PATIENCE_S, monotonic=Clock(), wall=Clock(),
             sleep=lambda seconds, rival=rival: write(rival, None),

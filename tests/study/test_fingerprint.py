@@ -86,7 +86,8 @@ def test_no_interleaving_lets_two_fingerprints_through(
     actors: dict[str, Actor] = {}
     keys = {"first": int(least != marks[0]), "second": int(least == marks[0])}
     monkeypatch.setattr(
-        "optuna_demix.storage.claim.uuid4", lambda: SimpleNamespace(hex=keys[current_thread().name])
+        "optuna_demix.storage.claim.uuid4",
+        lambda: SimpleNamespace(hex=keys[current_thread().name]),
     )
     use_clock(
         monotonic=lambda: 0.0, sleep=lambda seconds: actors[current_thread().name].sleep(seconds)
