@@ -1,7 +1,7 @@
 """Your own objective in several processes that share one study, as the worker command does it.
 
 ``work`` adds to ``study.optimize`` what long searches need: the study gets exactly its trials,
-trials of dead workers are repeated, lost connections are waited for, SIGTERM hands a trial back.
+trials of dead workers are repeated, lost connections are waited for, SIGTERM releases a trial.
 Kill any of the processes while it runs.
 """
 
