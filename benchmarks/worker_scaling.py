@@ -2,8 +2,8 @@
 
 Simulated workers are real processes with the real loop, sampler and storage; only the evaluation
 is a sleep, log-uniform from 2 to 30 s (mean 10.3 s), drawn once for each trial. Trials have 8
-weights, 4 benchmarks and 2 objectives. PostgreSQL 18 and the gRPC server run on the same machine as
-the workers.
+weights, 4 benchmarks and 2 objectives. PostgreSQL 18 and the gRPC server run on the same machine
+as the workers.
 
 - efficiency: share of the workers' time in which they evaluate, in a window after the start: the
   throughput divided by that of workers which do nothing else.

@@ -15,9 +15,8 @@ from pathlib import Path
 import optuna
 
 from optuna_demix import DemixSampler, MixtureSpace
-from optuna_demix.storage.connection import connect
-from optuna_demix.workers.loop import work
-from optuna_demix.workers.signals import StopRequest
+from optuna_demix.storage import connect
+from optuna_demix.workers import StopRequest, work
 
 SPACE = MixtureSpace(["web", "code", "math"])
 N_TRIALS = 12  # of the study, not of each worker

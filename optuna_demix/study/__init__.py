@@ -1,6 +1,7 @@
-"""Everything that a ``study.yaml`` turns into: search, components, evaluation, fingerprint.
+"""What a ``study.yaml`` turns into: sampler and pruner, components, objective, and the Optuna study.
 
-Nothing is imported before one of the names is used.
+The first worker claims the study for a fingerprint of all that its scores depend on. Names are
+imported when they are used.
 """
 
 from __future__ import annotations
