@@ -1,4 +1,4 @@
-"""What a ``study.yaml`` turns into: sampler and pruner, components, objective, and the Optuna study.
+"""What a ``study.yaml`` turns into: sampler, pruner, components, objective and the Optuna study.
 
 The first worker claims the study for a fingerprint of all that its scores depend on. Names are
 imported when they are used.

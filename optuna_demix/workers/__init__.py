@@ -1,7 +1,8 @@
 """Workers: processes that evaluate the trials of a shared study.
 
-``run_worker`` and ``run_workers`` do what a ``study.yaml`` says; ``work`` is the loop alone, for any
-objective. A worker keeps nothing that is not in the storage: if it is killed, another one goes on.
+``run_worker`` and ``run_workers`` do what a ``study.yaml`` says; ``work`` is the loop alone, for
+any objective. A worker keeps nothing that is not in the storage: if it is killed, another one goes
+on.
 """
 
 from __future__ import annotations
