@@ -118,7 +118,7 @@ class Sleeper:
             self.memory_mb = memory_mb()
         with self.account.spending("evaluation"):
             wanted = evaluation_s(self.seed, self.number, scale=self.scale)
-            # Nobody looks beyond the window, so nobody has to wait there.
+            # Nobody measures beyond the window, so nobody has to wait there.
             time.sleep(max(0.0, min(wanted, self.account.end - time.time())))
         self.account.count("evaluated")
         return benchmark_scores(self.model.weights)
@@ -222,11 +222,11 @@ def serve(job: Job, results: Any) -> None:
         results.put({"error": f"{type(error).__name__}: {error}"})
 
 
-def proxy(url: str, ready: Any, done: Any) -> None:
-    """Target of a process: Optuna's gRPC proxy in front of a database."""
-    from optuna_demix.storage.server import serve as serve_proxy
+def serve_database(url: str, ready: Any, done: Any) -> None:
+    """Target of a process: Optuna's gRPC server in front of a database."""
+    from optuna_demix.storage import server
 
-    with serve_proxy(url, host="127.0.0.1", port=0, n_threads=32) as port:
+    with server.serve(url, host="127.0.0.1", port=0, n_threads=32) as port:
         ready.put(port)
         done.wait()
 

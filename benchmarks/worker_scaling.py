@@ -2,8 +2,8 @@
 
 Simulated workers are real processes with the real loop, sampler and storage; only the evaluation
 is a sleep, log-uniform from 2 to 30 s (mean 10.3 s), drawn once for each trial. Trials have 8
-weights, 4 benchmarks and 2 objectives. PostgreSQL 18 and the gRPC proxy run on the same machine as
-the workers.
+weights, 4 benchmarks and 2 objectives. PostgreSQL 18 and the gRPC server run on the same machine
+as the workers.
 
 - efficiency: share of the workers' time in which they evaluate, in a window after the start: the
   throughput divided by that of workers which do nothing else.
@@ -101,10 +101,10 @@ class Server:
 
 
 @contextmanager
-def behind_proxy(url: str) -> Iterator[str]:
-    """The gRPC address of a proxy in a process of its own."""
+def behind_grpc(url: str) -> Iterator[str]:
+    """The gRPC address of a server in a process of its own."""
     ready, done = CONTEXT.Queue(), CONTEXT.Event()
-    process = CONTEXT.Process(target=_crowd.proxy, args=(url, ready, done), daemon=True)
+    process = CONTEXT.Process(target=_crowd.serve_database, args=(url, ready, done), daemon=True)
     process.start()
     try:
         yield f"grpc://127.0.0.1:{ready.get()}"
@@ -279,7 +279,7 @@ def measure_crowds(
     rows = []
     for n in workers:
         url = server.database(0, seed=seed)
-        with behind_proxy(url) if storage == "grpc" else nullcontext(url) as address:
+        with behind_grpc(url) if storage == "grpc" else nullcontext(url) as address:
             row = crowd(address, n, seed=seed, settle_s=settle, window_s=window, scale=scale)
         rows.append({"storage": storage, "finished_trials": 0, "sampler": "startup", **row})
         print_table(rows[-1:], _COLUMNS)

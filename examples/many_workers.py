@@ -1,7 +1,7 @@
 """Your own objective in several processes that share one study, as the worker command does it.
 
 ``work`` adds to ``study.optimize`` what long searches need: the study gets exactly its trials,
-trials of dead workers are repeated, lost connections are waited for, SIGTERM hands a trial back.
+trials of dead workers are repeated, lost connections are waited for, SIGTERM releases a trial.
 Kill any of the processes while it runs.
 """
 
@@ -15,9 +15,8 @@ from pathlib import Path
 import optuna
 
 from optuna_demix import DemixSampler, MixtureSpace
-from optuna_demix.storage.connection import connect
-from optuna_demix.workers.loop import work
-from optuna_demix.workers.signals import StopRequest
+from optuna_demix.storage import connect
+from optuna_demix.workers import StopRequest, work
 
 SPACE = MixtureSpace(["web", "code", "math"])
 N_TRIALS = 12  # of the study, not of each worker

@@ -37,10 +37,10 @@ PARTIAL_PREFIX = "partial:"
 ITEMS_PREFIX = "items:"
 """Prefix of the user attributes of a pruned trial: how many items these are."""
 
-CLAIM_PREFIX = "demix:report:claim:"
+REPORT_CLAIM_PREFIX = "demix:report:claim:"
 """Prefix of the system attributes of a study with which workers claim the report."""
 
-LAST_ATTR = "demix:report"
+REPORT_ATTR = "demix:report"
 """System attribute of a study: when its report was last written, from how many trials."""
 
 PROPOSAL_ATTR = "demix:proposal"
@@ -49,3 +49,6 @@ while it runs, and a retried trial gets the same ones."""
 
 FINGERPRINT_ATTR = "demix:fingerprint"
 """User attribute of a study: what it searches and scores, written by its first worker."""
+
+FINGERPRINT_CLAIM_PREFIX = "demix:fingerprint:claim:"
+"""Prefix of the system attributes of a study with which first workers claim it."""

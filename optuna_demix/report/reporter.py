@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from optuna_demix.attributes import VIOLATION_ATTR
-from optuna_demix.report._turn import Turn
+from optuna_demix.report._schedule import ReportSchedule
 from optuna_demix.search._predictions import prediction_attrs, violation
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MIN_TRIALS = 10
 """Finished trials before the first report."""
 
-_CHECK_S = 15.0  # between two checks whether a report is due: each reads the storage
+_CHECK_S = 15.0
+"""Seconds between two checks of the storage whether a report is due."""
 
 
 @runtime_checkable
@@ -35,14 +36,14 @@ class Reporter:
     """Writes predictions to trials, and now and then the report to the study.
 
     A report costs a fit, seconds to minutes between two trials of one worker; see
-    :class:`~optuna_demix.report._turn.Turn` for who writes it and when. Nothing that goes wrong
-    here ends a worker or a trial.
+    :class:`~optuna_demix.report._schedule.ReportSchedule` for who writes it and when. Nothing
+    that goes wrong here ends a worker or a trial.
 
     Args:
         study: The study, with its sampler.
         space: Its mixture.
         write: Makes the report and writes it to the study; ``None``: only trials are annotated.
-        turn: Whose turn it is.
+        schedule: When a report is due, and who writes it.
         say: Called with a line for the user when a report could not be written.
         monotonic: Clock.
     """
@@ -53,14 +54,14 @@ class Reporter:
         space: MixtureSpace,
         write: Callable[[], object] | None,
         *,
-        turn: Turn,
+        schedule: ReportSchedule,
         say: Callable[[str], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study = study
         self._space = space
         self._write = write
-        self._turn = turn
+        self._schedule = schedule
         self._say = say or (lambda line: None)
         self._monotonic = monotonic
         self._next_check = -float("inf")
@@ -98,7 +99,7 @@ class Reporter:
         """Call after each trial: writes the report if one is due and nobody else does."""
         if self._write is None or self._monotonic() < self._next_check:
             return
-        self._guarded(lambda: self._report(self._turn.is_due))
+        self._guarded(lambda: self._report(self._schedule.is_due))
         self._next_check = self._monotonic() + _CHECK_S
 
     def then(self, refresh: Callable[[], None]) -> Callable[[], None]:
@@ -116,7 +117,7 @@ class Reporter:
         A worker that finds another one writing does nothing: the other one checks for new trials
         again when it is done.
         """
-        while self._guarded(lambda: self._report(self._turn.is_newer)):
+        while self._guarded(lambda: self._report(self._schedule.is_newer)):
             pass
 
     def _report(self, is_due: Callable[[int], bool]) -> bool:
@@ -124,13 +125,13 @@ class Reporter:
         n_trials = self._n_trials()
         if self._write is None or n_trials < MIN_TRIALS or not is_due(n_trials):
             return False
-        with self._turn.taken() as won:
+        with self._schedule.claimed() as is_ours:
             n_trials = self._n_trials()
-            if not won or not is_due(n_trials):  # another worker may just have written it
+            if not is_ours or not is_due(n_trials):  # another worker may just have written it
                 return False
             started = self._monotonic()
             self._write()
-            self._turn.note(n_trials, self._monotonic() - started)
+            self._schedule.note(n_trials, self._monotonic() - started)
         return True
 
     def _n_trials(self) -> int:

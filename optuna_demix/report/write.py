@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.errors import StudyError
 from optuna_demix.report import dashboard
-from optuna_demix.report._turn import Turn
+from optuna_demix.report._schedule import ReportSchedule
 from optuna_demix.report.data import gather
 from optuna_demix.report.note import write_note
 from optuna_demix.report.plots._figures import figures
@@ -53,8 +53,8 @@ def write_report(
     if folder is not None:
         write_files(folder, drawn, note, title=study.study_name)
     if to_dashboard:
-        with Turn(study).taken() as won:
-            if not won:
+        with ReportSchedule(study).claimed() as is_ours:
+            if not is_ours:
                 raise StudyError(
                     f"study {study.study_name!r}: a worker is just writing its report; "
                     "try again in a minute"
@@ -99,6 +99,6 @@ def reporter_of(
         study,
         space,
         write if to_dashboard and options.push and dashboard.is_available() else None,
-        turn=Turn(study, interval_s=options.interval, growth=options.growth),
+        schedule=ReportSchedule(study, interval_s=options.interval, growth=options.growth),
         say=say,
     )

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from optuna.storages import BaseStorage
 
+    from optuna_demix.storage.retrying import RetryingStorage
+
 STORAGE_ENV = "OPTUNA_STORAGE"
 """Environment variable with the storage URL, as for Optuna's own commands."""
+
 _JOURNAL_SUFFIXES = (".log", ".journal")
-_SQLITE_HEADER = b"SQLite format 3\0"
 
 
 def storage_url(given: str | None) -> str:
@@ -54,7 +56,7 @@ def connect(
     timing: Timing | None = None,
     give_up: threading.Event | None = None,
     connections: int = 1,
-) -> BaseStorage:
+) -> RetryingStorage:
     """Connect to a storage of studies, for days.
 
     ========================================  ==================================================
@@ -67,7 +69,8 @@ def connect(
     ========================================  ==================================================
 
     Redis and files are told apart as Optuna's own command does. Calls are repeated while the
-    connection is lost, for up to ``timing.patience_s``; connecting itself is tried once.
+    connection is lost, for up to ``timing.patience_s``, see
+    :class:`~optuna_demix.storage.retrying.RetryingStorage`; connecting itself is tried once.
 
     Args:
         storage: The URL or path.
@@ -83,22 +86,16 @@ def connect(
 
     from optuna.exceptions import ExperimentalWarning
 
-    from optuna_demix.storage.retrying import SteadyStorage
+    from optuna_demix.storage.retrying import RetryingStorage
 
     timing = timing or Timing()
     secrets = Secrets(storage)
     secrets.guard_logs()
     with warnings.catch_warnings():
-        # Heartbeats and the proxy are experimental in Optuna; our tests watch over them.
+        # Heartbeats and gRPC are experimental in Optuna; our tests watch over them.
         warnings.simplefilter("ignore", ExperimentalWarning)
         inner = _open(storage, timing, secrets, connections)
-    return SteadyStorage(
-        inner,
-        patience_s=timing.patience_s,
-        grace_s=timing.grace_s,
-        give_up=give_up,
-        describe=secrets.line,
-    )
+    return RetryingStorage(inner, timing=timing, secrets=secrets, give_up=give_up)
 
 
 def _open(storage: str, timing: Timing, secrets: Secrets, connections: int) -> BaseStorage:
@@ -107,7 +104,9 @@ def _open(storage: str, timing: Timing, secrets: Secrets, connections: int) -> B
     if storage.startswith(("redis://", "rediss://")):
         return _redis(storage, secrets)
     if "://" not in storage and (storage.endswith(_JOURNAL_SUFFIXES) or Path(storage).is_file()):
-        return _journal(storage)
+        from optuna_demix.storage.journal import open_journal
+
+        return open_journal(Path(storage))
     return open_database(storage, timing, secrets, connections)
 
 
@@ -122,13 +121,13 @@ def _grpc(storage: str) -> BaseStorage:
     if not host or not port or parts.path not in ("", "/"):
         raise StudyError(f"storage {mask_url(storage)!r}: write grpc://host:port")
     try:
-        from optuna_demix.storage.grpc import connect_proxy
+        from optuna_demix.storage.grpc import connect_client
     except ImportError as error:
         raise StudyError(
             f"storage {storage!r} needs {error.name or 'grpc'}; pip install 'optuna-demix[grpc]'"
         ) from None
     try:
-        return connect_proxy(host, port, ready_within_s=CONNECT_S, call_s=CALL_S)
+        return connect_client(host, port, ready_within_s=CONNECT_S, call_s=CALL_S)
     except ConnectionError:
         raise StudyError(
             f"storage {storage!r}: no server answers there; start one with "
@@ -150,31 +149,4 @@ def _redis(storage: str, secrets: Secrets) -> BaseStorage:
         raise StudyError(
             f"storage {mask_url(storage)!r} cannot be used: {secrets.line(error)}; "
             "check that the server runs and that the URL is right"
-        ) from None
-
-
-def _journal(storage: str) -> BaseStorage:
-    from optuna_demix.storage.journal import open_journal
-
-    path = Path(storage)
-    if not path.is_file():
-        raise StudyError(
-            f"storage {storage!r}: there is no such journal; make it with "
-            f"'optuna create-study --storage {storage} --storage-class JournalFileBackend …' or "
-            "correct the path"
-        )
-    try:
-        with path.open("rb") as stream:
-            is_sqlite = stream.read(len(_SQLITE_HEADER)) == _SQLITE_HEADER
-        if is_sqlite:
-            raise StudyError(
-                f"storage {storage!r} is an SQLite database; write sqlite:///{storage}"
-            )
-        return open_journal(path)
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, StudyError):
-            raise
-        reason = getattr(error, "strerror", None) or "it is not a journal of Optuna"
-        raise StudyError(
-            f"storage {storage!r} cannot be used: {reason}; correct the path"
         ) from None

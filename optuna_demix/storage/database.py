@@ -1,4 +1,4 @@
-"""Databases: engine options that last for days."""
+"""Databases, opened for workers that run for days."""
 
 from __future__ import annotations
 
@@ -17,12 +17,26 @@ if TYPE_CHECKING:
     from optuna_demix.storage.secrets import Secrets
     from optuna_demix.storage.timing import Timing
 
-_SQLITE_WAIT_S = 60  # how long a worker waits while others write
-_RECYCLE_S = 1800  # below the idle limits of servers and of most firewalls
+_SQLITE_WAIT_S = 60
+"""Seconds for which a worker waits while others write."""
+
+_RECYCLE_S = 1800
+"""Age in seconds of a connection that is replaced: below the idle limits of servers and of most
+firewalls."""
 
 
 def open_database(storage: str, timing: Timing, secrets: Secrets, connections: int) -> BaseStorage:
-    """Open a database, with engine options that suit workers of many days."""
+    """Open a database that exists.
+
+    Args:
+        storage: Its URL.
+        timing: Of heartbeats.
+        secrets: Its password.
+        connections: Connections that are kept open.
+
+    Raises:
+        StudyError: If it does not exist, cannot be reached or is not Optuna's.
+    """
     from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage, get_storage
     from sqlalchemy.engine import make_url

@@ -1,4 +1,4 @@
-"""Optuna's gRPC proxy, as client and as server."""
+"""Optuna's gRPC storage, as client and as server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def connect_proxy(
+def connect_client(
     host: str, port: int, *, ready_within_s: float, call_s: float
 ) -> GrpcStorageProxy:
-    """Connect to a proxy.
+    """Connect to a server.
 
     Args:
         host: Its host.
@@ -29,13 +29,13 @@ def connect_proxy(
     Raises:
         ConnectionError: If it does not answer.
     """
-    proxy = _Proxy(host=host, port=port)
-    proxy.wait_server_ready(timeout=ready_within_s)
-    proxy.limit_calls(call_s)
-    return proxy
+    client = _Client(host=host, port=port)
+    client.wait_server_ready(timeout=ready_within_s)
+    client.limit_calls(call_s)
+    return client
 
 
-class _Proxy(GrpcStorageProxy):
+class _Client(GrpcStorageProxy):
     """Optuna's client with a deadline for each call."""
 
     def limit_calls(self, seconds: float) -> None:
@@ -57,11 +57,11 @@ class _Deadline(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
 
 
 @contextmanager
-def serve_proxy(storage: BaseStorage, host: str, port: int, *, n_threads: int) -> Iterator[int]:
-    """A proxy in front of a storage, for as long as the block lasts; yields its port.
+def serve_storage(storage: BaseStorage, host: str, port: int, *, n_threads: int) -> Iterator[int]:
+    """A server in front of a storage, for as long as the block lasts; yields its port.
 
     Args:
-        storage: The storage; Optuna's proxy does not support journals.
+        storage: The storage; Optuna's server does not support journals.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         n_threads: Calls served at the same time.

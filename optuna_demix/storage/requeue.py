@@ -4,20 +4,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, SCORE_PREFIX, WORKER_ATTR
+from optuna_demix.attributes import (
+    BLOCKS_ATTR,
+    FAILURE_ATTR,
+    ITEMS_PREFIX,
+    LEASE_ATTR,
+    PARTIAL_PREFIX,
+    PREDICTED_PREFIX,
+    PREDICTED_STD_PREFIX,
+    PROPOSAL_ATTR,
+    SCORE_PREFIX,
+    WORKER_ATTR,
+)
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-MAX_RETRIES = 5  # of one mixture: then it may be the mixture that kills its workers
+MAX_RETRIES = 5
+"""Attempts at one mixture after the first: then it may be the mixture that kills its workers."""
+
+_OF_ONE_ATTEMPT = (WORKER_ATTR, FAILURE_ATTR, BLOCKS_ATTR)
+_PREFIXES_OF_ONE_ATTEMPT = (
+    SCORE_PREFIX,
+    PARTIAL_PREFIX,
+    ITEMS_PREFIX,
+    PREDICTED_PREFIX,
+    PREDICTED_STD_PREFIX,
+)
 
 
 def requeue(study: Study, trial: FrozenTrial) -> None:
     """Queue the mixture of a failed trial again, unless that has been done too often.
 
-    What the first attempt left behind is not taken along. A trial that had no parameters yet
-    leaves nothing to repeat.
+    What was written while the trial was evaluated is not taken along. A trial that had no
+    parameters yet leaves nothing to repeat.
 
     Args:
         study: The study.
@@ -29,16 +50,13 @@ def requeue(study: Study, trial: FrozenTrial) -> None:
     from optuna.exceptions import ExperimentalWarning
     from optuna.storages import RetryHeartbeatStaleTrialCallback
 
-    from optuna_demix.attributes import PROPOSAL_ATTR
-
     if not trial.params and not {PROPOSAL_ATTR, "fixed_params"} & set(trial.system_attrs):
         return
     fresh = copy.deepcopy(trial)
-    left = (WORKER_ATTR, FAILURE_ATTR)
     fresh.user_attrs = {
         name: value
         for name, value in fresh.user_attrs.items()
-        if name not in left and not name.startswith(SCORE_PREFIX)
+        if name not in _OF_ONE_ATTEMPT and not name.startswith(_PREFIXES_OF_ONE_ATTEMPT)
     }
     fresh.system_attrs.pop(LEASE_ATTR, None)
     with warnings.catch_warnings():

@@ -3,11 +3,11 @@
 Optuna's storages raise when a database restarts or a network is cut, and the evaluation that was
 just finished would be lost with its process. This one waits and tries again. Every call may be
 repeated: attributes, parameters and heartbeats are overwritten with the same content, and a state
-that was already written, its answer lost, is recognised.
+that was already written, its answer lost, is recognized.
 
-It also spares reads. Optuna caches finished trials; every running one is read anew by each look at
-the trials, and one proposal takes four of them. With many workers that is most of the database's
-work, so that looks may be shared while a worker asks, see :meth:`SteadyStorage.shared_looks`.
+It also spares reads. Optuna caches finished trials; every running one is read again with each
+read of all trials, and one proposal makes four of them. With many workers that is most of the
+database's work, so that they may share a snapshot, see :meth:`RetryingStorage.shared_snapshot`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 
 from optuna_demix.errors import StorageLostError
+from optuna_demix.storage.connection_loss import is_connection_loss
+from optuna_demix.storage.secrets import Secrets
+from optuna_demix.storage.snapshot import Snapshot
+from optuna_demix.storage.timing import Timing
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -34,55 +38,19 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _Method = Callable[..., Any]
 _log = logging.getLogger(__name__)
+
 _FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 15.0  # far below any grace period: heartbeats are back before they are missed
-_LOOK_S = 1.0  # for which a look at the trials may be shared
-_QUIET_S = 2.0  # a shorter disturbance is not worth a line
+"""Seconds before a call is repeated; they double each time."""
 
+_LONGEST_PAUSE_S = 15.0
+"""Far below any grace period: heartbeats are back before they are missed."""
 
-def is_connection_loss(error: BaseException) -> bool:
-    """Whether a storage's error may pass: a lost connection, a restart, a lock, a full disk."""
-    return any(_is_passing(each) for each in _chain(error))
-
-
-def _is_passing(error: BaseException) -> bool:
-    # By name, so that a driver that is not installed need not be.
-    names = {f"{cls.__module__.partition('.')[0]}.{cls.__name__}" for cls in type(error).__mro__}
-    if names & _PASSING:
-        return True
-    if getattr(error, "connection_invalidated", False):
-        return True  # SQLAlchemy has seen that the connection is gone
-    if "grpc.RpcError" in names:
-        code = getattr(getattr(error, "code", lambda: None)(), "name", "")
-        details = str(getattr(error, "details", lambda: "")())
-        # UNKNOWN is the proxy's own database in trouble, or a defect.
-        return code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED") or (
-            code == "UNKNOWN" and any(words in details for words in _PROXY_WORDS)
-        )
-    return isinstance(error, OSError)  # a journal file: full disk, stale network mount
-
-
-_PASSING = {
-    "sqlalchemy.OperationalError",
-    "sqlalchemy.InterfaceError",
-    "sqlalchemy.TimeoutError",
-    "sqlalchemy.PendingRollbackError",
-    "redis.ConnectionError",
-    "redis.TimeoutError",
-}
-# What Optuna's proxy passes on when its database is away; the second is our own proxy.
-_PROXY_WORDS = ("during the commit", "the storage has not answered")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
+_QUIET_S = 2.0
+"""A shorter disturbance is not worth a line."""
 
 
 def _forward(name: str) -> _Method:
-    def method(self: SteadyStorage, *args: Any, **kwargs: Any) -> Any:
+    def method(self: RetryingStorage, *args: Any, **kwargs: Any) -> Any:
         call = getattr(self.inner, name)
         return self._keep_trying(lambda: call(*args, **kwargs))
 
@@ -90,39 +58,35 @@ def _forward(name: str) -> _Method:
     return method
 
 
-class SteadyStorage(BaseStorage, BaseHeartbeat):
+class RetryingStorage(BaseStorage, BaseHeartbeat):
     """Any Optuna storage, with retries on the loss of its connection.
 
     Args:
         inner: The storage.
-        patience_s: Seconds after which a call gives up.
-        grace_s: After a disturbance heartbeats are not judged for this long: those of the others
-            could not be written either.
+        timing: Its patience is when a call gives up, its grace for how long heartbeats are not
+            judged after a disturbance: those of the others could not be written either.
+        secrets: Its password.
         give_up: When set, waiting ends at once.
-        describe: Makes one line of an error, without secrets.
     """
 
     def __init__(
         self,
         inner: BaseStorage,
         *,
-        patience_s: float,
-        grace_s: float,
+        timing: Timing | None = None,
+        secrets: Secrets | None = None,
         give_up: threading.Event | None = None,
-        describe: Callable[[BaseException], str] = str,
     ) -> None:
         self.inner = inner
-        self.grace_s = grace_s
-        self.back_at = -float("inf")
+        self.timing = timing or Timing()
+        self.secrets = secrets or Secrets("")
+        self.recovered_at = -float("inf")
         """Monotonic time at which the last disturbance was over."""
-        self.is_watched = False
-        """Whether a :class:`~optuna_demix.workers.lease.Watch` takes lost trials back."""
-        self._patience_s = patience_s
+        self.hides_stale_trials = False
+        """Whether Optuna is told of no stale trials: a worker reclaims them, with a reason."""
         self._give_up = give_up or threading.Event()
-        self._describe = describe
-        self._lost = False
-        self._shares_looks = False
-        self._look: tuple[int, float, list[FrozenTrial]] | None = None
+        self._is_lost = False
+        self._snapshot = Snapshot()
 
     def _keep_trying(self, call: Callable[[], _T]) -> _T:
         start = time.monotonic()
@@ -134,10 +98,10 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
                 if not is_connection_loss(error):
                     raise
                 waited = time.monotonic() - start
-                line = self._describe(error)
+                line = self.secrets.line(error)
                 # Once lost it stays lost: nobody should wait out the patience twice.
-                if self._lost or waited >= self._patience_s or self._give_up.is_set():
-                    self._lost = True
+                if self._is_lost or waited >= self.timing.patience_s or self._give_up.is_set():
+                    self._is_lost = True
                     raise StorageLostError(
                         f"the storage has not answered for {waited:.0f} s ({line}); see that it "
                         "runs and start the worker again, nothing else needs to be done"
@@ -147,37 +111,40 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
                     _log.warning(
                         "the storage does not answer (%s); trying again for %.0f s",
                         line,
-                        self._patience_s,
+                        self.timing.patience_s,
                     )
                 # Random, so that many workers do not come back at the same moment.
-                self._give_up.wait(min(pause, self._patience_s) * random.uniform(0.5, 1.0))
+                self._give_up.wait(min(pause, self.timing.patience_s) * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
-                self.back_at = time.monotonic()
+                self.recovered_at = time.monotonic()
                 continue
-            self._lost = False
-            if time.monotonic() - start > self.grace_s / 4:
-                self.back_at = time.monotonic()  # nothing broke, but nothing got through either
+            self._is_lost = False
+            if time.monotonic() - start > self.timing.grace_s / 4:
+                # Nothing broke, but nothing got through either.
+                self.recovered_at = time.monotonic()
             if told:
                 _log.warning("the storage is back after %.0f s", time.monotonic() - start)
             return result
 
+    # Reads of all trials -----------------------------------------------------------------------
+
     @contextmanager
-    def shared_looks(self) -> Iterator[None]:
-        """Within the block, reads of all trials within a second are one.
+    def shared_snapshot(self) -> Iterator[None]:
+        """Within the block, reads of all trials by this thread within a second are one.
 
         That is meant for the way to a proposal. A system attribute or a state that is written
-        makes the next read a new one: a proposal looks again when it has been written. The first
-        parameter ends the sharing.
+        makes the next read a new one: a sampler that has written its proposal sees all that was
+        written before. The first parameter ends the sharing.
         """
-        self._shares_looks = True
+        self._snapshot.is_shared = True
         try:
             yield
         finally:
-            self.look_anew()
+            self._snapshot.end()
 
-    def look_anew(self) -> None:
-        """End the sharing of looks before the block ends."""
-        self._shares_looks, self._look = False, None
+    def refresh_snapshot(self) -> None:
+        """Let the next read of all trials be a new one."""
+        self._snapshot.refresh()
 
     def get_all_trials(
         self,
@@ -187,24 +154,51 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
     ) -> list[FrozenTrial]:
         """All trials of a study; see :class:`optuna.storages.BaseStorage`."""
         read = self.inner.get_all_trials
-        if not self._shares_looks:
+        if not self._snapshot.is_shared:
             return self._keep_trying(lambda: read(study_id, deepcopy=deepcopy, states=states))
-        look = self._look
-        if look is None or look[0] != study_id or time.monotonic() - look[1] > _LOOK_S:
-            found = self._keep_trying(lambda: read(study_id, deepcopy=False))
-            self._look = look = study_id, time.monotonic(), found
-        trials = [trial for trial in look[2] if states is None or trial.state in states]
+        found = self._snapshot.trials(
+            study_id, lambda: self._keep_trying(lambda: read(study_id, deepcopy=False))
+        )
+        trials = [trial for trial in found if states is None or trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
+
+    # Writes that a snapshot must show ----------------------------------------------------------
 
     def set_trial_param(self, *args: Any, **kwargs: Any) -> None:
         """Write a parameter; see :class:`optuna.storages.BaseStorage`."""
-        self.look_anew()
+        self._snapshot.end()
         self._keep_trying(lambda: self.inner.set_trial_param(*args, **kwargs))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Write a system attribute; see :class:`optuna.storages.BaseStorage`."""
-        self._look = None
+        self._snapshot.refresh()
         self._keep_trying(lambda: self.inner.set_trial_system_attr(trial_id, key, value))
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """Write state and values of a trial; see :class:`optuna.storages.BaseStorage`."""
+        self._snapshot.refresh()
+        attempts = 0
+
+        def write() -> bool:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return self.inner.set_trial_state_values(trial_id, state=state, values=values)
+            except UpdateFinishedTrialError:
+                # Ours, from an attempt whose answer was lost?
+                if attempts > 1 and self._holds(trial_id, state, values):
+                    return True
+                raise
+
+        return self._keep_trying(write)
+
+    def _holds(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
+        trial = self.inner.get_trial(trial_id)
+        return trial.state == state and list(trial.values or ()) == list(values or ())
+
+    # Everything else ---------------------------------------------------------------------------
 
     create_new_study = _forward("create_new_study")
     delete_study = _forward("delete_study")
@@ -229,30 +223,6 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
     get_trial_user_attrs = _forward("get_trial_user_attrs")
     get_trial_system_attrs = _forward("get_trial_system_attrs")
 
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """Write state and values of a trial; see :class:`optuna.storages.BaseStorage`."""
-        self._look = None
-        attempts = 0
-
-        def write() -> bool:
-            nonlocal attempts
-            attempts += 1
-            try:
-                return self.inner.set_trial_state_values(trial_id, state=state, values=values)
-            except UpdateFinishedTrialError:
-                # Ours, from an attempt whose answer was lost?
-                if attempts > 1 and self._holds(trial_id, state, values):
-                    return True
-                raise
-
-        return self._keep_trying(write)
-
-    def _holds(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
-        trial = self.inner.get_trial(trial_id)
-        return trial.state == state and list(trial.values or ()) == list(values or ())
-
     def remove_session(self) -> None:
         """Forward; nothing to repeat."""
         self.inner.remove_session()
@@ -260,7 +230,7 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
     # Heartbeats, where the inner storage has them --------------------------------------------
 
     def record_heartbeat(self, trial_id: int) -> None:
-        """Record a sign of life. A storage lost for good is for the main thread to notice."""
+        """Record a heartbeat. A storage lost for good is for the main thread to notice."""
         assert isinstance(self.inner, BaseHeartbeat)
         beat = self.inner.record_heartbeat
         try:
@@ -270,14 +240,14 @@ class SteadyStorage(BaseStorage, BaseHeartbeat):
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         # Optuna asks before each trial and would fail them without a reason.
-        return [] if self.is_watched else self.stale_trial_ids(study_id)
+        return [] if self.hides_stale_trials else self.stale_trial_ids(study_id)
 
     def stale_trial_ids(self, study_id: int) -> list[int]:
         """Running trials whose heartbeat has stopped; none within the grace of an outage."""
         assert isinstance(self.inner, BaseHeartbeat)
         stale = self.inner._get_stale_trial_ids
         found = self._keep_trying(lambda: stale(study_id))
-        return found if time.monotonic() - self.back_at > self.grace_s else []
+        return found if time.monotonic() - self.recovered_at > self.timing.grace_s else []
 
     def get_heartbeat_interval(self) -> int | None:
         """Seconds between heartbeats, or ``None`` where there are none."""

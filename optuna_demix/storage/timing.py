@@ -1,11 +1,14 @@
-"""How long calls, heartbeats and outages may take."""
+"""How long calls, heartbeats and outages of a storage may take."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 CONNECT_S = 10
-CALL_S = 300.0  # of one call through a proxy: a first read of a large study takes a minute
+"""Seconds in which a server must answer a new connection."""
+
+CALL_S = 300.0
+"""Seconds of one call through gRPC: a first read of a large study takes a minute."""
 
 
 @dataclass(frozen=True)
@@ -13,9 +16,9 @@ class Timing:
     """How long things may take.
 
     Attributes:
-        heartbeat_s: Seconds between signs of life of a running trial, a whole number.
-        grace_s: Seconds without one after which a trial is taken from its worker. Loading a
-            large model can hold the interpreter for minutes.
+        heartbeat_s: Seconds between heartbeats of a running trial, a whole number.
+        grace_s: Seconds without a heartbeat after which a trial is reclaimed from its worker.
+            Loading a large model can hold the interpreter for minutes.
         patience_s: Seconds for which a call waits for a storage that does not answer.
     """
 

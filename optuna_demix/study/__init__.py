@@ -1,6 +1,7 @@
-"""Everything that a ``study.yaml`` turns into: search, components, evaluation, fingerprint.
+"""What a ``study.yaml`` turns into: sampler, pruner, components, objective and the Optuna study.
 
-Nothing is imported before one of the names is used.
+The first worker claims the study for a fingerprint of all that its scores depend on. Names are
+imported when they are used.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from optuna_demix.study.attach import check_directions, create_command, load_study
     from optuna_demix.study.components import build_arena, open_components
     from optuna_demix.study.evaluation import build_objective, check_benchmarks
-    from optuna_demix.study.fingerprint import claim, differences
+    from optuna_demix.study.fingerprint import claim_study, differences
     from optuna_demix.study.search import pruner_of, sampler_of, terminator_of, warm_start_of
 
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
     "build_objective",
     "check_benchmarks",
     "check_directions",
-    "claim",
+    "claim_study",
     "create_command",
     "differences",
     "load_study",
@@ -39,7 +40,7 @@ __getattr__, __dir__ = lazy_names(
         "build_objective": "optuna_demix.study.evaluation",
         "check_benchmarks": "optuna_demix.study.evaluation",
         "check_directions": "optuna_demix.study.attach",
-        "claim": "optuna_demix.study.fingerprint",
+        "claim_study": "optuna_demix.study.fingerprint",
         "create_command": "optuna_demix.study.attach",
         "differences": "optuna_demix.study.fingerprint",
         "load_study": "optuna_demix.study.attach",

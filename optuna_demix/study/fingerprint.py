@@ -1,19 +1,18 @@
-"""What a study searches and scores, and the mark that says so."""
+"""The fingerprint of a study: what it searches and scores, claimed by its first worker."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix.attributes import FINGERPRINT_ATTR
-from optuna_demix.config.study import objective_names
+from optuna_demix._wording import shortened
+from optuna_demix.attributes import FINGERPRINT_ATTR, FINGERPRINT_CLAIM_PREFIX, OBJECTIVES_ATTR
 from optuna_demix.errors import StudyError
+from optuna_demix.storage.claim import Claim
 
 if TYPE_CHECKING:
     from optuna.study import Study
-
-    from optuna_demix.config import StudyConfig
 
 SCORING_VERSION = 1
 """Raised whenever a change of our code changes a score: then no study can go on with it.
@@ -22,6 +21,12 @@ SCORING_VERSION = 1
 """
 
 _LIBRARIES = ("lm-eval", "torch", "transformers", "tokenizers")
+
+_PATIENCE_S = 60.0
+"""A first worker that asks for a study for so long, a matter of a second, has died."""
+
+_LISTED = 4
+"""Differences that a message names; the others are counted."""
 
 
 def code_versions() -> dict[str, str | int]:
@@ -36,53 +41,77 @@ def code_versions() -> dict[str, str | int]:
     return versions
 
 
+def claim_study(
+    study: Study,
+    fingerprint: Mapping[str, Any],
+    *,
+    metric_names: Sequence[str],
+    layout: Sequence[Mapping[str, float]],
+) -> None:
+    """Claim a study for a fingerprint, or check that it was claimed for the same one.
+
+    The first worker writes all of it, and no two workers of different fingerprints are ever let
+    through. One that dies before it has written everything leaves the study to all others, or, if
+    it held its claim already, to those of its fingerprint.
+
+    Args:
+        study: The study.
+        fingerprint: All that its scores depend on, as JSON.
+        metric_names: Names of its objectives.
+        layout: For each objective its benchmarks and their weights.
+
+    Raises:
+        StudyError: If the study was made for other components, tasks or constraints.
+    """
+    decided = study.user_attrs.get(FINGERPRINT_ATTR)
+    if decided is None:
+        claim = Claim(
+            study, FINGERPRINT_CLAIM_PREFIX, patience_s=_PATIENCE_S, purpose=dict(fingerprint)
+        )
+        with claim.held(wait=True) as is_held:
+            # Another one may have held the claim, and written, before this one did.
+            decided = study.user_attrs.get(FINGERPRINT_ATTR, claim.decided)
+            if is_held and decided is None:
+                study.set_metric_names(list(metric_names))
+                study.set_user_attr(OBJECTIVES_ATTR, list(layout))
+                study.set_user_attr(FINGERPRINT_ATTR, dict(fingerprint))
+                return
+    changed = _differences(decided, fingerprint)
+    if changed:
+        more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
+        raise StudyError(
+            f"study {study.study_name!r} was made for something else: "
+            f"{'; '.join(changed[:_LISTED])}{more}; use another study or undo the change"
+        )
+
+
 def differences(study: Study, fingerprint: Mapping[str, Any]) -> list[str]:
     """What differs between a study's fingerprint and another one, one line each."""
     stored = study.user_attrs.get(FINGERPRINT_ATTR)
-    if stored is None:
-        return []
-    theirs, ours = _flatten(stored), _flatten(fingerprint)
+    return [] if stored is None else _differences(stored, fingerprint)
+
+
+def _differences(stored: Any, fingerprint: Mapping[str, Any]) -> list[str]:
+    theirs, ours = dict(_leaves(stored)), dict(_leaves(fingerprint))
     return [
-        f"{key} (study: {theirs.get(key, 'absent')}, here: {ours.get(key, 'absent')})"
+        f"{key} (study: {_shown(theirs, key)}, here: {_shown(ours, key)})"
         for key in sorted(theirs.keys() | ours.keys())
         if theirs.get(key) != ours.get(key)
     ]
 
 
-def claim(
-    study: Study,
-    config: StudyConfig,
-    fingerprint: Mapping[str, Any],
-    layout: list[dict[str, float]],
-) -> None:
-    """Mark a study with what it searches, or check that it is marked so.
-
-    Metric names and the fingerprint are written once, by the first worker.
-
-    Raises:
-        StudyError: If the study was made for other components, tasks or constraints.
-    """
-    from optuna_demix.attributes import OBJECTIVES_ATTR
-
-    if FINGERPRINT_ATTR not in study.user_attrs:
-        study.set_metric_names(objective_names(config))
-        study.set_user_attr(OBJECTIVES_ATTR, layout)
-        study.set_user_attr(FINGERPRINT_ATTR, dict(fingerprint))
-    # Read again: of two first workers at the same moment, one must find the other's mark.
-    changed = differences(study, fingerprint)
-    if changed:
-        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-        raise StudyError(
-            f"study {study.study_name!r} was made for something else: "
-            f"{'; '.join(changed[:4])}{more}; use another study or undo the change"
-        )
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Each value within a fingerprint as text, with the keys and indices that lead to it."""
+    if isinstance(value, Mapping) and value:
+        inner = list(value.items())
+    elif isinstance(value, (list, tuple)) and value:
+        inner = list(enumerate(value))
+    else:
+        yield name, repr(value)
+        return
+    for key, item in inner:
+        yield from _leaves(item, f"{name}.{key}" if name else str(key))
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
-    if isinstance(value, Mapping):
-        flat: dict[str, str] = {}
-        for key, item in value.items():
-            flat.update(_flatten(item, f"{prefix}.{key}" if prefix else str(key)))
-        return flat
-    text = repr(value)
-    return {prefix: text if len(text) <= 48 else text[:45] + "..."}
+def _shown(leaves: Mapping[str, str], key: str) -> str:
+    return shortened(leaves.get(key, "absent"), 48)

@@ -1,6 +1,8 @@
-"""Workers: processes that take trials from a shared study, and the signals they obey.
+"""Workers: processes that evaluate the trials of a shared study.
 
-A worker keeps nothing that is not in the storage: kill it, start another, and the search goes on.
+``run_worker`` and ``run_workers`` do what a ``study.yaml`` says; ``work`` is the loop alone, for
+any objective. A worker keeps nothing that is not in the storage: if it is killed, another one goes
+on.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ if TYPE_CHECKING:
     from optuna_demix.workers.fleet import run_workers
     from optuna_demix.workers.loop import WorkerReport, work
     from optuna_demix.workers.run import run_worker
+    from optuna_demix.workers.signals import StopRequest
 
 __all__ = [
+    "StopRequest",
     "WorkerReport",
     "run_worker",
     "run_workers",
@@ -24,6 +28,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "StopRequest": "optuna_demix.workers.signals",
         "WorkerReport": "optuna_demix.workers.loop",
         "run_worker": "optuna_demix.workers.run",
         "run_workers": "optuna_demix.workers.fleet",

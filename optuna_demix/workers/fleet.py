@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from optuna_demix.storage.connection import STORAGE_ENV, connect
 from optuna_demix.storage.timing import Timing
 from optuna_demix.study.attach import check_directions, load_study
-from optuna_demix.workers.lease import take_back_lost_trials
-from optuna_demix.workers.loop import PARENT_ENV
+from optuna_demix.workers.lost_trials import reclaim_lost_trials
+from optuna_demix.workers.process_id import PARENT_ENV
 from optuna_demix.workers.progress import progress_bar
 from optuna_demix.workers.signals import StopRequest
 
@@ -41,7 +41,7 @@ def run_workers(
     Args:
         arguments: Arguments of the ``worker`` command, those that differ left out.
         config: The study's file.
-        storage: Storage URL; handed over in the environment, where ``ps`` does not show it.
+        storage: Storage URL; passed on in the environment, where ``ps`` does not show it.
         study_name: Name of the study.
         n_workers: Number of processes.
         n_trials: Trials the study is to have.
@@ -55,34 +55,12 @@ def run_workers(
     database = connect(storage, timing=Timing(patience_s=0.0))
     study = load_study(database, study_name=study_name, sampler=None)
     check_directions(study, config)
-    take_back_lost_trials(study)
-    threads = max(1, _n_cores() // n_workers)
-    devices = _visible_devices()
+    reclaim_lost_trials(study)
     command = [sys.executable, "-m", "optuna_demix", "worker", *arguments, "--no-progress"]
     printer = _Printer()
-    processes: list[subprocess.Popen[str]] = []
     stop, signum = StopRequest(), 0
     with stop.installed(), stop.serving():
-        for index in range(n_workers):
-            environment = {
-                **os.environ,
-                STORAGE_ENV: storage,
-                PARENT_ENV: str(os.getpid()),
-                **{name: str(threads) for name in _THREAD_VARIABLES},
-            }
-            if len(devices) > 1:
-                environment["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
-            processes.append(
-                # A session of its own: Ctrl-C reaches the parent alone, which asks politely.
-                subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    start_new_session=True,
-                )
-            )
+        processes = [_start(command, each) for each in _environments(storage, n_workers)]
         readers = [
             threading.Thread(target=printer.follow, args=(process, i), daemon=True)
             for i, process in enumerate(processes)
@@ -96,7 +74,7 @@ def run_workers(
                         signum = stop.signum
                         stop.event.clear()  # so that a second request is passed on as well
                         printer.say("stopping after the running trials (again: at once)")
-                        _signal_all(processes)
+                        _terminate(processes)
                     refresh()
         finally:
             for process in processes:
@@ -109,7 +87,7 @@ def run_workers(
     for index, code in enumerate(codes):
         if code < 0:
             name = signal.Signals(-code).name
-            printer.say(f"[worker {index}] was ended by {name}; others take up its trial")
+            printer.say(f"[worker {index}] was ended by {name}; others repeat its trial")
     return next((code for code in codes if code > 0), 1 if any(codes) else 0)
 
 
@@ -145,6 +123,24 @@ class _Printer:
             tqdm.write(line, file=sys.stderr)
 
 
+def _environments(storage: str, n_workers: int) -> list[dict[str, str]]:
+    """The environment of each worker: its threads, its device, and the storage."""
+    threads = str(max(1, _n_cores() // n_workers))
+    devices = _visible_devices()
+    shared = {
+        **os.environ,
+        STORAGE_ENV: storage,
+        PARENT_ENV: str(os.getpid()),
+        **dict.fromkeys(_THREAD_VARIABLES, threads),
+    }
+    if len(devices) < 2:
+        return [shared] * n_workers
+    return [
+        {**shared, "CUDA_VISIBLE_DEVICES": devices[index % len(devices)]}
+        for index in range(n_workers)
+    ]
+
+
 def _n_cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
@@ -168,7 +164,19 @@ def _visible_devices() -> list[str]:
     return listed.stdout.split()
 
 
-def _signal_all(processes: Sequence[subprocess.Popen[str]]) -> None:
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A session of its own: Ctrl-C reaches the parent alone, which asks politely.
+        start_new_session=True,
+    )
+
+
+def _terminate(processes: Sequence[subprocess.Popen[str]]) -> None:
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

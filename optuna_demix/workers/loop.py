@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import random
 import sys
 import time
@@ -16,21 +15,33 @@ from typing import TYPE_CHECKING, Any
 from optuna_demix.attributes import FAILURE_ATTR
 from optuna_demix.errors import StorageLostError
 from optuna_demix.storage.requeue import requeue
+from optuna_demix.storage.secrets import Secrets
 from optuna_demix.storage.timing import Timing
-from optuna_demix.workers.lease import Watch, is_unclaimed, sign_of_life, will_end
+from optuna_demix.workers.heartbeat import heartbeats
+from optuna_demix.workers.lost_trials import LostTrialDetector, is_unclaimed, will_end
+from optuna_demix.workers.process_id import parent_is_gone
 from optuna_demix.workers.signals import StopRequest
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial, TrialState
 
-PARENT_ENV = "OPTUNA_DEMIX_PARENT"
-"""Environment variable: process id of the parent of several workers on one host."""
-_MAX_FAILURES = 3  # in a row: then something is wrong here, not with the mixture
-_LONGEST_WAIT_S = 10.0  # between two looks at the last running trials of others
-_NEAR = 64  # trials before the end from which on it is looked for before each trial
-_LOOKS = 4  # at the other workers' signs of life, for each of them
 _log = logging.getLogger(__name__)
+
+_MAX_FAILURES = 3
+"""Failures in a row after which something is wrong here, not with the mixtures."""
+
+_LONGEST_WAIT_S = 10.0
+"""Seconds between two reads of the last running trials of others."""
+
+_NEAR = 64
+"""Trials before the end of the study from which on trials are counted before each one."""
+
+_CHECKS = 4
+"""How often lost trials are looked for, for each heartbeat."""
+
+_RELEASED = "released: its worker was told to stop"
+_SURPLUS = "surplus: the study has its trials"
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ class _Surplus(Exception):
     """One trial more than was asked for."""
 
 
-class _HandedBack(Exception):
+class _Released(Exception):
     """The worker was told to stop before its trial was done."""
 
 
@@ -71,8 +82,6 @@ def work(
     is_over: Callable[[Study], str | None] | None = None,
     stop: StopRequest | None = None,
     refresh: Callable[[], None] | None = None,
-    timing: Timing | None = None,
-    redact: Callable[[str], str] | None = None,
 ) -> WorkerReport:
     """Evaluate trials of a study until there is a reason to stop.
 
@@ -81,19 +90,18 @@ def work(
     still repeated.
 
     Args:
-        study: The study, with its sampler.
+        study: The study, with its sampler, in a storage opened by
+            :func:`~optuna_demix.storage.connection.connect`, which knows the timing of heartbeats
+            and what to keep out of the reasons of failed trials. Any other storage of Optuna does
+            as well, with the default timing and without retries.
         objective: Called with each trial.
         n_trials: Trials the *study* is to have; ``None`` for no end.
         deadline: Monotonic time after which no trial is started.
         is_over: Another reason to stop, asked before each trial; ``None`` from it goes on.
         stop: The request to stop.
         refresh: Called after each trial and while waiting.
-        timing: Of signs of life.
-        redact: Removes secrets from the reasons that are written to failed trials.
     """
-    worker = _Worker(
-        study, objective, n_trials, stop or StopRequest(), timing or Timing(), redact or str
-    )
+    worker = _Worker(study, objective, n_trials, stop or StopRequest())
     with worker.stop.serving():
         return worker.run(deadline, is_over or (lambda study: None), refresh or (lambda: None))
 
@@ -107,27 +115,24 @@ class _Worker:
         objective: Callable[[Trial], Any],
         n_trials: int | None,
         stop: StopRequest,
-        timing: Timing,
-        redact: Callable[[str], str],
     ) -> None:
-        from optuna_demix.storage.retrying import SteadyStorage
+        from optuna_demix.storage.retrying import RetryingStorage
 
         storage = study._storage
-        self.steady = storage if isinstance(storage, SteadyStorage) else None
-        if self.steady is not None:
-            self.steady.is_watched = True
+        self.retrying = storage if isinstance(storage, RetryingStorage) else None
+        self.timing, self.secrets = Timing(), Secrets("")
+        if self.retrying is not None:
+            self.retrying.hides_stale_trials = True
+            self.timing, self.secrets = self.retrying.timing, self.retrying.secrets
         self.study = study
         self.objective = objective
         self.n_trials = n_trials
         self.stop = stop
-        self.timing = timing
-        self.redact = redact
-        self.watch = Watch(grace_s=timing.grace_s)
+        self.detector = LostTrialDetector(grace_s=self.timing.grace_s)
         self.outcomes: list[TrialState] = []
         self.reason = ""  # of the last failure
         self.current: Trial | None = None
-        self.parent = os.environ.get(PARENT_ENV)
-        self._looked_at = -float("inf")
+        self._checked_at = -float("inf")
 
     def run(
         self,
@@ -138,7 +143,7 @@ class _Worker:
         waits = 0
         while True:
             try:
-                self._look_at_others(now=waits > 0)
+                self._reclaim_lost_trials(now=waits > 0)
                 verdict = self._why_stop(deadline) or is_over(self.study)
                 if verdict is not None:
                     return self._report(verdict)
@@ -172,27 +177,27 @@ class _Worker:
             told.append(trial)
 
         try:
-            with self._shared_looks():
+            with self._shared_snapshot():
                 self.study.optimize(
                     self._evaluate, n_trials=1, catch=(Exception,), callbacks=[after]
                 )
         except StorageLostError:
             raise
         except Exception:
-            if told or self.current is before or not self._was_taken_over():
+            if told or self.current is before or not self._was_reclaimed():
                 raise
             assert self.current is not None
             _log.warning(
-                "trial %d was taken over while this worker was out of reach; its result is "
+                "trial %d was reclaimed while this worker was out of reach; its result is "
                 "left to the other worker",
                 self.current.number,
             )
             return
         trial = told[0]
         reason = str(trial.user_attrs.get(FAILURE_ATTR, ""))
-        if reason.startswith("handed back"):
+        if reason == _RELEASED:
             requeue(self.study, trial)
-        if not reason.startswith("surplus"):
+        if reason != _SURPLUS:
             self.outcomes.append(trial.state)
             self.reason = reason or self.reason
         refresh()
@@ -201,29 +206,29 @@ class _Worker:
         self.current = trial
         if self._is_surplus(trial.number):
             # Two workers asked for the last trial at the same moment.
-            trial.set_user_attr(FAILURE_ATTR, "surplus: the study has its trials")
+            trial.set_user_attr(FAILURE_ATTR, _SURPLUS)
             raise _Surplus
         from optuna import TrialPruned
 
-        with sign_of_life(self.study, trial._trial_id, interval_s=self.timing.heartbeat_s):
+        with heartbeats(self.study, trial._trial_id, interval_s=self.timing.heartbeat_s):
             try:
                 with self.stop.trial():
                     return self.objective(trial)
             except KeyboardInterrupt:
-                trial.set_user_attr(FAILURE_ATTR, "handed back: its worker was told to stop")
-                raise _HandedBack from None
+                trial.set_user_attr(FAILURE_ATTR, _RELEASED)
+                raise _Released from None
             except (StorageLostError, TrialPruned):
                 raise
             except Exception as error:
-                line = self.redact(str(error).strip().split("\n")[0])
+                line = self.secrets.mask(str(error).strip().split("\n")[0])
                 trial.set_user_attr(FAILURE_ATTR, f"{type(error).__name__}: {line}"[:500])
                 _free_memory()
                 raise
 
-    def _shared_looks(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.steady is None else self.steady.shared_looks()
+    def _shared_snapshot(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.retrying is None else self.retrying.shared_snapshot()
 
-    def _was_taken_over(self) -> bool:
+    def _was_reclaimed(self) -> bool:
         """Whether somebody else has failed the current trial."""
         if self.current is None:
             return False
@@ -237,14 +242,14 @@ class _Worker:
             return "asked to stop"
         if deadline is not None and time.monotonic() >= deadline:
             return "the time is over"
-        if self.parent is not None and os.getppid() != int(self.parent):
+        if parent_is_gone():
             return "the process that started it is gone"
         return None
 
     def _is_full(self) -> bool:
         """Whether all trials are done or being worked on; not asked while that is far off.
 
-        Each look at the trials reads all running ones.
+        To count them all running ones are read.
         """
         if self.n_trials is None:
             return False
@@ -258,8 +263,8 @@ class _Worker:
         """Whether the study has its trials without this one: so many lower ones are taken."""
         if self.n_trials is None or number < self.n_trials:
             return False
-        if self.steady is not None:
-            self.steady.look_anew()  # and see this trial
+        if self.retrying is not None:
+            self.retrying.refresh_snapshot()  # so that it holds this trial
         return sum(trial.number < number for trial in self._taken()) >= self.n_trials
 
     def _taken(self) -> list[FrozenTrial]:
@@ -279,11 +284,11 @@ class _Worker:
             return any(is_unclaimed(trial) for trial in running)
         return any(will_end(self.study, trial) for trial in running)
 
-    def _look_at_others(self, *, now: bool) -> None:
-        """Take back lost trials, often enough that none is missed for long."""
-        if now or time.monotonic() - self._looked_at >= self.timing.heartbeat_s / _LOOKS:
-            self.watch.take_back(self.study)
-            self._looked_at = time.monotonic()
+    def _reclaim_lost_trials(self, *, now: bool) -> None:
+        """Reclaim lost trials, often enough that none is missed for long."""
+        if now or time.monotonic() - self._checked_at >= self.timing.heartbeat_s / _CHECKS:
+            self.detector.reclaim(self.study)
+            self._checked_at = time.monotonic()
 
     def _report(self, stopped: str, *, healthy: bool = True) -> WorkerReport:
         complete = sum(state.name == "COMPLETE" for state in self.outcomes)
@@ -293,7 +298,7 @@ class _Worker:
 
 
 def _free_memory() -> None:
-    """Give back what a failed evaluation held: out of memory must not repeat itself."""
+    """Free what a failed evaluation held: out of memory must not repeat itself."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

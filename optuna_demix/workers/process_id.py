@@ -1,4 +1,4 @@
-"""Which process evaluates a trial, and whether it still lives."""
+"""Which process evaluates a trial, which one started it, and whether they still live."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+PARENT_ENV = "OPTUNA_DEMIX_PARENT"
+"""Environment variable: process id of the parent of several workers on one host."""
+
+
 def own_name() -> str:
     """Host, process namespace and process id of this process."""
     return f"{_own_place()} {os.getpid()}"
@@ -23,6 +27,12 @@ def is_dead_here(trial: FrozenTrial) -> bool:
     """Whether a trial's worker was a process of this place which lives no more."""
     place, _, process = str(trial.user_attrs.get(WORKER_ATTR, "")).rpartition(" ")
     return place == _own_place() and not _may_live(process)
+
+
+def parent_is_gone() -> bool:
+    """Whether this process was started by another one with its id, which lives no more."""
+    parent = os.environ.get(PARENT_ENV)
+    return parent is not None and os.getppid() != int(parent)
 
 
 def _own_place() -> str:

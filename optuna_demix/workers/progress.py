@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import TrialState
 
-
-_REFRESH_S = 2.0  # a bar is not worth more than that of the storage's time
+_REFRESH_S = 2.0
+"""Seconds between two reads for the bar, which is not worth more of the storage's time."""
 
 
 @contextmanager

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from optuna_demix.config.space import space_of
+from optuna_demix.config.study import objective_names
 from optuna_demix.report.write import reporter_of
 from optuna_demix.storage.connection import connect
-from optuna_demix.storage.secrets import Secrets
-from optuna_demix.storage.timing import Timing
 from optuna_demix.study.attach import check_directions, load_study
 from optuna_demix.study.evaluation import build_objective
-from optuna_demix.study.fingerprint import claim
+from optuna_demix.study.fingerprint import claim_study
 from optuna_demix.study.search import pruner_of, sampler_of, terminator_of, warm_start_of
-from optuna_demix.workers.lease import keeps_heartbeats
+from optuna_demix.workers.heartbeat import records_heartbeats
 from optuna_demix.workers.loop import WorkerReport, work
 from optuna_demix.workers.progress import progress_bar
 from optuna_demix.workers.signals import StopRequest
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from optuna_demix.config import StudyConfig
+    from optuna_demix.storage.timing import Timing
 
 STOP_GRACE_S = 20.0
 """Seconds that a trial has after SIGTERM; schedulers kill 30 s after it, as a rule."""
@@ -57,9 +57,9 @@ def run_worker(
         until_converged: Stop when further trials are expected to gain less than their noise.
         device: Where the model lives.
         seed: Instead of the study's own seed; workers may share it.
-        stop_grace: Seconds that a trial has after SIGTERM before it is handed back; ``None`` for
+        stop_grace: Seconds that a trial has after SIGTERM before it is released; ``None`` for
             as long as it takes.
-        timing: Of signs of life and of patience with the storage.
+        timing: Of heartbeats, and of patience with the storage.
         dashboard: Show plots and a note in ``optuna-dashboard``, where that is installed and
             the study's file does not say otherwise.
         progress: Show a bar on stderr.
@@ -69,7 +69,6 @@ def run_worker(
         DemixError: If study, components and tasks do not fit; nothing was written then.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    timing = timing or Timing()
     say = report or (lambda line: None)
     with StopRequest(grace_s=stop_grace).installed() as stop:
         space = space_of(config)
@@ -80,13 +79,19 @@ def run_worker(
             database, study_name=study_name, sampler=sampler, pruner=pruner_of(config)
         )
         check_directions(study, config)
-        if not keeps_heartbeats(study):
+        if not records_heartbeats(study):
             say(
-                "Optuna keeps no heartbeats in this storage: each worker keeps a lease on its "
-                f"trial, renewed every {timing.heartbeat_s} s, lost after {timing.grace_s} s"
+                "Optuna records no heartbeats in this storage: each worker keeps a lease on its "
+                f"trial, renewed every {database.timing.heartbeat_s} s, lost after "
+                f"{database.timing.grace_s} s"
             )
         objective, fingerprint = build_objective(config, space, device=device, report=report)
-        claim(study, config, fingerprint, objective.layout())
+        claim_study(
+            study,
+            fingerprint,
+            metric_names=objective_names(config),
+            layout=objective.layout(),
+        )
         reporter = reporter_of(study, config, space, to_dashboard=dashboard, say=report)
         terminator = terminator_of(config, space) if until_converged else None
 
@@ -104,8 +109,6 @@ def run_worker(
                 is_over=is_over,
                 stop=stop,
                 refresh=reporter.then(refresh),
-                timing=timing,
-                redact=Secrets(storage).mask,
             )
         if done.healthy and not stop.event.is_set():
             reporter.finish()

@@ -14,8 +14,8 @@ class StopRequest:
     """SIGINT and SIGTERM as a request to stop.
 
     Before the first trial either of them interrupts at once. Later the first one ends the worker
-    after its trial, and a second one interrupts the trial, which is handed back. SIGTERM, the
-    word of schedulers, is followed by such a second one from ourselves when the grace is over.
+    after its trial, and a second one interrupts the trial, which is released. SIGTERM, which
+    schedulers send, is followed by such a second one from ourselves when the grace is over.
 
     Args:
         grace_s: Seconds that a trial has after SIGTERM.

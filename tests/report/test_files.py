@@ -13,11 +13,11 @@ import pytest
 import yaml
 from optuna_dashboard import get_note
 
-from optuna_demix.attributes import CLAIM_PREFIX
+from optuna_demix.attributes import REPORT_CLAIM_PREFIX
 from optuna_demix.cli import main
 from optuna_demix.errors import DemixError
 from optuna_demix.report import ReportData, figures
-from optuna_demix.report._turn import Turn
+from optuna_demix.report._schedule import ReportSchedule
 from optuna_demix.report.files import write_files
 from tests.report.browsers import page
 from tests.report.studies import CAPABILITIES, COMPONENTS, make_study
@@ -73,13 +73,13 @@ def test_it_shows_itself_in_the_dashboard_on_request(shared: optuna.Study, tmp_p
     assert report(tmp_path, "--dashboard", "--out", str(tmp_path / "out")) == 0
     assert "## Recommended data mixture" in get_note(shared)
     assert (tmp_path / "out" / "report.md").read_text().strip() in get_note(shared)
-    assert _claims(shared) == [None]  # given back
+    assert _claims(shared) == [None]  # released
 
 
 def test_a_worker_that_is_writing_is_not_disturbed(
     shared: optuna.Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Turn(shared).taken():
+    with ReportSchedule(shared).claimed():
         assert report(tmp_path, "--dashboard") == 2
     assert "a worker is just writing" in capsys.readouterr().err
     assert get_note(shared) == ""
@@ -131,4 +131,4 @@ def test_the_page_needs_no_network(data: ReportData, tmp_path: Path) -> None:
 def _claims(study: optuna.Study) -> list[Any]:
     attrs = study._storage.get_study_system_attrs(study._study_id)
     assert json.dumps(attrs)
-    return [value for key, value in attrs.items() if key.startswith(CLAIM_PREFIX)]
+    return [value for key, value in attrs.items() if key.startswith(REPORT_CLAIM_PREFIX)]

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from optuna_demix import DemixSampler, MixtureSpace
-from optuna_demix.report._turn import Turn
+from optuna_demix.report._schedule import ReportSchedule
 from optuna_demix.report.reporter import MIN_TRIALS, Reporter
 from optuna_demix.search._predictions import violation
 from optuna_demix.search.proposals.fit import Fit
@@ -36,8 +36,8 @@ def make(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
 
 
 def reporter_of(study: optuna.Study, write: Any = None, **options: Any) -> Reporter:
-    turn = Turn(study, sleep=lambda s: None, **options)
-    return Reporter(study, SPACE, write, turn=turn)
+    schedule = ReportSchedule(study, sleep=lambda s: None, **options)
+    return Reporter(study, SPACE, write, schedule=schedule)
 
 
 def test_trials_tell_what_was_expected_of_them() -> None:
@@ -80,7 +80,7 @@ def test_the_report_comes_when_there_are_enough_trials() -> None:
     study = make(optuna.samplers.RandomSampler(seed=0))
     written: list[int] = []
     reporter = reporter_of(study, lambda: written.append(len(study.trials)), interval_s=0.0)
-    reporter._monotonic = iter(range(0, 10**6, 100)).__next__  # looks each time
+    reporter._monotonic = iter(range(0, 10**6, 100)).__next__  # checks each time
     for _ in range(30):
         study.optimize(objective, n_trials=1)
         reporter.told()
@@ -113,7 +113,7 @@ def test_what_goes_wrong_is_said_once_and_ends_nothing() -> None:
     def write() -> None:
         raise OSError("disk full\nat 0x1")
 
-    reporter = Reporter(study, SPACE, write, turn=Turn(study), say=said.append)
+    reporter = Reporter(study, SPACE, write, schedule=ReportSchedule(study), say=said.append)
     reporter.finish()
     reporter.finish()
     assert said == ["dashboard not updated (OSError: disk full)"]

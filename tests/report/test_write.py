@@ -13,7 +13,7 @@ from optuna_dashboard import get_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
 from optuna_demix import MixtureObjective, MixtureSpace
-from optuna_demix.attributes import LAST_ATTR
+from optuna_demix.attributes import REPORT_ATTR
 from optuna_demix.config import StudyConfig, load_study_config
 from optuna_demix.workers.run import run_worker
 from tests.report.studies import CAPABILITIES, COMPONENTS, true_scores
@@ -65,7 +65,7 @@ def work(config: StudyConfig, url: str, n_trials: int, **options: Any) -> optuna
 
 
 def reported(study: optuna.Study) -> dict[str, Any] | None:
-    last = study._storage.get_study_system_attrs(study._study_id).get(LAST_ATTR)
+    last = study._storage.get_study_system_attrs(study._study_id).get(REPORT_ATTR)
     assert last is None or isinstance(last, dict)
     return last
 

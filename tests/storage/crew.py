@@ -157,7 +157,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
     with stop.installed():
         storage = connect(storage_url(None), timing=timing, give_up=stop.urgent)
         study = optuna.load_study(study_name="mix", storage=storage, sampler=sampler)
-        report = work(study, objective, n_trials=options.n_trials, stop=stop, timing=timing)
+        report = work(study, objective, n_trials=options.n_trials, stop=stop)
     heavy = [name for name in ("torch", "transformers", "lm_eval") if name in sys.modules]
     return {**vars(report), "heavy": heavy}
 

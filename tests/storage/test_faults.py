@@ -198,7 +198,7 @@ def test_the_server_is_frozen(
 
 
 @sizes(Size(12, 2, 2.0, 1), Size(80, 4, 30.0, 2))
-def test_the_grpc_proxy_is_restarted(url: str, ledger: Ledger, size: Size) -> None:
+def test_the_grpc_server_is_restarted(url: str, ledger: Ledger, size: Size) -> None:
     pytest.importorskip("grpc", reason="grpcio is not installed")
     study = crew.load(connect(url))
     with serve(url, host="127.0.0.1", port=0, n_threads=10) as port:
@@ -206,7 +206,7 @@ def test_the_grpc_proxy_is_restarted(url: str, ledger: Ledger, size: Size) -> No
         options = ("--n-trials", str(size.n_trials), "--sleep", "0.3", *FAST)
         workers = [crew.start(far, *options) for _ in range(size.n_workers)]
         until(study, size.n_trials // 3, workers)
-        ledger.fault("gRPC proxy restarted", study)
+        ledger.fault("gRPC server restarted", study)
     time.sleep(size.cut_s)
     with serve(url, host="127.0.0.1", port=port, n_threads=10):
         reports = [worker.finish() for worker in workers]

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
 from optuna_demix.storage.connection import connect
-from optuna_demix.workers.lease import keeps_heartbeats
+from optuna_demix.workers.heartbeat import records_heartbeats
 from tests.storage import crew
 
 KINDS = ("sqlite", "postgresql", "mysql", "grpc", "journal")
@@ -51,14 +51,14 @@ def test_a_killed_worker_s_trial_is_repeated_with_its_weights(new_url: str) -> N
     crew.assert_whole(study, 3)
     lost, kept = study.trials[0], study.trials[1]
     assert lost.state == TrialState.FAIL and kept.state == TrialState.COMPLETE
-    assert "no sign of life" in lost.user_attrs[FAILURE_ATTR]
+    assert "no heartbeat" in lost.user_attrs[FAILURE_ATTR]
     assert lost.params in [t.params for t in study.trials if t.state == TrialState.COMPLETE]
     assert sum(report["failed"] for report in reports) == 0
-    assert keeps_heartbeats(study) == (LEASE_ATTR not in lost.system_attrs)
+    assert records_heartbeats(study) == (LEASE_ATTR not in lost.system_attrs)
 
 
 @pytest.mark.parametrize("new_url", ["postgresql", "mysql", "journal"], indirect=True)
-def test_sigterm_hands_the_trial_back_when_the_grace_is_over(new_url: str) -> None:
+def test_sigterm_releases_the_trial_when_the_grace_is_over(new_url: str) -> None:
     study = crew.load(connect(new_url))
     worker = crew.start(new_url, "--sleep", "600", "--stop-grace", "0.2")
     wait_for_trial(study, worker)
@@ -66,7 +66,7 @@ def test_sigterm_hands_the_trial_back_when_the_grace_is_over(new_url: str) -> No
     report = worker.finish()
     assert report["stopped"] == "asked to stop" and report["healthy"]
     assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
-    assert "handed back" in study.trials[0].user_attrs[FAILURE_ATTR]
+    assert "released" in study.trials[0].user_attrs[FAILURE_ATTR]
     crew.start(new_url, "--n-trials", "1").finish()
     crew.assert_whole(study, 1)
     assert study.trials[1].params == study.trials[0].params

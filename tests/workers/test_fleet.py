@@ -41,7 +41,7 @@ def run(tmp_path: Path, url: str, script: str, monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-def test_the_url_is_handed_over_where_nobody_sees_it(
+def test_the_url_is_passed_on_where_nobody_sees_it(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = 'echo "$@" > arguments.$$; echo "$OPTUNA_STORAGE $OPTUNA_DEMIX_PARENT" > env.$$'
@@ -63,7 +63,7 @@ def test_a_killed_worker_is_said_and_the_others_go_on(
     script = "if mkdir first 2>/dev/null; then kill -9 $$; fi; echo done > finished"
     assert run(tmp_path, url, script, monkeypatch) == 1
     assert (tmp_path / "finished").exists()
-    assert "ended by SIGKILL; others take up its trial" in capfd.readouterr().err
+    assert "ended by SIGKILL; others repeat its trial" in capfd.readouterr().err
 
 
 def test_a_stop_is_passed_on(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
 from optuna_demix.errors import StorageLostError
 from optuna_demix.storage.connection import connect
 from optuna_demix.storage.requeue import requeue
+from optuna_demix.storage.retrying import RetryingStorage
 from optuna_demix.storage.timing import Timing
-from optuna_demix.study.fingerprint import SCORING_VERSION, code_versions
 from optuna_demix.workers.loop import work
 from optuna_demix.workers.signals import StopRequest
 
@@ -35,9 +35,14 @@ def study(tmp_path: Path) -> optuna.Study:
     return load(url)
 
 
-def load(url: str) -> optuna.Study:
+def load(url: str, timing: Timing = QUICK) -> optuna.Study:
     sampler = DemixSampler(SPACE, seed=0, n_startup_trials=100)
-    return optuna.load_study(study_name="mix", storage=connect(url), sampler=sampler)
+    storage = connect(url, timing=timing)
+    return optuna.load_study(study_name="mix", storage=storage, sampler=sampler)
+
+
+def url_of(study: optuna.Study) -> str:
+    return str(study._storage.inner._backend.url)  # type: ignore[attr-defined]
 
 
 def good(trial: optuna.Trial) -> float:
@@ -80,7 +85,7 @@ def test_a_failure_is_written_down_and_only_three_in_a_row_stop(
     study: optuna.Study, error: Callable[[], Exception], reason: str
 ) -> None:
     objective = failing(error(), lambda number: number in (1, 2, 4, 6, 7, 8))
-    report = work(study, objective, timing=QUICK)
+    report = work(study, objective)
     assert not report.healthy and "3 trials in a row failed" in report.stopped
     assert reason.strip() in report.stopped
     assert (report.complete, report.failed) == (3, 6)
@@ -88,7 +93,7 @@ def test_a_failure_is_written_down_and_only_three_in_a_row_stop(
     assert [trial.number for trial in failed] == [1, 2, 4, 6, 7, 8]
     assert {trial.user_attrs[FAILURE_ATTR] for trial in failed} == {reason}
     # The study goes on with another worker.
-    assert work(study, good, n_trials=5, timing=QUICK).healthy
+    assert work(study, good, n_trials=5).healthy
     assert states(study).count("COMPLETE") == 5
 
 
@@ -97,18 +102,19 @@ def test_nan_fails_its_trial_alone(study: optuna.Study) -> None:
         value = good(trial)
         return math.nan if trial.number == 1 else value
 
-    report = work(study, objective, n_trials=3, timing=QUICK)
+    report = work(study, objective, n_trials=3)
     assert report.healthy and states(study) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
 
 
 def test_secrets_stay_out_of_reasons(study: optuna.Study) -> None:
-    objective = failing(RuntimeError("no route to postgresql://me:geheim@host"), lambda n: True)
-    report = work(study, objective, timing=QUICK, redact=lambda text: text.replace("geheim", "*"))
+    study = load(f"{url_of(study)}?password=geheim")
+    objective = failing(RuntimeError("geheim is not the password of me"), lambda n: True)
+    report = work(study, objective)
     assert "geheim" not in report.stopped
     assert all("geheim" not in trial.user_attrs[FAILURE_ATTR] for trial in study.trials)
 
 
-def test_the_second_signal_hands_the_trial_back(study: optuna.Study) -> None:
+def test_the_second_signal_releases_the_trial(study: optuna.Study) -> None:
     def objective(trial: optuna.Trial) -> float:
         value = good(trial)
         if trial.number == 1:
@@ -118,14 +124,15 @@ def test_the_second_signal_hands_the_trial_back(study: optuna.Study) -> None:
         return value
 
     with StopRequest().installed() as stop:
-        report = work(study, objective, stop=stop, timing=QUICK)
+        report = work(study, objective, stop=stop)
     assert report.stopped == "asked to stop" and report.healthy
     assert states(study) == ["COMPLETE", "FAIL", "WAITING"]
-    back, queued = study.trials[1:]
-    assert "handed back" in back.user_attrs[FAILURE_ATTR] and queued.params == back.params
-    work(study, good, n_trials=2, timing=QUICK)
+    released, queued = study.trials[1:]
+    assert released.user_attrs[FAILURE_ATTR] == "released: its worker was told to stop"
+    assert queued.params == released.params
+    work(study, good, n_trials=2)
     assert study.trials[2].state == TrialState.COMPLETE
-    assert study.trials[2].params == back.params
+    assert study.trials[2].params == released.params
     assert FAILURE_ATTR not in study.trials[2].user_attrs
 
 
@@ -135,7 +142,7 @@ def test_after_one_signal_the_trial_is_finished(study: optuna.Study) -> None:
         return good(trial)
 
     with StopRequest(grace_s=1e-3).installed() as stop:
-        report = work(study, objective, stop=stop, timing=QUICK)
+        report = work(study, objective, stop=stop)
     assert report.complete == 1 and states(study) == ["COMPLETE"]
 
 
@@ -145,7 +152,7 @@ def test_before_the_first_trial_a_signal_interrupts_at_once() -> None:
         time.sleep(60)
 
 
-def test_a_trial_that_was_taken_over_is_left_to_the_other(study: optuna.Study) -> None:
+def test_a_trial_that_was_reclaimed_is_left_to_the_other(study: optuna.Study) -> None:
     def objective(trial: optuna.Trial) -> float:
         value = good(trial)
         if trial.number == 0:  # as if this worker had been cut off for long
@@ -153,7 +160,7 @@ def test_a_trial_that_was_taken_over_is_left_to_the_other(study: optuna.Study) -
             requeue(trial.study, trial.study.trials[0])
         return value
 
-    report = work(study, objective, n_trials=2, timing=QUICK)
+    report = work(study, objective, n_trials=2)
     assert report.healthy and (report.complete, report.failed) == (2, 0)
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
     assert study.trials[1].params == study.trials[0].params
@@ -162,26 +169,24 @@ def test_a_trial_that_was_taken_over_is_left_to_the_other(study: optuna.Study) -
 @pytest.mark.parametrize("owner", ["elsewhere 0a1b2c3d 1", None], ids=["claimed", "unclaimed"])
 def test_the_last_trials_of_others_are_waited_for(study: optuna.Study, owner: str | None) -> None:
     """One of two is lost: the worker that would have been done takes it up again."""
-    url = str(study._storage.inner._backend.url)  # type: ignore[attr-defined]
-    other = optuna.load_study(study_name="mix", storage=url).ask()
+    other = optuna.load_study(study_name="mix", storage=url_of(study)).ask()
     if owner is not None:
         other.suggest_float("web", 0, 1)
         other.set_user_attr(WORKER_ATTR, owner)
         study._storage.set_trial_system_attr(other._trial_id, LEASE_ATTR, 3)
     timing = Timing(heartbeat_s=1, grace_s=1, patience_s=5.0)
-    report = work(study, good, n_trials=2, timing=timing)
+    report = work(load(url_of(study), timing), good, n_trials=2)
     assert report.stopped == "the study has its 2 trials" and report.complete == 2
     found = states(study)
     assert found[0] == "FAIL" and found.count("COMPLETE") == 2 and "RUNNING" not in found
-    assert "no sign of life" in study.trials[0].user_attrs[FAILURE_ATTR]
+    assert "no heartbeat" in study.trials[0].user_attrs[FAILURE_ATTR]
 
 
 def test_trials_by_ask_and_tell_are_counted_but_not_waited_for(study: optuna.Study) -> None:
-    url = str(study._storage.inner._backend.url)  # type: ignore[attr-defined]
-    by_hand = optuna.load_study(study_name="mix", storage=url)
+    by_hand = optuna.load_study(study_name="mix", storage=url_of(study))
     trial = by_hand.ask()
     trial.suggest_float("web", 0, 1)
-    report = work(study, good, n_trials=2, timing=Timing(1, 1, 5.0))
+    report = work(load(url_of(study), Timing(1, 1, 5.0)), good, n_trials=2)
     assert report.complete == 1
     by_hand.tell(trial, 0.5)
     assert states(study) == ["COMPLETE", "COMPLETE"]
@@ -200,14 +205,36 @@ def test_a_storage_lost_for_good_is_one_line(
         monkeypatch.setattr(storage, "_keep_trying", gone)
         return value
 
-    report = work(study, objective, timing=QUICK)
+    report = work(study, objective)
     monkeypatch.undo()
     assert not report.healthy and "not answered" in report.stopped
-    assert states(study) == ["RUNNING"]  # for the next worker to take back
+    assert states(study) == ["RUNNING"]  # for the next worker to reclaim
 
 
-def test_code_is_part_of_a_fingerprint() -> None:
-    versions = code_versions()
-    assert versions == code_versions()
-    assert versions["scoring"] == SCORING_VERSION
-    assert not any("+" in str(version) for version in versions.values())
+def test_one_proposal_takes_few_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optuna_demix.storage.snapshot._FRESH_S", 3600.0)
+    inner = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'a.db'}", heartbeat_interval=60)
+    storage = RetryingStorage(inner, timing=QUICK)
+    study = optuna.create_study(storage=storage, sampler=DemixSampler(SPACE, seed=0))
+    reads: list[int] = []
+    read = inner.get_all_trials
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        reads.append(1)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(inner, "get_all_trials", counted)
+    asked: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        value = good(trial)
+        asked.append(len(reads))
+        return value
+
+    def is_over(study: optuna.Study) -> str | None:
+        reads.clear()
+        return "enough" if len(asked) == 3 else None
+
+    work(study, objective, is_over=is_over)
+    # One to choose with, and one after the choice has been written: has another made the same?
+    assert asked == [2, 2, 2]

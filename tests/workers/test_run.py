@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -17,12 +16,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_demix.attributes import FAILURE_ATTR, FINGERPRINT_ATTR, WORKER_ATTR
+from optuna_demix.attributes import FAILURE_ATTR, FINGERPRINT_ATTR
 from optuna_demix.config import load_study_config
 from optuna_demix.config.space import space_of
 from optuna_demix.study.evaluation import build_objective
-from optuna_demix.workers.lease import take_back_lost_trials
-from optuna_demix.workers.process_id import own_name
 from optuna_demix.workers.run import run_worker
 from tests.tiny_study import COMPONENTS, command, make_study, write_study
 
@@ -157,24 +154,6 @@ def test_a_killed_worker_loses_nothing(root: Path) -> None:
     for trial in running:
         assert after.trials[trial.number].user_attrs[FAILURE_ATTR] == "its worker died"
     assert all(after.trials[number].state == TrialState.COMPLETE for number in finished)
-
-
-def test_a_lost_trial_is_queued_again_with_its_mixture(tmp_path: Path) -> None:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'mix.db'}")
-    study = optuna.create_study(storage=storage)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    lost, alive, elsewhere = study.ask(), study.ask(), study.ask()
-    lost.suggest_float("x", 0, 1)
-    own, here = own_name(), own_name().rpartition(" ")[0]
-    lost.set_user_attr(WORKER_ATTR, f"{here} {dead.pid}")
-    alive.set_user_attr(WORKER_ATTR, own)
-    # A container of the same name elsewhere has process ids of its own: nothing is known of it.
-    elsewhere.set_user_attr(WORKER_ATTR, f"{os.uname().nodename} 0a1b2c3d {dead.pid}")
-    assert take_back_lost_trials(study) == 1
-    states = [trial.state.name for trial in study.trials]
-    assert states == ["FAIL", "RUNNING", "RUNNING", "WAITING"]
-    assert study.ask().params == lost.params
 
 
 def test_a_nan_score_fails_its_trial_only(root: Path) -> None:
