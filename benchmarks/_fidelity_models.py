@@ -196,7 +196,7 @@ class Workshop:
             content["merging"] = dict(merging)
         folder = self.root / key
         folder.mkdir(parents=True, exist_ok=True)
-        cache = self.root / "cache"  # all studies tokenise the same text
+        cache = self.root / "cache"  # all studies tokenize the same text
         cache.mkdir(exist_ok=True)
         if not (folder / "cache").exists():
             (folder / "cache").symlink_to(os.path.join("..", "cache"))

@@ -77,7 +77,7 @@ def save_model(folder: Path, tokenizer: Any, *, seed: int) -> None:
 def write_task(folder: Path, name: str, text: str) -> None:
     rows = [json.dumps({"page": text * 2 + str(i)}) for i in range(4)]
     (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
-    card = {
+    spec = {
         "task": f"tiny_{name}",
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
@@ -87,7 +87,7 @@ def write_task(folder: Path, name: str, text: str) -> None:
         "doc_to_target": "{{page}}",
         "metric_list": [{"metric": "bits_per_byte"}],
     }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(card))
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(spec))
 
 
 def command(

@@ -1,8 +1,8 @@
 """The programs that the documents call, forked from a process that has imported torch and lm-eval.
 
-A command that imports them for itself takes seconds, and the documents call dozens. The shell finds
-``client.py`` under the name of each program; it hands its arguments, folder, environment and open
-files over a socket. ``optuna-demix``, ``optuna`` and ``python`` are the real ones. Stand-ins:
+A command that imports them for itself takes seconds, and the documents call dozens. The shell
+finds ``client.py`` under the name of each program; it passes its arguments, folder, environment
+and open files on over a socket. ``optuna-demix``, ``optuna`` and ``python`` are real. Stand-ins:
 
 - ``pip`` compares what is asked for with ``pyproject.toml`` and installs nothing: no network.
 - ``make`` prints what it would do: a target runs for minutes, in an environment of its own.

@@ -97,7 +97,6 @@ class Desk:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     home = tmp_path_factory.mktemp("home")
-    make_home(home)
     programs = home / "bin"
     programs.mkdir()
     client = Path(__file__).with_name("client.py")
@@ -117,16 +116,21 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         environment["DOCS_PROGRAMS"] = f"{folder}/programs"
         with subprocess.Popen(
             [sys.executable, "-m", "tests.docs.programs", environment["DOCS_PROGRAMS"]],
-            cwd=ROOT, env={**environment, "PATH": os.environ["PATH"]}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        ) as server:  # fmt: skip
+            cwd=ROOT,
+            env={**environment, "PATH": os.environ["PATH"]},  # it needs the real programs
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server:
             assert server.stdout is not None and server.stdin is not None
+            make_home(home)  # while the server imports
             assert server.stdout.readline() == "ready\n"
             yield Desk(home, environment)
             server.stdin.close()
 
 
 def make_home(home: Path) -> None:
-    """A clone's files, and a tiny study of three capabilities under each name of the documents."""
+    """A clone's files, and a tiny study behind each ``study.yaml`` that the documents name."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, home / name)
     capabilities = {
@@ -239,7 +243,8 @@ Text
     fenced, indented = read_blocks("X.md", text)
     assert (fenced.place, fenced.language, fenced.line) == (("X.md", "Title"), "sh", 4)
     assert fenced.text == "# a comment, no heading\n\n    indented, but fenced\n"
-    assert (indented.place, indented.language, indented.line) == (("X.md", "Second part"), "sh", 13)
+    assert indented.place == ("X.md", "Second part")
+    assert (indented.language, indented.line) == ("sh", 13)
     assert indented.text == "python - <<END\npass\n\nEND\n"
 
 
