@@ -29,7 +29,7 @@ FloatArray = NDArray[np.float64]
 Scores = dict[str, FloatArray]  # benchmark: (n,)
 Capabilities = Mapping[str, Sequence[str]]  # capability: its benchmarks
 
-RIDGE = 1.0  # of a correction's slopes, in units of the standardised shares
+RIDGE = 1.0  # of a correction's slopes, in units of the standardized shares
 
 
 class Scorer:

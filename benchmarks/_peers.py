@@ -9,7 +9,7 @@ for each way its users might pick it.
 - Methods that plan with their budget (DeMix, RegMix, CLIMB, Olmix) run anew for each.
 
 Nothing here imports the search of this package, except for ``ours``. Optuna's samplers know no
-simplex: their parameters are normalised and projected on the constraints, and their first trial is
+simplex: their parameters are normalized and projected on the constraints, and their first trial is
 the prior, as a user would enqueue it. Methods that know only bounds may propose mixtures outside
 the constraints; these are measured as they are, and what is recommended at last is projected.
 """
@@ -79,24 +79,24 @@ class Run:
 # Optuna's samplers ---------------------------------------------------------------------------
 
 
-def normalised(u: FloatArray) -> FloatArray:
+def normalized(u: FloatArray) -> FloatArray:
     """Shares (K,) of parameters in [0, 1]: divided by their sum."""
     return np.asarray(u / u.sum()) if u.sum() > 0 else np.full(len(u), 1.0 / len(u))
 
 
 def of_exponentials(u: FloatArray) -> FloatArray:
     """Shares (K,) of parameters in [0, 1], as Optuna's FAQ has it: uniform on the simplex."""
-    return normalised(-np.log(np.clip(u, 1e-12, 1.0)))
+    return normalized(-np.log(np.clip(u, 1e-12, 1.0)))
 
 
 def _inverse(shares: FloatArray, to_shares: Callable[[FloatArray], FloatArray]) -> FloatArray:
     """Parameters (K,) in [0, 1] that stand for shares (K,)."""
-    return shares / shares.max() if to_shares is normalised else np.exp(-shares)
+    return shares / shares.max() if to_shares is normalized else np.exp(-shares)
 
 
 def optuna_sampler(
     make: Callable[[int], optuna.samplers.BaseSampler],
-    to_shares: Callable[[FloatArray], FloatArray] = normalised,
+    to_shares: Callable[[FloatArray], FloatArray] = normalized,
     *,
     posterior: bool = False,
 ) -> Method:
@@ -231,7 +231,7 @@ def demix_pool(
 
     Tempered Dirichlet draws of random strength; a share above its cap is cut and the others are
     scaled up once, in order, which lifts some above theirs again; tiny shares become 0, the rest
-    is rounded to a grid; equal neighbours are dropped.
+    is rounded to a grid; equal neighbors are dropped.
     """
     alpha = prior**0.7 / (prior**0.7).sum()
     alpha = np.maximum(alpha, 1e-9)
@@ -354,7 +354,7 @@ def _accepted(W: FloatArray, space: Any, n: int) -> FloatArray:
 def climb(run: Run) -> Callable[[int], Recommended]:
     """CLIMB (Diao et al. 2025): three rounds, each from the best that LightGBM predicts.
 
-    A regularised LightGBM on the composite (depth 4, 5 rows a leaf, L1 and L2; no calls are held
+    A regularized LightGBM on the composite (depth 4, 5 rows a leaf, L1 and L2; no calls are held
     back to stop it early); new mixtures come from the top of a pool, and the best predicted one is
     final.
     """
@@ -392,7 +392,7 @@ def olmix(run: Run) -> Callable[[int], Recommended]:
     """Olmix (arXiv 2602.12237): one round, a log-linear law for each benchmark, solved exactly.
 
     Loss = exp(c) + exp(t·w) by a Huber loss of 0.02; the weighted sum over benchmarks, convex in
-    w, is minimised within the constraints, with and without the paper's pull to the prior.
+    w, is minimized within the constraints, with and without the paper's pull to the prior.
     """
 
     def plan(budget: int) -> Recommended:
@@ -433,7 +433,7 @@ def _log_linear(X: FloatArray, loss: FloatArray) -> FloatArray:
 
 
 def _convex_solver(surface: Surface, slopes: FloatArray) -> Callable[[float], FloatArray]:
-    """Minimiser (K,) of the weighted sum of exp(t·w) plus a multiple of KL(w, prior)."""
+    """Minimizer (K,) of the weighted sum of exp(t·w) plus a multiple of KL(w, prior)."""
     from scipy.optimize import LinearConstraint, minimize
 
     space = surface.space

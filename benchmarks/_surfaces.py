@@ -296,7 +296,7 @@ def _skills(
         leak: Largest worth of a dataset for a skill that is not its own.
         harm: Largest growth of the log of a skill's loss with a share that is not its own.
         bonus: Largest synergy of two datasets; one pair in ten or so has any.
-        even: How far from specialised the benchmarks are.
+        even: How far from specialized the benchmarks are.
         mixed: Whether a benchmark needs several skills, rather than one each in turn.
     """
     foreign = own == 0

@@ -136,11 +136,11 @@ def sampler_and_suggest(
         "RandomSampler": lambda: optuna.samplers.RandomSampler(seed=seed),
     }
 
-    def normalised(trial: optuna.Trial) -> np.ndarray:
+    def normalized(trial: optuna.Trial) -> np.ndarray:
         x = np.array([trial.suggest_float(each, 0.0, 1.0) for each in names(k)])
         return x / max(float(x.sum()), 1e-12)
 
-    return samplers[name](), normalised
+    return samplers[name](), normalized
 
 
 def time_asks(path: Path, name: str, k: int, n: int, seed: int) -> dict[str, Any]:

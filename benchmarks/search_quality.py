@@ -201,7 +201,7 @@ def _searched(
             yield futures[future], future.result()
 
 
-def summarise(
+def summarize(
     records: dict[Cell, dict[str, Any]], budgets: Sequence[int]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Means over seeds.
@@ -394,7 +394,7 @@ def main() -> None:
     except OSError as error:
         arguments.error(str(error))
     records = {cell: records[cell] for cell in cells}
-    rows, counted = summarise(records, budgets)
+    rows, counted = summarize(records, budgets)
     means = means_over_surfaces(rows)
     summary = summary_of(means)
     targets = check(rows, summary)

@@ -1,4 +1,4 @@
-"""``ask`` and ``tell``: you evaluate where and when you like, four mixtures at a time here."""
+"""``ask`` and ``tell``: you choose where and when to evaluate, here four mixtures at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SPACE = MixtureSpace(["web", "code", "math"], prior={"web": 8, "code": 1, "math"
 
 
 def evaluate(batch: list[dict[str, float]]) -> list[float]:
-    """Stands for a batch on your cluster; higher is better."""
+    """Replace this by a batch on your cluster; higher is better."""
     return [-((w["web"] - 0.5) ** 2) - (w["code"] - 0.3) ** 2 for w in batch]
 
 

@@ -1,8 +1,8 @@
 """Your own objective in several processes that share one study, as the worker command does it.
 
-``work`` adds to ``study.optimize`` what long searches need: the study gets exactly its trials,
-trials of dead workers are repeated, lost connections are waited for, SIGTERM releases a trial.
-Kill any of the processes while it runs.
+``work`` adds to ``study.optimize`` what long searches need: the study gets exactly its number of
+trials, trials of dead workers are repeated, workers wait for a lost connection, and SIGTERM
+releases a trial. You may kill any of the processes while it runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ N_TRIALS = 12  # of the study, not of each worker
 
 
 def objective(trial: optuna.Trial) -> float:
-    """One trial; your own evaluation stands here."""
+    """One trial; replace it by your own evaluation."""
     w = SPACE.suggest(trial)
     return -((w["web"] - 0.5) ** 2) - (w["code"] - 0.3) ** 2
 
@@ -33,7 +33,7 @@ def worker(url: str) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with StopRequest(grace_s=20).installed() as stop:
         storage = connect(url, give_up=stop.urgent)
-        # The same seed for all: randomness also comes from the trial's number.
+        # The same seed for all: randomness comes from the seed and the trial's number.
         sampler = DemixSampler(SPACE, seed=0)
         study = optuna.load_study(study_name="mix", storage=storage, sampler=sampler)
         report = work(study, objective, n_trials=N_TRIALS, stop=stop)

@@ -6,7 +6,7 @@ import optuna
 
 from optuna_demix import DemixSampler, MixtureSpace, recommend
 
-# Shares of the corpora in tokens; no corpus more than four times over.
+# Tokens of each corpus; a run of 1e10 tokens repeats none more than four times.
 SPACE = MixtureSpace(
     ["web", "code", "math"],
     tokens={"web": 8e9, "code": 2e9, "math": 5e8},
@@ -16,7 +16,7 @@ SPACE = MixtureSpace(
 
 
 def train_and_score(weights: dict[str, float], learning_rate: float) -> float:
-    """Stands for your own training run; higher is better."""
+    """Replace this by your own training run; higher is better."""
     distance = (weights["web"] - 0.5) ** 2 + (weights["code"] - 0.35) ** 2
     return -distance - 0.05 * (learning_rate * 1e3 - 1) ** 2
 
@@ -29,10 +29,10 @@ def objective(trial: optuna.Trial) -> float:
 
 
 def main() -> None:
-    """Search, and print the recommended mixture."""
+    """Search, and print the recommended mixture and learning rate."""
     study = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
     study.optimize(objective, n_trials=40)
-    print(recommend(study, SPACE))
+    print(recommend(study))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "serve",
         _serve,
-        "serve a database to many workers through Optuna's gRPC proxy",
+        "serve a database to many workers through Optuna's gRPC server",
         "optuna-demix serve --storage postgresql://user@host/db --port 13000",
         takes_study=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,7 @@ def write_note(data: ReportData, *, at: datetime | None = None) -> str:
         data: The study.
         at: When it was read, with a time zone; default now.
     """
-    when = (at or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    when = (at or datetime.now(UTC)).astimezone(UTC)
     parts = [
         "## Recommended data mixture",
         f"From {counted(data.recommendation.n_trials, 'trial')}, {when:%Y-%m-%d %H:%M} UTC. "

@@ -3,8 +3,8 @@ r"""Workers of one study as Ray tasks, one GPU each; ``pip install ray``.
     OPTUNA_STORAGE=postgresql://user@host/db \
         python ray_workers.py STUDY.yaml --study-name mix --n-trials 2000 --n-workers 64
 
-Ray places them, gives each a GPU and starts one that has died again. Run it once more and it goes
-on where the study is.
+Ray places the workers, gives each a GPU and restarts those that die. If you run the program again,
+it continues with the study as it is.
 """
 
 from __future__ import annotations

@@ -41,10 +41,10 @@ class Document(NamedTuple):
 
 
 def wordnet_documents(folder: Path) -> Iterator[Document]:
-    """Yield runs of neighbouring synsets, one line each: ``words: gloss; "example"``."""
+    """Yield runs of neighboring synsets, one line each: ``words: gloss; "example"``."""
     for part in PARTS_OF_SPEECH:
         lines = (folder / f"data.{part}").read_text(encoding="utf-8").splitlines()
-        # The licence stands at the head of each file, in lines that begin with two blanks.
+        # The license stands at the head of each file, in lines that begin with two blanks.
         synsets = [_synset(line) for line in lines if not line.startswith("  ")]
         for start in range(0, len(synsets), SYNSETS_PER_DOCUMENT):
             run = synsets[start : start + SYNSETS_PER_DOCUMENT]
@@ -62,7 +62,7 @@ def _synset(line: str) -> str:
 
 
 def metamath_documents(path: Path) -> Iterator[Document]:
-    """Yield runs of neighbouring theorems, separated by blank lines, without their proofs."""
+    """Yield runs of neighboring theorems, separated by blank lines, without their proofs."""
     source = path.read_text(encoding="ascii")
     # Only the main part: the sandboxes of single users come last and vary in style.
     main_part = source[: source.index("Mathboxes for user contributions", len(source) // 2)]

@@ -52,7 +52,7 @@ def split(domain: str, documents: Iterable[Document]) -> Split:
 
 
 def telling_lines(text: str) -> set[str]:
-    """The lines that are long enough to be recognised when met again, without indentation."""
+    """The lines that are long enough to be recognized when met again, without indentation."""
     return {line.strip() for line in text.split("\n") if len(line.strip()) >= SHARED_LINE_CHARS}
 
 

@@ -28,7 +28,7 @@ def records() -> dict[quality.Cell, dict[str, Any]]:
 
 
 def test_a_method_counts_with_the_better_way_to_recommend() -> None:
-    rows, counted = quality.summarise(records(), [28])
+    rows, counted = quality.summarize(records(), [28])
     gp = next(row for row in rows if row["method"] == "gp")
     assert gp == {
         "surface": "sparse",
@@ -42,7 +42,7 @@ def test_a_method_counts_with_the_better_way_to_recommend() -> None:
 
 
 def test_the_summary_names_the_best_peer() -> None:
-    rows, _ = quality.summarise(records(), [28])
+    rows, _ = quality.summarize(records(), [28])
     assert quality.summary_of(quality.means_over_surfaces(rows)) == {
         "28": {
             "ours": 0.15,
@@ -54,7 +54,7 @@ def test_the_summary_names_the_best_peer() -> None:
 
 
 def test_targets_name_what_was_missed() -> None:
-    rows, _ = quality.summarise(records(), [28])
+    rows, _ = quality.summarize(records(), [28])
     summary = quality.summary_of(quality.means_over_surfaces(rows))
     verdicts = {t["target"]: t["met"] for t in quality.check(rows, summary)}
     assert verdicts == {

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from optuna_demix.report import ReportData, write_note
 from optuna_demix.report.note import BEGIN, END, merge_note
 
 pytestmark = pytest.mark.xdist_group("report")
-AT = datetime(2026, 5, 4, 3, 2, tzinfo=timezone.utc)
+AT = datetime(2026, 5, 4, 3, 2, tzinfo=UTC)
 
 
 def table(note: str, header: str) -> dict[str, list[str]]:

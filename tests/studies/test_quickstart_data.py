@@ -147,7 +147,7 @@ def test_passages_are_held_out(run_dir: Path, domain: str) -> None:
 def test_choices(run_dir: Path, domain: str) -> None:
     items = rows(run_dir / "tasks" / "data" / f"quickstart_{domain}_choice.jsonl")
     train = "\0".join(texts(run_dir, domain, "train"))
-    # A definition's gloss, a line of code, a theorem: blanks were normalised when they were cut.
+    # A definition's gloss, a line of code, a theorem: blanks were normalized when they were cut.
     heldout = " ".join(" ".join(texts(run_dir, domain, "heldout")).split())
     assert len(items) == 120
     assert Counter(item["label"] for item in items) == dict.fromkeys(range(4), 30)
@@ -230,7 +230,7 @@ def test_passages_leave_out_lines_seen_in_training(
     quickstart_modules: dict[str, ModuleType],
 ) -> None:
     sources, splits = quickstart_modules["sources"], quickstart_modules["splits"]
-    seen = "a line that is long enough to be recognised when it is met again"
+    seen = "a line that is long enough to be recognized when it is met again"
     fresh = "\n".join(f"{number}: {'some other words ' * 4}" for number in range(12))
     parts = splits.Split(
         train=[sources.Document("train", f"one\n    {seen}\ntwo")],

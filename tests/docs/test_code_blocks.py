@@ -1,0 +1,292 @@
+"""Every block of code in the documents runs, and every command that they name exists.
+
+Python blocks run as programs, shell blocks under ``sh -eu``, and YAML blocks are read as studies,
+in a folder with a tiny study behind each file name that they mention. What a block cannot do here
+is named below with its reason: a text that is exchanged (`EXCHANGED`), a program that something
+stands in for (``programs.py``), or a block that is no code (`NOT_CODE`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from optuna_demix.cli._main import build_parser
+from optuna_demix.config import load_study_config, objective_names, space_of
+from optuna_demix.study import sampler_of
+from tests.docs.blocks import Block, blocks_of, read_blocks
+from tests.docs.programs import PROGRAMS, ROOT
+from tests.tiny_models import LLAMA
+from tests.tiny_study import COMPONENTS, make_study, make_tokenizer, write_study
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.xdist_group("docs")  # one folder and one server of programs for all
+
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "OPERATORS.md", "CONTRIBUTING.md")),
+    ROOT / "examples" / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "studies").glob("*/README.md")),
+]
+BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document, ROOT)]
+
+NOT_CODE = {
+    ("README.md", "Two commands"): "the output of a run",
+}
+
+# Longest first; {database} is a file of the block's own.
+EXCHANGED = {
+    # No database server and no network here.
+    "postgresql://user:password@host/database": "sqlite:///{database}",
+    "postgresql://user@host/db": "sqlite:///{database}",
+    # No GPU here.
+    "--device cuda:0": "--device cpu",
+    # Whole searches take hours; a few trials go the same way.
+    "--n-trials 2000 --n-workers 8": "--n-trials 6 --n-workers 2",
+    "--n-trials 2000": "--n-trials 4",
+    "--n-trials 224": "--n-trials 4",
+    "--n-trials 200": "--n-trials 6",
+}
+
+# What a reader has done before he comes to the block.
+BEFORE = {
+    ("OPERATORS.md", "Starting workers"): (
+        "optuna create-study --study-name mix --directions maximize maximize maximize"
+    ),
+}
+
+# What a block must print, beside ending well.
+PRINTED = {
+    ("README.md", "In Python, with your own objective"): "Recommended mixture of",
+    ("README.md", "On your own study"): "Recommended mixture of 'mix'",
+    ("studies/demix_paper/README.md", "Check the folders first"): "_code_high/checkpoint-7500",
+    ("studies/demix_paper/README.md", "Commands"): "Recommended mixture of 'demix-paper'",
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a reader sits: a folder with studies, and a shell that finds our programs."""
+
+    home: Path
+    environment: dict[str, str]
+
+    def run(self, script: str, *, database: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-eu"],
+            input=script,
+            cwd=self.home,
+            env={**self.environment, "OPTUNA_STORAGE": f"sqlite:///{database}"},
+            capture_output=True,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    home = tmp_path_factory.mktemp("home")
+    programs = home / "bin"
+    programs.mkdir()
+    client = Path(__file__).with_name("client.py")
+    for name in PROGRAMS:
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {client} {name} "$@"\n')
+        program.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+    }
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
+        environment["DOCS_PROGRAMS"] = f"{folder}/programs"
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.docs.programs", environment["DOCS_PROGRAMS"]],
+            cwd=ROOT,
+            env={**environment, "PATH": os.environ["PATH"]},  # it needs the real programs
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server:
+            assert server.stdout is not None and server.stdin is not None
+            make_home(home)  # while the server imports
+            assert server.stdout.readline() == "ready\n"
+            yield Desk(home, environment)
+            server.stdin.close()
+
+
+def make_home(home: Path) -> None:
+    """A clone's files, and a tiny study behind each ``study.yaml`` that the documents name."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, home / name)
+    capabilities = {
+        name: [{"task": f"tiny_{name}", "metric": "bits_per_byte"}] for name in COMPONENTS
+    }
+    tiny = home / "tiny"
+    make_study(tiny, capabilities=capabilities)
+    absolute = {
+        "capabilities": capabilities,
+        "run_dir": str(tiny / "run"),
+        "scoring": {"include_path": str(tiny / "tasks"), "batch_size": 4, "max_length": 32},
+    }
+    for name in ("quickstart", "demix_paper", "mine"):
+        (home / "studies" / name).mkdir(parents=True)
+    write_study(home, **absolute).rename(home / "STUDY.yaml")
+    write_study(home / "studies" / "quickstart", **absolute)
+    write_study(home / "studies" / "demix_paper", **absolute)
+    make_tokenizer().save_pretrained(tiny / "tokenizer")
+    write_study(
+        home / "studies" / "mine",
+        **{**absolute, "run_dir": "run"},
+        datasets={name: {"files": [str(tiny / "text" / f"{name}.jsonl")]} for name in COMPONENTS},
+        training={
+            "tokenizer": str(tiny / "tokenizer"),
+            "model": {"model_type": "llama", **LLAMA},
+            "sequence_length": 16,
+            "batch_size": 4,
+            "base": {"tokens": 640, "learning_rate": 0.01},
+            "component": {"tokens": 320, "learning_rate": 0.01},
+        },
+    )
+    text = tiny / "text"
+    text.mkdir()
+    for name in COMPONENTS:
+        rows = (tiny / "tasks" / f"{name}.jsonl").read_text("utf-8").replace('"page"', '"text"')
+        (text / f"{name}.jsonl").write_text(rows * 10)
+    run = home / "runs" / "quickstart"
+    run.mkdir(parents=True)
+    (run / "study.db").touch()
+
+
+def exchanged(text: str, database: str) -> str:
+    for old, new in EXCHANGED.items():
+        text = text.replace(old, new.format(database=database))
+    return text
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block_runs(block: Block, desk: Desk) -> None:
+    if block.place in NOT_CODE and not block.language:
+        return
+    if block.language == "yaml":
+        read_yaml(block, desk.home)
+        return
+    assert block.language in ("python", "sh"), f"{block} is neither run nor named in NOT_CODE"
+    database = f"{block.document}-{block.line}.db".replace("/", "-")
+    script = exchanged(block.text, database)
+    if block.language == "python":
+        (desk.home / "block.py").write_text(script)
+        script = "python block.py"
+    script = f"{BEFORE.get(block.place, '')}\n{script}"
+    done = desk.run(script, database=database)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert PRINTED.get(block.place, "") in done.stdout
+
+
+def read_yaml(block: Block, home: Path) -> None:
+    """Read a block as a study; one without components as fields to add to the tiny study."""
+    given: dict[str, Any] = yaml.safe_load(block.text)
+    text = block.text
+    if "components" not in given:
+        text = (home / "studies" / "quickstart" / "study.yaml").read_text("utf-8") + text
+    file = home / "studies" / "mine" / "block.yaml"
+    file.write_text(text)
+    config = load_study_config(file)
+    sampler_of(config, space_of(config))
+    assert objective_names(config)
+
+
+def test_nothing_is_excused_that_is_not_there() -> None:
+    places = {block.place for block in BLOCKS}
+    assert {*NOT_CODE, *BEFORE, *PRINTED} <= places
+    code = "\n".join(block.text for block in BLOCKS)
+    assert [old for old in EXCHANGED if old not in code] == []
+
+
+def test_fenced_and_indented_blocks_are_found() -> None:
+    text = """\
+# Title
+
+```sh
+# a comment, no heading
+
+    indented, but fenced
+```
+
+## `Second` part
+
+- a list
+
+      python - <<END
+      pass
+
+      END
+
+Text
+    that goes on.
+"""
+    fenced, indented = read_blocks("X.md", text)
+    assert (fenced.place, fenced.language, fenced.line) == (("X.md", "Title"), "sh", 4)
+    assert fenced.text == "# a comment, no heading\n\n    indented, but fenced\n"
+    assert indented.place == ("X.md", "Second part")
+    assert (indented.language, indented.line) == ("sh", 13)
+    assert indented.text == "python - <<END\npass\n\nEND\n"
+
+
+def commands() -> Iterator[tuple[str, str, set[str]]]:
+    """Each ``optuna-demix`` command in a document: where, its name and its options."""
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8").replace("\\\n", " ")
+        for found in re.finditer(r"optuna[-_]demix (train|[a-z]+)\b([^`\n]*)", text):
+            yield document.name, found[1], set(re.findall(r"--[a-z-]+", found[2]))
+
+
+def subparsers() -> dict[str, argparse.ArgumentParser]:
+    (action,) = (a for a in build_parser()._actions if isinstance(a.choices, dict))
+    return dict(action.choices)  # type: ignore[arg-type]
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    options = {option for action in parser._actions for option in action.option_strings}
+    return {option for option in options if option.startswith("--")} - {"--help"}
+
+
+def test_commands_in_the_text_exist_with_their_options() -> None:
+    known = {name: options_of(parser) for name, parser in subparsers().items()}
+    found = list(commands())
+    assert {name for _, name, _ in found} >= {"check", "train", "worker", "recommend", "serve"}
+    wrong = [use for use in found if not use[2] <= known.get(use[1], set())]
+    assert [use for use in wrong if use[1] in known or use[2]] == []
+    assert {name for _, name, _ in found} <= set(known)
+
+
+def test_the_readme_lists_every_command_and_option() -> None:
+    """``arena`` has commands of its own, which its row names."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([a-z]+)` \| (.*) \|$", text, re.MULTILINE))
+    parsers = subparsers()
+    assert set(rows) == set(parsers)
+    for name, parser in parsers.items():
+        assert set(re.findall(r"--[a-z-]+", rows[name])) == options_of(parser), name
+
+
+def test_variables_of_the_quickstart_are_read() -> None:
+    script = (ROOT / "studies" / "quickstart" / "run.sh").read_text("utf-8")
+    text = (ROOT / "studies" / "quickstart" / "README.md").read_text("utf-8")
+    variables = re.findall(r"^([A-Z]+)=\S+ make quickstart", text, re.MULTILINE)
+    assert variables and all(f"${{{name}:-" in script for name in variables)
