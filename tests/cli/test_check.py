@@ -22,10 +22,17 @@ STUDY: dict[str, Any] = {
     [
         ({"upper": 0.3}, ["upper bound"]),
         ({"min_weight": 0.05, "upper": {"code": 0.02}}, ["min_weight", "'code'", "0.02"]),
+        ({"budget": 10**9, "max_epochs": 1, "min_weight": 0.05}, ["min_weight", "'math'", "0.01"]),
         ({"budget": 10**9, "max_epochs": 1, "lower": {"math": 0.5}}, ["'math'"]),
         ({"lower": {"mth": 0.5}}, ["did you mean 'math'"]),
     ],
-    ids=["no mixture", "a bound below the minimum", "a cap below a bound", "a wrong name"],
+    ids=[
+        "no mixture",
+        "a bound below the minimum",
+        "a cap below the minimum",
+        "a cap below a bound",
+        "a wrong name",
+    ],
 )
 def test_what_excludes_all_mixtures_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], mixture: dict[str, Any], named: list[str]
