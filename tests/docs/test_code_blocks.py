@@ -212,6 +212,33 @@ def read_yaml(block: Block, home: Path) -> None:
     assert objective_names(config)
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "make no-such-target",
+        "optuna-dashboard sqlite:///no-study.db",
+        "optuna-demix check STUDY.yaml --no-such-option",
+        "pip install '.[no-such-extra]'",
+        "pip install 'lm-eval[math]==0.1'",
+        "python benchmarks/racing.py --no-such-option",
+        "python no_such_file.py",
+    ],
+)
+def test_a_wrong_command_fails(script: str, desk: Desk) -> None:
+    assert desk.run(script, database="wrong.db").returncode != 0
+
+
+def test_extras_in_the_text_exist() -> None:
+    found = [
+        requirement
+        for document in DOCUMENTS
+        for requirement in re.findall(
+            r"pip\s+install\s+'(optuna-demix[^']*)'", document.read_text("utf-8")
+        )
+    ]
+    assert found and not any(PROGRAMS["pip"](["install", requirement]) for requirement in found)
+
+
 def test_nothing_is_excused_that_is_not_there() -> None:
     places = {block.place for block in BLOCKS}
     assert {*NOT_CODE, *BEFORE} <= places
