@@ -122,7 +122,7 @@ def search(replay: Replay, *, seed: int, n_trials: int, racing: float | None) ->
     seconds = time.perf_counter() - start
     items = replay.n_items
     states = [trial.state.name for trial in study.trials]
-    recommended = recommend(study, space, seed=seed).merge_weights
+    recommended = recommend(study, space).merge_weights
     (composite,) = objective.values(objective.score(recommended))
     return {
         "seed": seed,

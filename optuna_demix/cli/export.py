@@ -61,7 +61,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from optuna_demix.search.recommendation import recommend
     from optuna_demix.storage.connection import connect, storage_url
     from optuna_demix.study.attach import check_directions, load_study
-    from optuna_demix.study.search import recommend_options
+    from optuna_demix.study.search import options_from
 
     if arguments.format not in FORMATS:
         export([], arguments.format)  # says which there are
@@ -73,10 +73,10 @@ def _export(arguments: argparse.Namespace) -> int:
         connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
     )
     check_directions(study, config)
-    result = recommend(study, space, **recommend_options(config, study._storage))
-    shares = result.mixtures[arguments.mixture].data_shares
+    result = recommend(study, space, options=options_from(config, study._storage))
+    mixture = result.mixtures[arguments.mixture]
     sources = sources_of(
-        shares,
+        mixture.data_shares,
         paths=arguments.paths,
         example_tokens=lengths,
         tokens={name: data.tokens for name, data in config.datasets.items() if data.tokens},
@@ -85,7 +85,7 @@ def _export(arguments: argparse.Namespace) -> int:
     kind = arguments.mixture.replace("_", " ")
     comment = f"{kind} data shares of study {study.study_name!r}, {result.n_trials} trials"
     lines = [" ".join(comment.split())]
-    small = left_out(shares, sources)
+    small = left_out(mixture.data_shares, sources)
     if small:
         named = ", ".join(f"{name} ({share:.1e})" for name, share in small.items())
         lines.append(f"left out, since the share rounds to 0: {named}")
@@ -94,6 +94,8 @@ def _export(arguments: argparse.Namespace) -> int:
     for source in sources:
         if source.epochs is not None:
             say(f"{source.name}: {source.share:.2%} of the data, {source.epochs:.2f} epochs")
+    if mixture.params:
+        say(f"with {', '.join(f'{name} = {value}' for name, value in mixture.params.items())}")
     if arguments.out:
         write_output(Path(arguments.out), text, option="--out")
     else:

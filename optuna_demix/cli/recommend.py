@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import quiet_optuna, say, write_output
 from optuna_demix.cli._options import add_command, add_device, add_storage
+from optuna_demix.errors import StudyError
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -40,7 +41,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
     from optuna_demix.storage.connection import connect, storage_url
     from optuna_demix.study.attach import check_directions, load_study
     from optuna_demix.study.fingerprint import differences
-    from optuna_demix.study.search import recommend_options
+    from optuna_demix.study.search import options_from
 
     config = load_study_config(arguments.study)
     space = space_of(config)
@@ -49,7 +50,12 @@ def _recommend(arguments: argparse.Namespace) -> int:
         connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
     )
     check_directions(study, config)
-    result = recommend(study, space, **recommend_options(config, study._storage))
+    result = recommend(study, space, options=options_from(config, study._storage))
+    if arguments.verify and result.params:
+        raise StudyError(
+            f"study {study.study_name!r} has parameters beside the mixture "
+            f"({', '.join(result.params)}), which a merge does not have; leave --verify out"
+        )
     if arguments.verify:
         from tqdm import tqdm
 
@@ -69,7 +75,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
             result = verify(
                 result,
                 study,
-                lambda weights: objective.values(objective.score(weights)),
+                lambda mixture: objective.values(objective.score(mixture.merge_weights)),
                 done=bar.update,
             )
     if arguments.json == "-":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix.search._analysis import analyse
+from optuna_demix.search._analysis import analyze
 from optuna_demix.search._predictions import read_predictions
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search._result import Recommendation
+    from optuna_demix.search.options import SearchOptions
     from optuna_demix.surrogate._validation import Validation
 
 _STEP = 0.1  # share of data that is moved to see what it does: ten points
@@ -49,7 +50,7 @@ class ReportData:
 
     Attributes:
         recommendation: The recommended mixture and its rivals.
-        space: The mixture.
+        space: The mixture; of several the first.
         objectives: Names of the objectives, m of them.
         signs: +1 for a maximised objective, -1 for a minimised one, (m,).
         numbers: Numbers of the trials (n,).
@@ -61,7 +62,7 @@ class ReportData:
         proposed_std: Standard deviations (n, m) of the values about them.
         held_out: Objective values (n, m) predicted by a surrogate that has not seen the trial.
         held_out_std: Standard deviations (n, m) of the values about them.
-        effects: Which component moves which benchmark.
+        effects: Which component moves which benchmark, all other parameters as recommended.
         validation: Held-out accuracy of the surrogate, by benchmark as in ``effects``.
         states: Number of trials by state, such as ``{"COMPLETE": 60, "RUNNING": 2}``.
     """
@@ -82,6 +83,11 @@ class ReportData:
     validation: Validation
     states: Mapping[str, int]
 
+    def weights_of(self, name: str) -> FloatArray:
+        """Merge weights (K,) of a mixture of the recommendation, such as ``"prior"``."""
+        weights = self.recommendation.mixtures[name].weights[self.space.name or ""]
+        return np.array(list(weights.merge_weights.values()))
+
     def best_first(self) -> NDArray[np.intp]:
         """Indices of the trials that keep all constraints, the best composite first."""
         order = np.argsort(-self.merit, kind="stable")
@@ -90,42 +96,26 @@ class ReportData:
 
 def gather(
     study: Study,
-    space: MixtureSpace,
+    space: MixtureSpace | Sequence[MixtureSpace] | None = None,
     *,
-    surrogate: str | None = None,
-    composite: str | Sequence[float] = "rank",
-    schedule: str = "continuous",
-    kl: float = 0.0,
-    warm_start: Sequence[Study] = (),
-    seed: int = 0,
+    options: SearchOptions | None = None,
 ) -> ReportData:
-    """Read a study and fit its surrogate, as :func:`~optuna_demix.search.recommendation` does.
+    """Read a study and fit its surrogate, as :func:`~optuna_demix.recommend` does.
+
+    Of several mixtures, the plots show the first.
 
     Args:
         study: The study; trials of any sampler will do.
-        space: Its mixture.
-        surrogate: As in ``recommend``, like all that follow.
-        composite: Merit of several objectives.
-        schedule: ``"continuous"`` or ``"demix"``.
-        kl: Merit given up for each nat of divergence from the prior.
-        warm_start: Earlier studies to learn from as well.
-        seed: Seed of the pool and the surrogate.
+        space: Its mixture, or all its mixtures; ``None`` for those of the study's own sampler.
+        options: How to read the study; ``None`` for what its own sampler says.
 
     Raises:
-        StudyError: If the study has fewer than two finished trials with this mixture.
+        ConfigError: As from ``recommend``.
+        StudyError: If the study has fewer than two finished trials with these mixtures.
     """
     from optuna_demix.surrogate._data import finite_scores
 
-    analysis = analyse(
-        study,
-        space,
-        surrogate=surrogate,
-        composite=composite,
-        schedule=schedule,
-        kl=kl,
-        warm_start=warm_start,
-        seed=seed,
-    )
+    analysis = analyze(study, space, options=options)
     trials = study.get_trials(deepcopy=False)  # only now: none of those analysed is missing
     fit, validation = analysis.fit, analysis.validation
     signs, mixing = fit.targets.signs, fit.targets.mixing
@@ -135,13 +125,20 @@ def gather(
         [trials[number] for number in arrays.numbers], analysis.objectives
     )
     merit = analysis.recommendation.merit(finite_scores(arrays.V))
+    shown = analysis.spaces[0]
+
+    def predict(W: FloatArray) -> FloatArray:
+        rows = np.repeat(analysis.row[None], len(W), axis=0)
+        rows[:, : len(shown)] = W
+        return fit.surrogate.predict(rows)
+
     return ReportData(
         recommendation=analysis.recommendation,
-        space=space,
+        space=shown,
         objectives=analysis.objectives,
         signs=signs,
         numbers=arrays.numbers,
-        weights=arrays.X,
+        weights=arrays.X[:, : len(shown)],
         values=arrays.V * signs,
         merit=np.where(np.any(arrays.C > 0.0, axis=1), np.nan, merit),
         proposed=proposed,
@@ -153,7 +150,10 @@ def gather(
             np.sqrt(validation.noise[own] ** 2 @ mixing**2),
         ),
         effects=effects_of(
-            fit.surrogate.predict, space, fit.targets.benchmarks or analysis.objectives, seed=seed
+            predict,
+            shown,
+            fit.targets.benchmarks or analysis.objectives,
+            seed=analysis.seed,
         ),
         validation=validation,
         states=dict(Counter(trial.state.name for trial in trials)),

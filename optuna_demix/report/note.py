@@ -13,6 +13,7 @@ from optuna_demix._wording import counted
 
 if TYPE_CHECKING:
     from optuna_demix.report.data import ReportData
+    from optuna_demix.search import Mixture
 
 # Link definitions that nothing refers to: Markdown does not show them.
 BEGIN = "[optuna-demix]: # (begin: workers replace everything down to the end mark)"
@@ -38,6 +39,7 @@ def write_note(data: ReportData, *, at: datetime | None = None) -> str:
         if not _is_plain(data)
         else "",
         _scores(data),
+        _front(data),
         _outlook(data),
         "## How far to trust it",
         _accuracy(data),
@@ -63,36 +65,39 @@ def merge_note(existing: str, note: str) -> str:
 
 
 def _shares(data: ReportData) -> str:
-    """What the recommended mixture is, beside the prior."""
+    """What the recommended mixture is, beside the prior; then the other parameters."""
     mixtures = data.recommendation.mixtures
-    weights, prior = mixtures["recommended"].merge_weights, mixtures["prior"].merge_weights
-    shares, natural = mixtures["recommended"].data_shares, mixtures["prior"].data_shares
-    names = list(dict.fromkeys([*weights, *shares]))
-    rows = [
-        [
-            _cell(name),
-            _percent(weights.get(name)),
-            _percent(prior.get(name)),
-            _percent(shares.get(name)),
-            _percent(natural.get(name)),
+    tables = []
+    for mixture, recommended in mixtures["recommended"].weights.items():
+        prior = mixtures["prior"].weights[mixture]
+        rows = [
+            [
+                _cell(name),
+                _percent(recommended.merge_weights.get(name)),
+                _percent(prior.merge_weights.get(name)),
+                _percent(recommended.data_shares.get(name)),
+                _percent(prior.data_shares.get(name)),
+            ]
+            for name in dict.fromkeys([*recommended.merge_weights, *recommended.data_shares])
         ]
-        for name in names
-    ]
-    header = ["", "merge weight", "(prior)", "**data share**", "(prior)"]
-    return _markdown_table(header, rows)
+        header = [_cell(mixture), "merge weight", "(prior)", "**data share**", "(prior)"]
+        tables.append(_markdown_table(header, rows))
+    params = data.recommendation.params
+    if params:
+        rows = [[_cell(name), _cell(_value(value))] for name, value in params.items()]
+        tables.append(_markdown_table(["other parameter", "recommended"], rows))
+    return "\n\n".join(tables)
 
 
 def _scores(data: ReportData) -> str:
     """What mixtures score."""
     recommendation = data.recommendation
-    rows = []
-    for key, mixture in recommendation.mixtures.items():
-        name = f"best trial ({recommendation.best_trial})" if key == "best_trial" else key
-        scores = [
-            f"{mixture.capabilities[o]:.4f}" + (f" ± {mixture.std[o]:.4f}" if mixture.std else "")
-            for o in data.objectives
-        ]
-        rows.append([name, *scores, f"{mixture.composite:.3f}"])
+    rows = [
+        _score_cells(
+            data, f"best trial ({recommendation.best_trial})" if key == "best_trial" else key, one
+        )
+        for key, one in recommendation.mixtures.items()
+    ]
     header = ["predicted", *(_cell(name) for name in data.objectives), "composite"]
     meaning = {
         "rank": "Composite: mean over the objectives of the share of random mixtures beaten."
@@ -100,13 +105,31 @@ def _scores(data: ReportData) -> str:
     return f"{_markdown_table(header, rows)}\n\n{meaning}"
 
 
-def _outlook(data: ReportData) -> str:
-    recommendation = data.recommendation
-    state = "**Converged**" if recommendation.converged else "**Not converged**"
+def _front(data: ReportData) -> str:
+    """The predicted trade-offs, where the study looks for them."""
+    front = data.recommendation.front
+    if not front:
+        return ""
+    rows = [_score_cells(data, _cell(mixture.in_words()), mixture) for mixture in front]
+    header = ["data shares", *(_cell(name) for name in data.objectives), "composite"]
     return (
-        f"{state}: further trials are expected to add {recommendation.expected_gain:.4f} to the "
-        f"composite; the noise of one trial is {recommendation.noise:.4f}."
+        "Trade-offs: none of these is predicted to be better than another in every objective. "
+        "The recommended mixture is the one with the best composite.\n\n"
+        + _markdown_table(header, rows)
     )
+
+
+def _score_cells(data: ReportData, name: str, mixture: Mixture) -> list[str]:
+    scores = [
+        f"{mixture.capabilities[o]:.4f}" + (f" ± {mixture.std[o]:.4f}" if mixture.std else "")
+        for o in data.objectives
+    ]
+    return [name, *scores, f"{mixture.composite:.3f}"]
+
+
+def _outlook(data: ReportData) -> str:
+    state, _, reason = data.recommendation.outlook.partition(":")
+    return f"**{state.capitalize()}**:{reason}."
 
 
 def _accuracy(data: ReportData) -> str:
@@ -147,10 +170,13 @@ def _states(data: ReportData) -> str:
 
 def _is_plain(data: ReportData) -> bool:
     """Whether data shares are the merge weights."""
-    mixture = data.recommendation.mixtures["recommended"]
-    weights, shares = mixture.merge_weights, mixture.data_shares
-    return weights.keys() == shares.keys() and all(
-        abs(weights[name] - shares[name]) < 1e-9 for name in weights
+    return all(
+        mixture.merge_weights.keys() == mixture.data_shares.keys()
+        and all(
+            abs(weight - mixture.data_shares[name]) < 1e-9
+            for name, weight in mixture.merge_weights.items()
+        )
+        for mixture in data.recommendation.mixtures["recommended"].weights.values()
     )
 
 
@@ -165,6 +191,10 @@ def _percent(value: float | None, *, digits: int = 1) -> str:
     if value is None or not np.isfinite(value):
         return "–"
     return f"{100 * value:.{digits}f} %"
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _correlation(value: float) -> str:

@@ -13,14 +13,14 @@ from optuna_demix.report.data import gather
 from optuna_demix.report.note import write_note
 from optuna_demix.report.plots._figures import figures
 from optuna_demix.report.reporter import Reporter
-from optuna_demix.study.search import recommend_options
+from optuna_demix.study.search import options_from
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
     from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
-    from optuna_demix.report.data import ReportData
+    from optuna_demix.search.options import SearchOptions
 
 
 def write_report(
@@ -48,7 +48,7 @@ def write_report(
     from optuna_demix.report.files import write_files
 
     dashboard.require_available()
-    data = read(study, config, space)
+    data = gather(study, space, options=options_from(config, study._storage))
     drawn, note = figures(data), write_note(data)
     if folder is not None:
         write_files(folder, drawn, note, title=study.study_name)
@@ -62,19 +62,11 @@ def write_report(
             dashboard.push(study, drawn, note)
 
 
-def read(study: Study, config: StudyConfig, space: MixtureSpace) -> ReportData:
-    """Read a study and fit its surrogate as its ``study.yaml`` says.
-
-    Raises:
-        StudyError: If it has fewer than two finished trials.
-    """
-    return gather(study, space, **recommend_options(config, study._storage))
-
-
 def reporter_of(
     study: Study,
     config: StudyConfig,
     space: MixtureSpace,
+    options: SearchOptions,
     *,
     to_dashboard: bool = True,
     say: Callable[[str], None] | None = None,
@@ -85,20 +77,21 @@ def reporter_of(
         study: The study, with its sampler.
         config: Its file.
         space: Its mixture.
+        options: How to read the study, as in ``recommend``.
         to_dashboard: Whether to show reports, if the file allows it and the dashboard is
             installed; without it trials alone are annotated.
         say: Called with a line for the user.
     """
-    options = config.dashboard
+    wanted = config.dashboard
 
     def write() -> None:
-        data = read(study, config, space)
+        data = gather(study, space, options=options)
         dashboard.push(study, figures(data), write_note(data))
 
     return Reporter(
         study,
         space,
-        write if to_dashboard and options.push and dashboard.is_available() else None,
-        schedule=ReportSchedule(study, interval_s=options.interval, growth=options.growth),
+        write if to_dashboard and wanted.push and dashboard.is_available() else None,
+        schedule=ReportSchedule(study, interval_s=wanted.interval, growth=wanted.growth),
         say=say,
     )

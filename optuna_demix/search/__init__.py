@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from optuna_demix._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from optuna_demix.search._result import Mixture, Recommendation
+    from optuna_demix.search._result import Mixture, Recommendation, Weights
     from optuna_demix.search.objective import MixtureObjective, Scores
+    from optuna_demix.search.options import SearchOptions
     from optuna_demix.search.recommendation import recommend, verify
     from optuna_demix.search.sampler import DemixSampler
     from optuna_demix.search.terminator import DemixTerminator
@@ -23,6 +24,8 @@ __all__ = [
     "MixtureObjective",
     "Recommendation",
     "Scores",
+    "SearchOptions",
+    "Weights",
     "recommend",
     "verify",
 ]
@@ -36,6 +39,8 @@ __getattr__, __dir__ = lazy_names(
         "MixtureObjective": "optuna_demix.search.objective",
         "Recommendation": "optuna_demix.search._result",
         "Scores": "optuna_demix.search.objective",
+        "SearchOptions": "optuna_demix.search.options",
+        "Weights": "optuna_demix.search._result",
         "recommend": "optuna_demix.search.recommendation",
         "verify": "optuna_demix.search.recommendation",
     },

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optuna_demix._text_table import text_table
-from optuna_demix.search.proposals.convergence import least_trials
+from optuna_demix._wording import counted
+from optuna_demix.errors import StudyError
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
 
+_NAMED = 4  # largest data shares that are named for each member of a front
+
 
 @dataclass(frozen=True)
-class Mixture:
-    """One mixture and its scores.
+class Weights:
+    """One mixture in both units.
 
     Attributes:
         merge_weights: By component; they sum to 1.
         data_shares: By dataset: what a training run would use; they sum to 1.
+    """
+
+    merge_weights: dict[str, float]
+    data_shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture with the other parameters of its trial, and its scores.
+
+    Attributes:
+        weights: Merge weights and data shares by name of the mixture, ``""`` where it has none.
+        params: Values of the other static parameters of the study by name.
         capabilities: Score by objective, in the study's own orientation.
         std: Standard deviation of a predicted score by objective; empty for measured ones.
         composite: Merit, higher is better: for ``"rank"`` the mean over objectives of the share
@@ -30,12 +46,63 @@ class Mixture:
         measured: Whether the scores were measured by a merge, and not predicted.
     """
 
-    merge_weights: dict[str, float]
-    data_shares: dict[str, float]
+    weights: dict[str, Weights]
+    params: dict[str, Any]
     capabilities: dict[str, float]
     std: dict[str, float]
     composite: float
     measured: bool
+
+    @property
+    def merge_weights(self) -> dict[str, float]:
+        """Merge weights by component, where the study has one mixture.
+
+        Raises:
+            StudyError: If it has several: see ``weights``.
+        """
+        return self._only().merge_weights
+
+    @property
+    def data_shares(self) -> dict[str, float]:
+        """Data shares by dataset, where the study has one mixture.
+
+        Raises:
+            StudyError: If it has several: see ``weights``.
+        """
+        return self._only().data_shares
+
+    def _only(self) -> Weights:
+        if len(self.weights) > 1:
+            raise StudyError(
+                f"the study has {len(self.weights)} mixtures; take weights[name] of "
+                f"{', '.join(map(repr, self.weights))}"
+            )
+        return next(iter(self.weights.values()))
+
+    def in_words(self) -> str:
+        """The largest data shares of each mixture, then the other parameters."""
+        parts = [
+            (f"{name}: " if name else "") + _largest(weights.data_shares)
+            for name, weights in self.weights.items()
+        ]
+        parts += [f"{name} = {_value(value)}" for name, value in self.params.items()]
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it; with several mixtures, weights are by their name."""
+        merge_weights: dict[str, Any] = {n: w.merge_weights for n, w in self.weights.items()}
+        data_shares: dict[str, Any] = {n: w.data_shares for n, w in self.weights.items()}
+        if len(self.weights) == 1:
+            merge_weights, data_shares = self.merge_weights, self.data_shares
+        return {
+            "merge_weights": merge_weights,
+            "data_shares": data_shares,
+            "params": self.params,
+            "capabilities": self.capabilities,
+            "std": self.std,
+            "composite": self.composite,
+            "measured": self.measured,
+        }
 
 
 @dataclass(frozen=True)
@@ -44,9 +111,15 @@ class Recommendation:
 
     Attributes:
         study_name: The study.
-        mixtures: ``prior``, ``uniform``, ``best_trial`` and ``recommended``.
+        mixtures: ``prior``, ``uniform``, ``best_trial`` and ``recommended``. The first two have
+            the other parameters of the last.
+        front: With the composite ``"pareto"`` the predicted trade-offs: mixtures of which none
+            is predicted to be better than another in every objective, at most 20 of them spread
+            along the front, the best in the first objective first. Else empty.
         best_trial: Number of the trial with the best composite.
-        n_trials: Number of trials it was learned from.
+        n_trials: Number of trials it was learned from, those of earlier studies included.
+        n_warm: Number of trials of earlier studies.
+        least_trials: Trials of the study itself from which on it can have converged.
         accuracy: Out-of-fold rank correlation of the surrogate by benchmark; NaN where there are
             too few trials.
         composite: How objectives make one merit.
@@ -58,8 +131,11 @@ class Recommendation:
 
     study_name: str
     mixtures: dict[str, Mixture]
+    front: tuple[Mixture, ...]
     best_trial: int
     n_trials: int
+    n_warm: int
+    least_trials: int
     accuracy: dict[str, float]
     composite: str
     expected_gain: float
@@ -68,74 +144,171 @@ class Recommendation:
 
     @property
     def merge_weights(self) -> dict[str, float]:
-        """Merge weights of the recommended mixture, by component."""
+        """Merge weights of the recommended mixture, by component.
+
+        Raises:
+            StudyError: If the study has several mixtures: see ``mixtures["recommended"]``.
+        """
         return self.mixtures["recommended"].merge_weights
 
     @property
     def data_shares(self) -> dict[str, float]:
-        """Data shares of the recommended mixture, by dataset: what to train on."""
+        """Data shares of the recommended mixture, by dataset: what to train on.
+
+        Raises:
+            StudyError: If the study has several mixtures: see ``mixtures["recommended"]``.
+        """
         return self.mixtures["recommended"].data_shares
 
     @property
+    def params(self) -> dict[str, Any]:
+        """Recommended values of the other static parameters, by name."""
+        return self.mixtures["recommended"].params
+
+    @property
     def converged(self) -> bool:
-        """Whether the expected gain is below the noise, with 4 K + 8 trials of K components."""
-        enough = self.n_trials >= least_trials(len(self.merge_weights))
-        return enough and self.expected_gain <= self.noise
+        """Whether the expected gain is at most the noise, and there are trials enough to tell."""
+        return self._has_enough and self.expected_gain <= self.noise
+
+    @property
+    def _has_enough(self) -> bool:
+        return self.n_trials - self.n_warm >= self.least_trials
+
+    @property
+    def outlook(self) -> str:
+        """What further trials are expected to add, in words."""
+        gain, noise = _told_apart(self.expected_gain, self.noise)
+        if not self._has_enough:
+            return (
+                f"not converged: it takes {counted(self.least_trials, 'trial')} to tell, and "
+                f"there are {self.n_trials - self.n_warm}; further trials are expected to add "
+                f"{gain} to the composite, and the noise of one trial is {noise}"
+            )
+        state = "converged" if self.converged else "not converged"
+        relation = "not more than" if self.converged else "more than"
+        return (
+            f"{state}: further trials are expected to add {gain} to the composite, {relation} "
+            f"the noise of one trial, which is {noise}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it (NaN becomes ``None``)."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "merit"}
         plain["converged"] = self.converged
-        plain["mixtures"] = {name: asdict(mixture) for name, mixture in self.mixtures.items()}
+        plain["mixtures"] = {name: mixture.to_dict() for name, mixture in self.mixtures.items()}
+        plain["front"] = [mixture.to_dict() for mixture in self.front]
         result: dict[str, Any] = _without_nan(plain)
         return result
 
     def to_json(self) -> str:
-        """Everything, as JSON."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        """Everything, as JSON; a category that JSON does not know becomes its text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False, default=str)
 
     def __str__(self) -> str:
-        """Two tables: what the recommended mixture is, and how it compares."""
-        return f"{self._shares_table()}\n\n{self._scores_table()}"
+        """Tables: what the recommended mixture is, how it compares, and the front."""
+        title = f"Recommended mixture of {self.study_name!r}, from {self._trials()}"
+        tables = [f"{title}\n{self._shares_table()}"]
+        if self.params:
+            tables.append(self._params_table())
+        tables.append(self._scores_table())
+        if self.front:
+            tables.append(self._front_table())
+        return "\n\n".join(tables)
+
+    def _trials(self) -> str:
+        own = counted(self.n_trials - self.n_warm, "trial")
+        return f"{own} and {self.n_warm} of earlier studies" if self.n_warm else own
 
     def _shares_table(self) -> str:
-        mixture = self.mixtures["recommended"]
-        names = [*mixture.merge_weights]
-        names += [name for name in mixture.data_shares if name not in mixture.merge_weights]
+        tables = []
+        for mixture, weights in self.mixtures["recommended"].weights.items():
+            names = dict.fromkeys([*weights.merge_weights, *weights.data_shares])
+            rows = [
+                [
+                    name,
+                    _share(weights.merge_weights.get(name)),
+                    _share(weights.data_shares.get(name)),
+                ]
+                for name in names
+            ]
+            tables.append(_ruled([mixture, "merge weight", "data share"], rows))
+        return "\n\n".join(tables)
+
+    def _params_table(self) -> str:
+        names = list(self.params)
         rows = [
-            [name, _share(mixture.merge_weights.get(name)), _share(mixture.data_shares.get(name))]
-            for name in names
+            [self._label(key), *(_value(self.mixtures[key].params[name]) for name in names)]
+            for key in ("best_trial", "recommended")
         ]
-        title = f"Recommended mixture of {self.study_name!r}, from {self.n_trials} trials"
-        return f"{title}\n{_ruled(['', 'merge weight', 'data share'], rows)}"
+        note = "prior and uniform below have the other parameters of the recommended mixture"
+        return f"{_ruled(['', *names], rows)}\n{note}"
 
     def _scores_table(self) -> str:
         objectives = list(self.mixtures["recommended"].capabilities)
-        rows = []
-        for name, mixture in self.mixtures.items():
-            label = f"best trial ({self.best_trial})" if name == "best_trial" else name
-            scores = [
-                f"{mixture.capabilities[o]:.4f}"
-                + (f" ±{mixture.std[o]:.4f}" if o in mixture.std else "")
-                for o in objectives
+        rows = [
+            [
+                self._label(key),
+                *_scores(mixture),
+                f"{mixture.composite:.3f}",
+                "measured" if mixture.measured else "predicted",
             ]
-            kind = "measured" if mixture.measured else "predicted"
-            rows.append([label, *scores, f"{mixture.composite:.3f}", kind])
-        ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
+            for key, mixture in self.mixtures.items()
+        ]
         note = f"composite: {self.composite}"
         note += ", among random mixtures" if self.composite == "rank" else ""
         note += "; higher is better"
+        ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
         if ranks:
             note += f"\nsurrogate: out-of-fold rank correlation {np.mean(ranks):.3f} (mean)"
-        state = "converged" if self.converged else "not converged"
-        note += f"\n{state}: further trials are expected to add {self.expected_gain:.4f} to the "
-        note += f"composite; the noise of one trial is {self.noise:.4f}"
+        note += f"\n{self.outlook}"
         return f"{_ruled(['', *objectives, 'composite', ''], rows)}\n{note}"
+
+    def _front_table(self) -> str:
+        objectives = list(self.mixtures["recommended"].capabilities)
+        rows = [
+            [mixture.in_words(), *_scores(mixture), f"{mixture.composite:.3f}"]
+            for mixture in self.front
+        ]
+        return (
+            f"Front: {counted(len(self.front), 'mixture')} of which none is predicted to be "
+            "better than another in every objective\n"
+            f"{_ruled(['data shares', *objectives, 'composite'], rows)}\n"
+            "The recommended mixture is the one on the front with the best mean percentile rank\n"
+            "among random mixtures. Every other one is as good a choice for another trade-off."
+        )
+
+    def _label(self, key: str) -> str:
+        return f"best trial ({self.best_trial})" if key == "best_trial" else key
+
+
+def _scores(mixture: Mixture) -> list[str]:
+    return [
+        f"{score:.4f}" + (f" ±{mixture.std[name]:.4f}" if name in mixture.std else "")
+        for name, score in mixture.capabilities.items()
+    ]
+
+
+def _largest(shares: Mapping[str, float]) -> str:
+    """The largest shares in words."""
+    largest = sorted(shares, key=lambda name: -shares[name])[:_NAMED]
+    text = ", ".join(f"{name} {shares[name]:.3f}" for name in largest)
+    return f"{text}, …" if len(shares) > _NAMED else text
+
+
+def _told_apart(a: float, b: float) -> tuple[str, str]:
+    """Two numbers in as few digits as tell which is larger, three at least."""
+    for digits in range(3, 18):
+        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if a == b or texts[0] != texts[1]:
+            break
+    return texts
 
 
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
@@ -145,8 +318,11 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _ruled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a line under its header."""
-    lines = text_table([header, *rows])
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)
+    """A table with a rule under its header."""
+    head, *lines = text_table([header, *rows])
+    return "\n".join([head, "-" * max(map(len, [head, *lines])), *lines])

@@ -2,91 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix.search._analysis import analyse
+from optuna_demix.search._analysis import analyze
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
     from optuna_demix.mixture import MixtureSpace
-    from optuna_demix.search._result import Recommendation
+    from optuna_demix.search._result import Mixture, Recommendation
+    from optuna_demix.search.options import SearchOptions
 
 
 def recommend(
     study: Study,
-    space: MixtureSpace,
+    space: MixtureSpace | Sequence[MixtureSpace] | None = None,
     *,
-    surrogate: str | None = None,
-    composite: str | Sequence[float] = "rank",
-    schedule: str = "continuous",
-    kl: float = 0.0,
-    warm_start: Sequence[Study] = (),
-    seed: int = 0,
+    options: SearchOptions | None = None,
 ) -> Recommendation:
-    """Find the mixture with the best predicted merit.
+    """Find the mixture with the best predicted merit, and the other parameters to go with it.
 
-    The surrogate is fitted to all finished trials and ranks a large pool of candidates; the
-    recommendation is the mean of the best ones around the very best, which lies inside the
-    constraints as they do.
-    With ``schedule="demix"`` the pool and the number averaged are those of the paper.
+    The surrogate is fitted to all finished trials, over the mixtures and every static parameter
+    beside them, as in :class:`~optuna_demix.DemixSampler`. It ranks a large pool of candidates;
+    the recommendation is the mean of the best ones around the very best, which lies inside the
+    constraints as they do. A parameter that never varied keeps its value.
+    With ``schedule="demix"`` the pool and the number averaged are the published ones (DeMix,
+    appendix B).
+    With the composite ``"pareto"`` and several objectives, the result has a front of trade-offs,
+    and the recommendation is its member with the best mean percentile rank.
+
+    Example:
+        .. code-block:: python
+
+            result = recommend(study)
+            print(result)
+            result.data_shares, result.params  # what to train with
 
     Args:
         study: The study; trials of any sampler will do.
-        space: Its mixture.
-        surrogate: Kind of the surrogate; default ``"auto"``, for the paper ``"lightgbm"``.
-        composite: Merit of several objectives: ``"rank"``, ``"mean"`` or weights.
-        schedule: ``"continuous"`` or ``"demix"``.
-        kl: Merit given up for each nat of divergence from the prior, as in ``DemixSampler``.
-        warm_start: Earlier studies to learn from as well, as in ``DemixSampler``.
-        seed: Seed of the pool and the surrogate.
+        space: Its mixture, or all its mixtures; ``None`` for those of the study's own
+            ``DemixSampler``.
+        options: How to read the study; ``None`` for what its own ``DemixSampler`` says, and the
+            defaults under another sampler.
 
     Returns:
         The recommendation, with predicted scores; see :func:`verify`.
 
     Raises:
-        StudyError: If the study has fewer than two finished trials with this mixture.
+        ConfigError: If an argument has the wrong type, or the mixture is neither given nor known
+            to the sampler.
+        StudyError: If the study has fewer than two finished trials with these mixtures, or
+            mixtures beside them.
     """
-    return analyse(
-        study,
-        space,
-        surrogate=surrogate,
-        composite=composite,
-        schedule=schedule,
-        kl=kl,
-        warm_start=warm_start,
-        seed=seed,
-    ).recommendation
+    return analyze(study, space, options=options).recommendation
 
 
 def verify(
     recommendation: Recommendation,
     study: Study,
-    score: Callable[[Mapping[str, float]], Sequence[float]],
+    score: Callable[[Mixture], Sequence[float]],
     *,
     done: Callable[[], object] | None = None,
 ) -> Recommendation:
-    """Measure every mixture of a recommendation instead of predicting it.
+    """Measure the mixtures of a recommendation instead of predicting them.
+
+    Those of a front stay predicted.
 
     Args:
         recommendation: What to measure.
         study: The study it came from.
-        score: Objective values (m,) of merge weights by component.
+        score: Objective values (m,) of a mixture, from its ``merge_weights`` and ``params``.
         done: Called after each mixture.
 
     Returns:
         The same recommendation with measured scores and composites.
+
+    Raises:
+        ConfigError: If ``score`` returns another number of values than the study has objectives.
     """
+    from optuna_demix.errors import ConfigError
     from optuna_demix.search.rows.targets import Targets
 
     signs = Targets.of(study).signs
     measured = {}
     for name, mixture in recommendation.mixtures.items():
-        values = np.asarray(score(mixture.merge_weights), dtype=float)
+        values = np.asarray(score(mixture), dtype=float)
+        if values.shape != signs.shape:
+            raise ConfigError(
+                f"score must return {len(signs)} values, one for each objective of study "
+                f"{study.study_name!r}; got shape {values.shape}"
+            )
         measured[name] = replace(
             mixture,
             capabilities=dict(zip(mixture.capabilities, values.tolist(), strict=True)),

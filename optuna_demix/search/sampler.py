@@ -12,9 +12,8 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
 from optuna.trial import TrialState
 
 from optuna_demix.attributes import PROPOSAL_ATTR
-from optuna_demix.errors import ConfigError, ConstraintError
-from optuna_demix.mixture import MixtureSpace
-from optuna_demix.search.options import SearchOptions
+from optuna_demix.errors import ConstraintError
+from optuna_demix.search.options import SearchOptions, as_spaces
 from optuna_demix.search.proposals.acquisition import nearest_distance
 from optuna_demix.search.proposals.continuous import ContinuousProposer
 from optuna_demix.search.proposals.demix import POOL, SIZES, DemixProposer
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_demix._typing import FloatArray
+    from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.proposals.state import SpaceState
 
 _MOVES = 4  # proposals of one trial, where other workers keep choosing the same
@@ -118,12 +118,7 @@ class DemixSampler(BaseSampler):
         schedule_sizes: Sequence[int] = SIZES,
         pool_size: int = POOL,
     ) -> None:
-        spaces = (space,) if isinstance(space, MixtureSpace) else tuple(space)
-        names = [name for each in spaces for name in each.param_names]
-        if len(set(names)) < len(names):
-            raise ConfigError(
-                "two mixtures have a component in common; give each a MixtureSpace(name=…)"
-            )
+        self._spaces = as_spaces(space)
         self.options = SearchOptions(
             surrogate=surrogate,
             composite=composite,
@@ -132,7 +127,6 @@ class DemixSampler(BaseSampler):
             seed=seed,
             warm_start=warm_start,
         )
-        self._spaces = spaces
         self._streams = Streams(seed)
         self._continuous = ContinuousProposer(
             self.options,
@@ -160,6 +154,11 @@ class DemixSampler(BaseSampler):
         self.__dict__.update(state)
         self._states = {}
         self._lock = threading.RLock()
+
+    @property
+    def spaces(self) -> tuple[MixtureSpace, ...]:
+        """The mixtures it searches."""
+        return self._spaces
 
     def reseed_rng(self) -> None:
         """Draw new randomness where no seed was given, and in the independent sampler.

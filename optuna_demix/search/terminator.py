@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 from optuna.terminator import BaseTerminator
 
+from optuna_demix.errors import ConfigError
+from optuna_demix.search.options import SearchOptions, as_spaces, options_of, spaces_of
 from optuna_demix.search.proposals.acquisition import Composite
 from optuna_demix.search.proposals.convergence import Outlook, converge, least_trials
 from optuna_demix.search.proposals.fit import Fit
-from optuna_demix.search.proposals.state import fit_size
-from optuna_demix.search.rows.history import History
-from optuna_demix.search.rows.joint_space import JointSpace
-from optuna_demix.search.rows.targets import Targets
-from optuna_demix.surrogate import check_kind
+from optuna_demix.search.proposals.state import SpaceState, StudyState, fit_size, identity_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -30,11 +30,12 @@ _AGAIN = 2  # judgements in a row that must agree: one fit may be too sure of it
 class DemixTerminator(BaseTerminator):
     """Stops a study when the expected gain over the incumbent is below the noise of one trial.
 
-    A surrogate is fitted to the finished trials. The incumbent is the mixture with the best
-    predicted composite, the one that ``recommend`` starts from; the expected gain is the largest
-    expected improvement over it of any candidate, and the noise is the part of a trial's score
-    that the surrogate does not explain. Fits are made at the numbers of trials at which the
-    sampler makes its own, and two in a row must agree.
+    A surrogate is fitted to the finished trials, over the mixtures and all static parameters
+    beside them. The incumbent is the candidate with the best predicted composite, the one that
+    ``recommend`` starts from; the expected gain is the largest expected improvement over it of
+    any candidate, and the noise is the part of a trial's score that the surrogate does not
+    explain. Fits are made at the numbers of trials at which the sampler makes its own, and two in
+    a row must agree.
 
     Usable as a callback of ``study.optimize``, and wherever Optuna takes a
     ``optuna.terminator.BaseTerminator``.
@@ -42,57 +43,59 @@ class DemixTerminator(BaseTerminator):
     Example:
         .. code-block:: python
 
-            terminator = DemixTerminator(space)
-            study.optimize(objective, n_trials=500, callbacks=[terminator])
+            study.optimize(objective, n_trials=500, callbacks=[DemixTerminator()])
 
     Args:
-        space: The mixture.
-        min_n_trials: Finished trials before the first judgement; default 4 K + 8 for K
-            components.
-        surrogate: Kind of :class:`~optuna_demix.surrogate.Surrogate`.
-        composite: Merit of several objectives: ``"rank"``, ``"mean"`` or weights by objective.
-        kl: As given to ``DemixSampler``.
-        seed: Seed of the surrogate and its candidates.
+        space: The mixture, or several mixtures; ``None`` for those of the study's own
+            ``DemixSampler``.
+        min_n_trials: Finished trials of the study before the first judgement; default 4 K + 8 for
+            K components and parameters.
+        options: How the study is searched; ``None`` for what its own sampler says. A composite
+            ``"pareto"`` is judged by mean percentile rank.
 
     Raises:
-        ValueError: If an argument is out of range or unknown.
+        ConfigError: If an argument is out of range or of another type; from
+            :meth:`should_terminate`, if the mixture is not given and not known to the sampler.
     """
 
     def __init__(
         self,
-        space: MixtureSpace,
+        space: MixtureSpace | Sequence[MixtureSpace] | None = None,
         *,
         min_n_trials: int | None = None,
-        surrogate: str = "auto",
-        composite: str | Sequence[float] = "rank",
-        kl: float = 0.0,
-        seed: int = 0,
+        options: SearchOptions | None = None,
     ) -> None:
-        if min_n_trials is not None and min_n_trials < 1:
-            raise ValueError(f"min_n_trials must be positive, got {min_n_trials}")
-        if kl < 0:
-            raise ValueError(f"kl must not be negative, got {kl}")
-        check_kind(surrogate)
-        self._space = space
-        self._min_n_trials = min_n_trials or least_trials(len(space))
-        self._surrogate = surrogate
-        self._composite = "rank" if composite == "pareto" else composite
-        self._kl = kl
-        self._seed = seed
-        self._judged: dict[int, Outlook] = {}
-        self._study_key: tuple[str, int] | None = None
+        is_count = isinstance(min_n_trials, Integral) and min_n_trials >= 1
+        if min_n_trials is not None and not is_count:
+            raise ConfigError(
+                f"min_n_trials must be a positive whole number, got {min_n_trials!r}"
+            )
+        if options is not None and not isinstance(options, SearchOptions):
+            raise ConfigError(f"options must be SearchOptions, got {options!r}")
+        self._spaces = None if space is None else as_spaces(space)
+        self._min_n_trials = min_n_trials
+        self._options = options
+        self._judges: dict[tuple[int, int], _Judge] = {}
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_judges": {}}  # rebuilt from the storage
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     def should_terminate(self, study: Study) -> bool:
         """Whether the last two fits expect no gain that exceeds the noise."""
-        key = (study.study_name, study._study_id)
-        if key != self._study_key:
-            self._study_key, self._judged = key, {}
-        sizes = self._due(study)
-        if len(sizes) < _AGAIN:
-            return False
-        return all(
-            outlook.expected_gain <= outlook.noise
-            for outlook in (self._judged[size] for size in sizes)
+        with self._lock:
+            spaces = spaces_of(study, self._spaces)
+            key = identity_of(study)
+            if key not in self._judges:  # one study at a time: memory stays flat
+                options = options_of(study, self._options)
+                self._judges = {key: _Judge(study, spaces, options)}
+            outlooks = self._judges[key].outlooks(self._min_n_trials)
+        return len(outlooks) == _AGAIN and all(
+            outlook.expected_gain <= outlook.noise for outlook in outlooks
         )
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
@@ -101,24 +104,43 @@ class DemixTerminator(BaseTerminator):
             _logger.info("The expected gain is below the noise of one trial: stop.")
             study.stop()
 
-    def _due(self, study: Study) -> list[int]:
-        """The last sizes at which fits are judged, judged."""
-        joint, targets = JointSpace([self._space], {}), Targets.of(study)
-        history = History(joint, targets)
-        history.update(study._get_trials(deepcopy=False, use_cache=False))
+
+class _Judge:
+    """What the terminator knows of one study, kept from trial to trial."""
+
+    def __init__(
+        self, study: Study, spaces: Sequence[MixtureSpace], options: SearchOptions
+    ) -> None:
+        self._spaces = spaces
+        self._options = options
+        self._state = StudyState(study, options.warm_start)
+        self._known: SpaceState | None = None
+        self._judged: dict[int, Outlook] = {}
+
+    def outlooks(self, min_n_trials: int | None) -> list[Outlook]:
+        """What the last two fits expect; fewer if there are not enough trials."""
+        known, _ = self._state.current(self._spaces)
+        if known is not self._known:  # another search space
+            self._known, self._judged = known, {}
+        history = known.history
+        least = min_n_trials or least_trials(history.joint.n_mixture + len(history.joint.others))
+        trials = history.arrays()
         size = fit_size(len(history))
         sizes: list[int] = []
-        known = history.arrays()
-        while size >= self._min_n_trials and len(sizes) < _AGAIN:
-            if not known.first(size).complete.any():
+        while size - history.n_warm >= least and len(sizes) < _AGAIN:
+            if not trials.first(size).complete[history.n_warm :].any():
                 break
             sizes.append(size)
             size = fit_size(size - 1)
-        for size in reversed(sizes):
-            if size not in self._judged:
-                fit = Fit(self._surrogate, joint, targets, known.first(size), self._seed)
-                fit.grow_pool(self._composite)
-                merit = Composite(self._composite, fit.reference)
-                self._judged[size] = converge(fit, merit, kl=self._kl)
-        self._judged = {size: self._judged[size] for size in sizes}
-        return sizes
+        self._judged = {
+            size: self._judged.get(size) or self._judge(known, size) for size in sorted(sizes)
+        }
+        return list(self._judged.values())
+
+    def _judge(self, known: SpaceState, size: int) -> Outlook:
+        history, options = known.history, self._options
+        trials = history.arrays().first(size)
+        fit = Fit(options.kind, history.joint, history.targets, trials, options.seed or 0)
+        fit.grow_pool(options.scalar_composite)
+        merit = Composite(options.scalar_composite, fit.reference)
+        return converge(fit, merit, kl=options.kl)

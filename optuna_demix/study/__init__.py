@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optuna_demix.study.components import build_arena, open_components
     from optuna_demix.study.evaluation import build_objective, check_benchmarks
     from optuna_demix.study.fingerprint import claim_study, differences
-    from optuna_demix.study.search import pruner_of, sampler_of, terminator_of, warm_start_of
+    from optuna_demix.study.search import options_from, pruner_of, sampler_of
 
 __all__ = [
     "build_arena",
@@ -27,10 +27,9 @@ __all__ = [
     "differences",
     "load_study",
     "open_components",
+    "options_from",
     "pruner_of",
     "sampler_of",
-    "terminator_of",
-    "warm_start_of",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -45,9 +44,8 @@ __getattr__, __dir__ = lazy_names(
         "differences": "optuna_demix.study.fingerprint",
         "load_study": "optuna_demix.study.attach",
         "open_components": "optuna_demix.study.components",
+        "options_from": "optuna_demix.study.search",
         "pruner_of": "optuna_demix.study.search",
         "sampler_of": "optuna_demix.study.search",
-        "terminator_of": "optuna_demix.study.search",
-        "warm_start_of": "optuna_demix.study.search",
     },
 )

@@ -1,9 +1,8 @@
-"""The study file's sampler, pruner, terminator and recommendation."""
+"""The study file's search: options, sampler, pruner."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna_demix.study.attach import load_study
 
@@ -14,90 +13,66 @@ if TYPE_CHECKING:
 
     from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.search.options import SearchOptions
     from optuna_demix.search.sampler import DemixSampler
-    from optuna_demix.search.terminator import DemixTerminator
+
+
+def options_from(config: StudyConfig, storage: BaseStorage | None = None) -> SearchOptions:
+    """What a study file says to its sampler, ``recommend``, the terminator and the report.
+
+    Args:
+        config: The study.
+        storage: Where the earlier studies are that it learns from; ``None`` leaves them out.
+
+    Raises:
+        StudyError: If the storage does not hold one of them.
+    """
+    from optuna_demix.search.options import SearchOptions
+
+    given = config.sampler
+    return SearchOptions(
+        surrogate=given.surrogate,
+        composite=_composite_of(config),
+        schedule=given.schedule,
+        kl=given.kl,
+        seed=given.seed,
+        warm_start=() if storage is None else _earlier(config, storage),
+    )
 
 
 def sampler_of(
     config: StudyConfig,
     space: MixtureSpace,
+    options: SearchOptions | None = None,
     *,
     seed: int | None = None,
-    warm_start: Sequence[Study] = (),
 ) -> DemixSampler:
     """The sampler that a study asks for.
 
     Args:
         config: The study.
         space: Its mixture.
+        options: From :func:`options_from`; default: the study's, without earlier studies.
         seed: Instead of the study's own seed.
-        warm_start: Earlier studies, see :func:`warm_start_of`.
     """
     from optuna_demix.search.proposals.demix import SIZES
     from optuna_demix.search.sampler import DemixSampler
 
-    options = config.sampler
+    options = options or options_from(config)
+    given = config.sampler
     return DemixSampler(
         space,
         seed=options.seed if seed is None else seed,
-        n_startup_trials=options.n_startup_trials,
+        n_startup_trials=given.n_startup_trials,
         surrogate=options.surrogate,
         schedule=options.schedule,
-        composite=composite_of(config),
-        exploration=options.exploration,
+        composite=options.composite,
+        exploration=given.exploration,
         kl=options.kl,
-        reevaluate=options.reevaluate,
-        warm_start=warm_start,
-        schedule_sizes=options.schedule_sizes or SIZES,
+        reevaluate=given.reevaluate,
+        warm_start=options.warm_start,
+        schedule_sizes=given.schedule_sizes or SIZES,
     )
-
-
-def warm_start_of(config: StudyConfig, storage: BaseStorage) -> list[Study]:
-    """The earlier studies that the search learns from.
-
-    Raises:
-        StudyError: If the database does not hold one of them.
-    """
-    names = config.sampler.warm_start
-    return [load_study(storage, study_name=name, sampler=None) for name in names]
-
-
-def terminator_of(config: StudyConfig, space: MixtureSpace) -> DemixTerminator:
-    """What stops a study that has converged."""
-    from optuna_demix.search.terminator import DemixTerminator
-
-    return DemixTerminator(
-        space,
-        surrogate=config.sampler.surrogate or "auto",
-        composite=composite_of(config),
-        kl=config.sampler.kl,
-        seed=config.sampler.seed or 0,
-    )
-
-
-def composite_of(config: StudyConfig) -> str | list[float]:
-    """How the objectives of a study make one merit, as sampler and recommendation take it."""
-    if config.objective == "composite":
-        return "rank"  # one objective: every composite ranks it alike
-    given = config.sampler.composite
-    return list(config.capability_weights.values()) if isinstance(given, dict) else given
-
-
-def recommend_options(config: StudyConfig, storage: BaseStorage) -> dict[str, Any]:
-    """What a study says to ``recommend``, as its keyword arguments.
-
-    Raises:
-        StudyError: If the database does not hold an earlier study to learn from.
-    """
-    options = config.sampler
-    return {
-        "surrogate": options.surrogate,
-        "composite": composite_of(config),
-        "schedule": options.schedule,
-        "kl": options.kl,
-        "warm_start": warm_start_of(config, storage),
-        "seed": options.seed or 0,
-    }
 
 
 def pruner_of(config: StudyConfig) -> BasePruner:
@@ -110,3 +85,17 @@ def pruner_of(config: StudyConfig) -> BasePruner:
     if racing.pruner == "median":
         return MedianPruner()
     return WilcoxonPruner(p_threshold=racing.p_threshold)
+
+
+def _earlier(config: StudyConfig, storage: BaseStorage) -> list[Study]:
+    """The earlier studies that the search learns from."""
+    names = config.sampler.warm_start
+    return [load_study(storage, study_name=name, sampler=None) for name in names]
+
+
+def _composite_of(config: StudyConfig) -> str | list[float]:
+    """How the objectives of a study make one merit."""
+    if config.objective == "composite":
+        return "rank"  # one objective: every composite ranks it alike
+    given = config.sampler.composite
+    return list(config.capability_weights.values()) if isinstance(given, dict) else given

@@ -17,7 +17,7 @@ from optuna_demix.surrogate._threads import one_blas_thread
 from optuna_demix.surrogate._validation import Validation, spearman, top_quarter
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from optuna_demix._typing import FloatArray
     from optuna_demix.surrogate._regressor import Regressor
@@ -156,6 +156,35 @@ class Surrogate:
         self.noise_ = np.array([fitted.noise for fitted in self._fitted])
         return self
 
+    @property
+    def held_out_(self) -> FloatArray:
+        """Scores (n, m) of the rows of the fit, each predicted without the fold it lies in.
+
+        NaN where a score is missing.
+        """
+        predicted = np.full_like(self._Y, np.nan)
+        for j, fitted in enumerate(self._fitted):
+            known = np.isfinite(self._Y[:, j])
+            predicted[known, j] = fitted.center + fitted.scale * fitted.regressor.held_out.mean
+        return predicted
+
+    def noise_among(self, rows: NDArray[np.bool_]) -> FloatArray:
+        """``noise_`` (m,) as some of the rows (n,) of the fit alone have it.
+
+        A score that is smooth where it is good and steep where it is bad has errors that the
+        whole does not tell.
+        """
+        noise = self.noise_.copy()
+        for j, fitted in enumerate(self._fitted):
+            known = np.isfinite(self._Y[:, j])
+            if isinstance(fitted.regressor, Constant) or not rows[known].any():
+                continue
+            z = (self._Y[known, j] - fitted.center) / fitted.scale
+            variance = (self._errors[known, j] / fitted.scale) ** 2
+            left = _unexplained(fitted.regressor, z, variance, rows[known])
+            noise[j] = fitted.scale * np.sqrt(left)
+        return noise
+
     @overload
     def predict(self, X: ArrayLike, return_std: Literal[False] = False) -> FloatArray: ...
 
@@ -274,11 +303,18 @@ class Surrogate:
         variance = (errors / scale) ** 2
         task = Task(X, z, folds, n_mixture, self.seed, self.n_threads, variance)
         regressor = build(self.kind, task)
-        squares = (z - regressor.held_out.mean) ** 2 - variance
-        error = regressor.optimism * max(float(np.mean(squares)), 0.0)
-        explained = float(np.mean(regressor.held_out.variance))
-        noise = max(error - explained, 0.1 * error, _MIN_NOISE)
+        noise = _unexplained(regressor, z, variance, np.ones(len(z), dtype=bool))
         return _Fitted(regressor, center, scale, scale * float(np.sqrt(noise)))
+
+
+def _unexplained(
+    regressor: Regressor, z: FloatArray, variance: FloatArray, rows: NDArray[np.bool_]
+) -> float:
+    """Mean square of the held-out errors of some rows that neither variance accounts for."""
+    squares = (z - regressor.held_out.mean) ** 2 - variance
+    error = regressor.optimism * max(float(np.mean(squares[rows])), 0.0)
+    explained = float(np.mean(regressor.held_out.variance[rows]))
+    return max(error - explained, 0.1 * error, _MIN_NOISE)
 
 
 def _constant(n: int, center: float, scale: float) -> _Fitted:

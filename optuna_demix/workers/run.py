@@ -13,7 +13,7 @@ from optuna_demix.storage.connection import connect
 from optuna_demix.study.attach import check_directions, load_study
 from optuna_demix.study.evaluation import build_objective
 from optuna_demix.study.fingerprint import claim_study
-from optuna_demix.study.search import pruner_of, sampler_of, terminator_of, warm_start_of
+from optuna_demix.study.search import options_from, pruner_of, sampler_of
 from optuna_demix.workers.heartbeat import records_heartbeats
 from optuna_demix.workers.loop import WorkerReport, work
 from optuna_demix.workers.progress import progress_bar
@@ -73,8 +73,8 @@ def run_worker(
     with StopRequest(grace_s=stop_grace).installed() as stop:
         space = space_of(config)
         database = connect(storage, timing=timing, give_up=stop.urgent)
-        earlier = warm_start_of(config, database)
-        sampler = sampler_of(config, space, seed=seed, warm_start=earlier)
+        options = options_from(config, database)
+        sampler = sampler_of(config, space, options, seed=seed)
         study = load_study(
             database, study_name=study_name, sampler=sampler, pruner=pruner_of(config)
         )
@@ -92,8 +92,12 @@ def run_worker(
             metric_names=objective_names(config),
             layout=objective.layout(),
         )
-        reporter = reporter_of(study, config, space, to_dashboard=dashboard, say=report)
-        terminator = terminator_of(config, space) if until_converged else None
+        reporter = reporter_of(study, config, space, options, to_dashboard=dashboard, say=report)
+        terminator = None
+        if until_converged:
+            from optuna_demix.search.terminator import DemixTerminator
+
+            terminator = DemixTerminator(space, options=options)
 
         def is_over(study: Study) -> str | None:
             if terminator is not None and terminator.should_terminate(study):

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 
-from optuna_demix import DemixSampler, MixtureSpace, recommend
-from optuna_demix.errors import StudyError
+from optuna_demix import DemixSampler, MixtureSpace, Recommendation, recommend
+from optuna_demix.errors import ConfigError, StudyError
+from optuna_demix.search import SearchOptions
 from optuna_demix.search.recommendation import verify
+from tests.search.learning_rates import SPACE as LIMITED
+from tests.search.learning_rates import best_value, train_and_score, with_learning_rate
 
 COMPOSITION = {"web": {"web": 1.0}, "code": {"web": 0.5, "code": 0.5}, "math": {"math": 1.0}}
 SPACE = MixtureSpace(
@@ -20,7 +26,7 @@ TARGET = {"web": 0.5, "code": 0.3, "math": 0.2}
 
 def values(weights: dict[str, float]) -> list[float]:
     loss = sum((weights[name] - TARGET[name]) ** 2 for name in TARGET)
-    return [-loss, 3 * loss]  # one to maximise, one to minimise, one optimum
+    return [-loss, 3 * loss]  # one to maximize, one to minimize, one optimum
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +40,8 @@ def study() -> optuna.Study:
 
 
 @pytest.mark.parametrize("schedule", ["continuous", "demix"])
-def test_it_finds_the_optimum_of_a_smooth_surface(study: optuna.Study, schedule: str) -> None:
-    result = recommend(study, SPACE, schedule=schedule)
+def test_it_finds_the_optimum_of_a_smooth_surface(study: optuna.Study, schedule: Any) -> None:
+    result = recommend(study, SPACE, options=SearchOptions(schedule=schedule))
     distance = 0.5 * sum(abs(result.merge_weights[n] - TARGET[n]) for n in TARGET)
     assert distance < (0.03 if schedule == "continuous" else 0.35)
     assert math.isclose(sum(result.merge_weights.values()), 1.0, abs_tol=1e-12)
@@ -56,7 +62,7 @@ def test_predictions_keep_the_orientation_of_the_study(study: optuna.Study) -> N
 
 def test_verified_scores_are_measured_ones(study: optuna.Study) -> None:
     predicted = recommend(study, SPACE)
-    measured = verify(predicted, study, values)
+    measured = verify(predicted, study, lambda mixture: values(mixture.merge_weights))
     for mixture in measured.mixtures.values():
         assert list(mixture.capabilities.values()) == values(mixture.merge_weights)
         assert mixture.measured and not mixture.std
@@ -93,7 +99,291 @@ def test_a_study_without_trials_is_refused_by_name() -> None:
 
 
 def test_the_recommendation_is_repeatable(study: optuna.Study) -> None:
-    assert (
-        recommend(study, SPACE) == recommend(study, SPACE)
-        or np.isnan(list(recommend(study, SPACE).accuracy.values())).any()
+    first, second = recommend(study, SPACE), recommend(study, SPACE)
+    assert first.to_json() == second.to_json()
+    other = recommend(study, SPACE, options=SearchOptions(seed=1))
+    assert other.to_json() != first.to_json()
+
+
+def test_the_sampler_of_the_study_says_how_it_is_read() -> None:
+    space = MixtureSpace(["a", "b", "c"], prior=[0.6, 0.3, 0.1])
+    sampler = DemixSampler(space, seed=5, kl=3.0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(lambda trial: space.suggest(trial)["c"], n_trials=12)
+    told = recommend(study, space, options=SearchOptions(seed=5, kl=3.0)).to_json()
+    assert recommend(study).to_json() == told
+    study.sampler = optuna.samplers.PartialFixedSampler({"a": 0.5}, sampler)
+    assert recommend(study).to_json() == told
+    assert recommend(study, options=SearchOptions(seed=5)).to_json() != told
+
+
+def test_mistakes_in_arguments_are_told_in_one_line(study: optuna.Study) -> None:
+    other = optuna.create_study(study_name="other", sampler=optuna.samplers.RandomSampler())
+    mistakes: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+        ((SPACE,), {}, "study must be an optuna.Study, got MixtureSpace"),
+        ((study, study), {}, "space must be a MixtureSpace or a sequence of them, got Study"),
+        ((study, "web"), {}, "space must be"),
+        ((study, [SPACE, None]), {}, "space must be"),
+        ((study, [SPACE, SPACE]), {}, "component in common"),
+        ((other,), {}, "RandomSampler and does not know its mixture; pass the MixtureSpace"),
+        ((study,), {"options": {"kl": 1}}, "options must be SearchOptions, got dict"),
+        ((study,), {"options": SearchOptions(composite=[1.0])}, "1 weights and the study 2"),
+    ]
+    for arguments, named, message in mistakes:
+        with pytest.raises(ConfigError, match=message) as raised:
+            recommend(*arguments, **named)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ConfigError, match="score must return 2 values"):
+        verify(recommend(study), study, lambda mixture: [0.0])
+
+
+# Other parameters ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_other_parameters_are_recommended_with_the_mixture(seed: int) -> None:
+    study = with_learning_rate(seed, n_trials=40)
+    found = recommend(study)
+    assert list(found.params) == ["learning_rate"]
+    value = train_and_score(found.merge_weights, found.params["learning_rate"])
+    assert value > best_value(study) - 0.02  # a random trial is at -0.5, half of them below -0.1
+    best = study.trials[found.best_trial]
+    assert found.mixtures["best_trial"].params == {"learning_rate": best.params["learning_rate"]}
+    for baseline in ("prior", "uniform"):
+        assert found.mixtures[baseline].params == found.params
+
+
+def test_table_json_and_verification_hold_the_other_parameters() -> None:
+    study = with_learning_rate(0, n_trials=20)
+    found = recommend(study)
+    rate = found.params["learning_rate"]
+    assert ["recommended", f"{rate:.4g}"] in [line.split() for line in str(found).splitlines()]
+    assert json.loads(found.to_json())["mixtures"]["recommended"]["params"] == found.params
+    measured = verify(
+        found,
+        study,
+        lambda mixture: [train_and_score(mixture.merge_weights, mixture.params["learning_rate"])],
     )
+    best = measured.mixtures["best_trial"]
+    assert best.capabilities["value"] == study.trials[found.best_trial].value
+
+
+@pytest.mark.parametrize("schedule", ["continuous", "demix"])
+def test_categories_and_whole_numbers_are_ones_that_exist(schedule: Any) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        weights = SPACE.suggest(trial)
+        trial.suggest_float("constant", 3.0, 3.0)
+        warmup = {"none": 0.4, "linear": 0.0, "cosine": 0.02}
+        return (
+            values(weights)[0]
+            - warmup[trial.suggest_categorical("warmup", list(warmup))]
+            - 0.01 * abs(trial.suggest_int("layers", 2, 8, step=2) - 6)
+            - 0.1 * abs(trial.suggest_float("dropout", 0.0, 0.5, step=0.125) - 0.25)
+        )
+
+    study = optuna.create_study(
+        direction="maximize", sampler=DemixSampler(SPACE, seed=0, schedule=schedule)
+    )
+    study.optimize(objective, n_trials=40)
+    found = recommend(study)
+    assert found.params["warmup"] in ("linear", "cosine")
+    assert found.params["layers"] in (4, 6, 8)
+    assert found.params["dropout"] in (0.125, 0.25, 0.375)
+    assert found.params["constant"] == 3.0
+    assert {name: type(value) for name, value in found.params.items()} == {
+        "constant": float, "dropout": float, "layers": int, "warmup": str,
+    }  # fmt: skip
+    json.loads(found.to_json())
+
+
+def test_a_parameter_that_never_varied_keeps_its_value() -> None:
+    sampler = DemixSampler(LIMITED, seed=0)
+    held = optuna.samplers.PartialFixedSampler({"learning_rate": 2e-3}, sampler)
+    study = with_learning_rate(0, n_trials=16, sampler=held)
+    found = recommend(study)
+    assert found.params == {"learning_rate": 2e-3}
+    assert found.least_trials == 4 * 3 + 8  # nothing can be learned of it
+
+
+def test_dynamic_parameters_are_left_out() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        weights = SPACE.suggest(trial)
+        if trial.number % 2:
+            trial.suggest_float("sometimes", 0.0, 1.0)
+        return values(weights)[0]
+
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
+    study.optimize(objective, n_trials=12)
+    assert recommend(study).params == {}
+
+
+# Several mixtures ------------------------------------------------------------------------------
+
+FIRST = MixtureSpace(["web", "code"], name="pretraining")
+SECOND = MixtureSpace(["chat", "code", "math"], name="annealing")
+
+
+def both(web: float, annealing_math: float) -> float:
+    return -((web - 0.7) ** 2) - (annealing_math - 0.5 * web) ** 2
+
+
+def two_mixtures(sampler: optuna.samplers.BaseSampler, n_trials: int) -> optuna.Study:
+    study = optuna.create_study(study_name="both", direction="maximize", sampler=sampler)
+
+    def objective(trial: optuna.Trial) -> float:
+        first, second = FIRST.suggest(trial), SECOND.suggest(trial)
+        return both(first["web"], second["math"])
+
+    study.optimize(objective, n_trials=n_trials)
+    return study
+
+
+def test_all_mixtures_are_recommended_by_name() -> None:
+    study = two_mixtures(DemixSampler([FIRST, SECOND], seed=0), 40)
+    found = recommend(study, [FIRST, SECOND])
+    assert found.to_json() == recommend(study).to_json()
+    weights = found.mixtures["recommended"].weights
+    assert list(weights) == ["pretraining", "annealing"]
+    web = weights["pretraining"].merge_weights["web"]
+    annealing_math = weights["annealing"].merge_weights["math"]
+    assert both(web, annealing_math) > -0.01  # a random trial is at -0.2
+    for one in weights.values():
+        assert math.isclose(sum(one.merge_weights.values()), 1.0, abs_tol=1e-12)
+    data = json.loads(found.to_json())["mixtures"]["uniform"]
+    assert data["merge_weights"]["pretraining"] == {"web": 0.5, "code": 0.5}
+    assert "pretraining" in str(found) and "annealing" in str(found)
+    with pytest.raises(StudyError, match="2 mixtures; take weights.name. of 'pretraining'"):
+        _ = found.merge_weights
+
+
+def test_a_mixture_that_is_left_out_is_named() -> None:
+    study = two_mixtures(DemixSampler([FIRST, SECOND], seed=0), 4)
+    with pytest.raises(StudyError, match="'both' also searches the mixture 'annealing'"):
+        recommend(study, FIRST)
+    study = two_mixtures(optuna.samplers.RandomSampler(seed=0), 4)
+    with pytest.raises(StudyError, match="'both' has another mixture, 'annealing'"):
+        recommend(study, FIRST)
+
+
+# Trade-offs ------------------------------------------------------------------------------------
+
+
+def conflicting(trial: optuna.Trial) -> tuple[float, float]:
+    """One objective wants code, one wants math, and nobody wants web."""
+    weights = SPACE.suggest(trial)
+    return (weights["code"] - weights["web"]) ** 3, -((1.0 - weights["math"]) ** 2)
+
+
+@pytest.fixture(scope="module")
+def traded() -> optuna.Study:
+    sampler = DemixSampler(SPACE, seed=0, composite="pareto")
+    study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
+    study.set_metric_names(["code", "math"])
+    study.optimize(conflicting, n_trials=40)
+    return study
+
+
+def test_pareto_gives_a_front_of_trade_offs(traded: optuna.Study) -> None:
+    found = recommend(traded)
+    scores = np.array([list(m.capabilities.values()) for m in found.front])
+    assert 10 <= len(scores) <= 20
+    assert np.all(np.diff(scores[:, 0]) <= 0) and np.all(np.diff(scores[:, 1]) >= 0)
+    weights = np.array([list(m.merge_weights.values()) for m in found.front])
+    assert weights[0, 1] > 0.9 and weights[-1, 2] > 0.9  # from all code to all math
+    assert weights[:, 0].max() < 0.1
+    gaps = np.abs(np.diff(scores, axis=0)) / np.ptp(scores, axis=0)
+    assert gaps.max() < 0.2  # and evenly in between
+    best = max(found.front, key=lambda mixture: mixture.composite)
+    assert found.mixtures["recommended"] == best
+    text = str(found)
+    assert f"Front: {len(scores)} mixtures" in text
+    assert "the one on the front with the best mean percentile rank" in text
+    assert len(json.loads(found.to_json())["front"]) == len(scores)
+
+
+def test_a_front_keeps_constraints() -> None:
+    sampler = DemixSampler(SPACE, seed=0, composite="pareto")
+    study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
+
+    def limited(trial: optuna.Trial) -> tuple[float, float]:
+        scores = conflicting(trial)
+        trial.set_constraint("code", trial.params["code"] - 0.5)
+        return scores
+
+    study.optimize(limited, n_trials=30)
+    found = recommend(study)
+    assert found.front
+    assert max(mixture.merge_weights["code"] for mixture in found.front) <= 0.52
+
+
+def test_other_composites_have_no_front(traded: optuna.Study, study: optuna.Study) -> None:
+    assert recommend(study).front == ()
+    assert "Front" not in str(recommend(study))
+    alone = optuna.create_study(
+        direction="maximize", sampler=DemixSampler(SPACE, seed=0, composite="pareto")
+    )
+    alone.optimize(lambda trial: values(SPACE.suggest(trial))[0], n_trials=10)
+    assert recommend(alone).front == ()
+
+
+# Earlier studies -------------------------------------------------------------------------------
+
+
+def test_a_study_that_is_loaded_twice_counts_once(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path / 'mix.db'}"
+
+    def load(name: str) -> optuna.Study:
+        return optuna.create_study(
+            storage=url, study_name=name, load_if_exists=True, direction="maximize",
+            sampler=DemixSampler(SPACE, seed=0),
+        )  # fmt: skip
+
+    for name in ("earlier", "now"):
+        load(name).optimize(lambda trial: values(SPACE.suggest(trial))[0], n_trials=6)
+    for warm_start, n_warm in (
+        ([load("now")], 0),
+        ([load("earlier"), load("earlier")], 6),
+        ([load("earlier"), load("now"), load("now")], 6),
+    ):
+        found = recommend(load("now"), options=SearchOptions(warm_start=warm_start))
+        assert (found.n_warm, found.n_trials) == (n_warm, 6 + n_warm)
+    assert "from 6 trials and 6 of earlier studies" in str(found)
+
+
+def test_studies_of_two_storages_are_two_studies() -> None:
+    def make() -> optuna.Study:
+        study = optuna.create_study(study_name="same", direction="maximize")
+        study.sampler = DemixSampler(SPACE, seed=0)
+        study.optimize(lambda trial: values(SPACE.suggest(trial))[0], n_trials=4)
+        return study
+
+    one, two = make(), make()
+    assert (one.study_name, one._study_id) == (two.study_name, two._study_id)
+    assert recommend(two, options=SearchOptions(warm_start=[one])).n_warm == 4
+
+
+# What it says of convergence -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "n_trials", "said"),
+    [
+        (0.001, 0.02, 40, "converged: .* 0.001 to .*, not more than the noise .* is 0.02$"),
+        (0.03, 0.02, 40, "not converged: .* 0.03 to .*, more than the noise .* is 0.02$"),
+        (0.001, 0.02, 12, "not converged: it takes 20 trials to tell, and there are 12; "),
+        (2.0001e-5, 2e-5, 40, "not converged: .* 2.0001e-05 to .*, more than .* is 2e-05$"),
+        (0.0, 0.0, 40, "converged: .* 0 to .*, not more than .* is 0$"),
+    ],
+    ids=["less", "more", "too few trials", "nearly equal", "nothing"],
+)
+def test_the_words_agree_with_the_numbers(
+    study: optuna.Study, gain: float, noise: float, n_trials: int, said: str
+) -> None:
+    result: Recommendation = replace(
+        recommend(study), expected_gain=gain, noise=noise, n_trials=n_trials
+    )
+    assert pytest.approx(result.least_trials) == 4 * 3 + 8
+    assert result.converged == said.startswith("converged")
+    assert result.outlook in str(result)
+
+    assert re.match(said, result.outlook)

@@ -268,7 +268,7 @@ def test_divergence_from_the_prior_costs_merit() -> None:
             direction="maximize", sampler=DemixSampler(space, seed=0, kl=kl)
         )
         study.optimize(lambda trial: space.suggest(trial)["c"], n_trials=24)
-        w = np.array(list(recommend(study, space, kl=kl).merge_weights.values()))
+        w = np.array(list(recommend(study, space).merge_weights.values()))
         w = np.maximum(w, 1e-12)
         far.append(float(np.sum(w * np.log(w / space.prior))))
     assert far[0] > 1.5 and far[1] < 0.7 * far[0] and far[2] < 0.02

@@ -28,8 +28,8 @@ def plot_best_mixtures(data: ReportData) -> go.Figure:
     mixtures = data.recommendation.mixtures
     best = data.best_first()[:_ROWS]
     labels = ["recommended", "prior", *(f"trial {n}" for n in data.numbers[best])]
-    fixed = [list(mixtures[name].merge_weights.values()) for name in labels[:2]]
-    weights = np.concatenate([np.array(fixed), data.weights[best]])  # (rows, K)
+    fixed = np.stack([data.weights_of(name) for name in labels[:2]])
+    weights = np.concatenate([fixed, data.weights[best]])  # (rows, K)
     merits = [mixtures[name].composite for name in labels[:2]] + data.merit[best].tolist()
     panels = [
         (data.space.components, weights),

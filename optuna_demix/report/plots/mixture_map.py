@@ -47,7 +47,7 @@ def _triangle_map(data: ReportData, shown: NDArray[np.intp]) -> go.Figure:
     """The map of three components or more, by the shares of the three largest among themselves."""
     import plotly.graph_objects as go
 
-    largest = np.argsort(-_recommended(data), kind="stable")[:3]
+    largest = np.argsort(-data.weights_of("recommended"), kind="stable")[:3]
     chosen = np.sort(largest)
     covered = data.weights[shown][:, chosen].sum(axis=1)
     visible = covered > _LEAST_COVERED
@@ -118,11 +118,6 @@ def _line_map(data: ReportData, shown: NDArray[np.intp]) -> go.Figure:
     return figure
 
 
-def _recommended(data: ReportData) -> FloatArray:
-    """Merge weights (K,) of the recommended mixture."""
-    return np.array(list(data.recommendation.merge_weights.values()))
-
-
 def _landmarks(data: ReportData) -> list[tuple[str, FloatArray, dict[str, Any]]]:
     """Prior and recommendation: name, merge weights (K,) and marker."""
     line = {"line": {"color": "black", "width": 1.2}}
@@ -130,7 +125,7 @@ def _landmarks(data: ReportData) -> list[tuple[str, FloatArray, dict[str, Any]]]
     star = {"symbol": "star", "size": 17, "color": RECOMMENDED, **line}
     return [
         ("prior", np.asarray(data.space.prior), diamond),
-        ("recommended", _recommended(data), star),
+        ("recommended", data.weights_of("recommended"), star),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from optuna_demix.search.proposals.acquisition import expected_gain, feasible_first
+from optuna_demix.search.proposals.noise import noise_near_best
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
@@ -53,5 +54,5 @@ def converge(fit: Fit, merit: Callable[[FloatArray], FloatArray], *, kl: float =
     spread = merit(pool.mean + pool.std) - raw
     possible = np.all(pool.limits - pool.limits_std <= 0.0, axis=1)
     gains = expected_gain(raw - penalty - ranked[best], spread)
-    noisy = merit(pool.mean[[best]] + fit.noise)[0] - raw[best]
+    noisy = merit(pool.mean[[best]] + noise_near_best(fit, merit))[0] - raw[best]
     return Outlook(ranked, float(gains[possible].max(initial=0.0)), float(noisy))

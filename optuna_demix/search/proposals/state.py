@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optuna.search_space import IntersectionSearchSpace
+from optuna.trial import TrialState
 
 from optuna_demix.mixture import MixtureSpace
 from optuna_demix.search.proposals.fit import Fit
@@ -88,6 +89,7 @@ class StudyState:
     def __init__(self, study: Study, warm_start: Sequence[Study] = ()) -> None:
         self.search_space = IntersectionSearchSpace()
         self.warned: set[str] = set()
+        self._varied: set[str] = set()
         self._study = study
         self._warm_start = tuple(warm_start)
         self._targets = Targets.of(study)
@@ -103,6 +105,47 @@ class StudyState:
         if self._space_state is None:
             return False
         return len(self._space_state.history) > self._space_state.history.n_warm
+
+    def current(self, spaces: Sequence[MixtureSpace]) -> tuple[SpaceState, dict[str, Any]]:
+        """The state of all static parameters, with every trial that has finished.
+
+        A parameter that has had one value only cannot be learned about: a surrogate would let it
+        take any other value for nothing.
+
+        Args:
+            spaces: The mixtures.
+
+        Returns:
+            The state, and the values of the static parameters that have never varied.
+        """
+        weights = {name for space in spaces for name in space.param_names}
+        static = self.search_space.calculate(self._study)
+        trials = self._study._get_trials(deepcopy=False, use_cache=False)
+        others, constants = {}, {}
+        for name, distribution in static.items():
+            if name in weights:
+                continue
+            values = self._values_of(name, trials)
+            if name in self._varied or any(value != values[0] for value in values):
+                self._varied.add(name)
+                others[name] = distribution
+            else:
+                constants[name] = values[0]
+        state = self.joint(spaces, others)
+        state.history.update(trials)
+        return state, constants
+
+    def _values_of(self, name: str, trials: Sequence[FrozenTrial]) -> list[Any]:
+        """Values of a parameter in the trials that are learned from."""
+        if name in self._varied:
+            return []
+        earlier = (study._get_trials(deepcopy=False) for study in self._warm_start)
+        return [
+            trial.params[name]
+            for some in (trials, *earlier)
+            for trial in some
+            if trial.state == TrialState.COMPLETE and name in trial.params
+        ]
 
     def joint(
         self, spaces: Sequence[MixtureSpace], others: Mapping[str, BaseDistribution]
@@ -125,7 +168,9 @@ class StudyState:
 
     def _warm_rows(self, joint: JointSpace) -> list[Row]:
         rows = []
-        for study in self._warm_start:
+        for i, study in enumerate(self._warm_start):
+            if any(_is_same(study, other) for other in self._warm_start[:i]):
+                continue  # given twice
             own = _is_same(study, self._study)
             found, unused = warm_rows(study, joint, self._targets, own=own)
             rows += found
@@ -145,13 +190,21 @@ def identity_of(study: Study) -> tuple[int, int]:
 
 
 def _is_same(a: Study, b: Study) -> bool:
-    """Whether two objects are the same study, however it was loaded."""
+    """Whether two objects are the same study, however it was loaded.
+
+    Storages do not tell whether they are the same one. Two studies of different storages may have
+    both number and name in common, but no start of a trial.
+    """
     if (a._study_id, a.study_name) != (b._study_id, b.study_name):
         return False
-    starts = [
-        [t.datetime_start for t in study._get_trials(deepcopy=False)[:1]] for study in (a, b)
-    ]
-    return starts[0] == starts[1]
+    if a._storage is b._storage:
+        return True
+    ours, theirs = (
+        [trial.datetime_start for trial in study._get_trials(deepcopy=False)] for study in (a, b)
+    )
+    # A trial that waited when one was read may have started when the other was.
+    both = [(x, y) for x, y in zip(ours, theirs, strict=False) if x and y]
+    return bool(both) and all(x == y for x, y in both)
 
 
 def _trials(numbers: Sequence[int]) -> str:
