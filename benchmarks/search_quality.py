@@ -41,7 +41,7 @@ BUDGETS, SEEDS = (28, 56, 112, 224), 10
 QUICK_BUDGETS, QUICK_SEEDS = (28, 56), 1
 SURFACES = ("regmix_law", "quickstart", *ANALYTIC)
 _PACKAGE = Path(optuna_demix.__file__).parent
-_OURS_SOURCES = ("sampler.py", "recommend.py", "_*.py", "mixture/*.py", "surrogate/*.py")
+_OURS_SOURCES = ("search/**/*.py", "mixture/**/*.py", "surrogate/*.py")
 
 
 @dataclass(frozen=True)

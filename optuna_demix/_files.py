@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 @contextmanager
 def whole_file(file: Path, *, aside: Path | None = None) -> Iterator[BinaryIO]:
-    """Open a neighbour of a file for writing; once written, sync it and rename it into place.
+    """Open a neighbor of a file for writing; once written, sync it and rename it into place.
 
     Args:
         file: The final path; its folder must exist. What was there stays until the end.

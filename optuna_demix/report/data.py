@@ -52,7 +52,7 @@ class ReportData:
         recommendation: The recommended mixture and its rivals.
         space: The mixture; of several the first.
         objectives: Names of the objectives, m of them.
-        signs: +1 for a maximised objective, -1 for a minimised one, (m,).
+        signs: +1 for a maximized objective, -1 for a minimized one, (m,).
         numbers: Numbers of the trials (n,).
         weights: Merge weights (n, K).
         values: Objective values (n, m), in the study's orientation.
@@ -116,7 +116,7 @@ def gather(
     from optuna_demix.surrogate._data import finite_scores
 
     analysis = analyze(study, space, options=options)
-    trials = study.get_trials(deepcopy=False)  # only now: none of those analysed is missing
+    trials = study.get_trials(deepcopy=False)  # only now: none of those analyzed is missing
     fit, validation = analysis.fit, analysis.validation
     signs, mixing = fit.targets.signs, fit.targets.mixing
     own = analysis.trials.complete & (analysis.trials.numbers >= 0)  # pruned ones lack a score

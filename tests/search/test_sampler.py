@@ -379,3 +379,12 @@ def test_fits_grow_with_the_study() -> None:
     assert sizes[:32] == list(range(1, 33)) and sizes == sorted(sizes)
     assert all(n - size <= n / 16 for n, size in enumerate(sizes, start=1))
     assert len(set(sizes)) < 120  # few fits for many trials
+
+
+def test_equal_scores_are_said_to_be_equal_and_others_are_not() -> None:
+    for objective, is_equal in ((lambda w: 1.0, True), (lambda w: next(iter(w.values())), False)):
+        study = optuna.create_study(sampler=DemixSampler(SPACE, seed=0, n_startup_trials=2))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            study.optimize(lambda trial, f=objective: f(SPACE.suggest(trial)), n_trials=6)  # type: ignore[misc]
+        assert any("are equal" in str(warning.message) for warning in caught) == is_equal

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
@@ -70,7 +71,8 @@ class SpaceState:
 
     def tell_of_constant_scores(self, fit: Fit) -> None:
         """Warn, once, if all scores are equal."""
-        if set(fit.surrogate.kinds_) == {"constant"} and fit.n_trials > 2:
+        scores = fit.trials.Y[fit.trials.complete]
+        if fit.n_trials > 2 and len(scores) and np.all(scores == scores[0]):
             self._warn(
                 "constant",
                 f"All scores of {fit.n_trials} trials are equal; proposals are drawn at random "

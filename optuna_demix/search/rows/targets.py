@@ -24,7 +24,7 @@ class Targets:
     Attributes:
         benchmarks: Names of the regressed benchmarks; empty: the study's values themselves.
         mixing: Matrix (b, m): objectives (n, m) = benchmarks (n, b) @ mixing.
-        signs: +1 for a maximised objective, -1 for a minimised one, (m,). Benchmarks are
+        signs: +1 for a maximized objective, -1 for a minimized one, (m,). Benchmarks are
             oriented already, so that signs only apply to values.
     """
 
