@@ -109,12 +109,12 @@ def test_racing_several_objectives_is_refused_by_the_study_file(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"racing": {"blocks": 3}}, "scoring.racing.blocks: .*greater than or equal to 4"),
-        ({"racing": {"pruner": "best"}}, "scoring.racing.pruner: .*'wilcoxon' or 'median'"),
+        ({"racing": {"blocks": 3}}, "scoring.racing.blocks: .*at least 4"),
+        ({"racing": {"pruner": "best"}}, "scoring.racing.pruner: .*'wilcoxon', 'median'"),
         ({"max_batch_size": 8}, "scoring: 'max_batch_size' belongs to 'batch_size: auto'"),
         ({"device_map": {"": 0}}, "scoring.device_map: a live model is one buffer on one device"),
         ({"device_map": "balanced"}, "scoring.device_map: a live model is one buffer"),
-        ({"dtype": "float8"}, "scoring.dtype: .*'float32', 'bfloat16' or 'float16'"),
+        ({"dtype": "float8"}, "scoring.dtype: .*'float32', 'bfloat16', 'float16'"),
     ],
 )
 def test_unusable_settings(tmp_path: Path, changes: dict[str, object], said: str) -> None:
