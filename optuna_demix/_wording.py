@@ -24,6 +24,11 @@ def shortened(text: str, length: int = _LONGEST) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def shown(value: object) -> str:
+    """A value that was given in place of another, with its type."""
+    return f"{type(value).__name__} {shortened(repr(value), 60)}"
+
+
 def counted(n: int, noun: str) -> str:
     """A number with its noun, in the plural where it needs one."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

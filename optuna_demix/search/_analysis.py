@@ -12,7 +12,7 @@ from optuna_demix._wording import counted
 from optuna_demix.attributes import WEIGHTS_KEY
 from optuna_demix.errors import StudyError
 from optuna_demix.search._result import Mixture, Recommendation, Weights
-from optuna_demix.search.options import options_of, spaces_of
+from optuna_demix.search.own_sampler import options_of, spaces_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
 
-from optuna_demix._wording import shortened
-from optuna_demix.errors import ConfigError, StudyError
-from optuna_demix.mixture import MixtureSpace
+from optuna_demix._wording import shown
+from optuna_demix.errors import ConfigError
 from optuna_demix.surrogate import check_kind
 
 if TYPE_CHECKING:
     from optuna.study import Study
-
-    from optuna_demix.search.sampler import DemixSampler
 
 SCHEDULES = ("continuous", "demix")
 
@@ -94,103 +91,13 @@ class SearchOptions:
             )
 
 
-def options_of(study: Study, options: SearchOptions | None = None) -> SearchOptions:
-    """The options to read a study with.
-
-    Args:
-        study: The study.
-        options: Those that were given; ``None`` for those of the study's own sampler, or the
-            default ones if it is another sampler.
-
-    Raises:
-        ConfigError: If they are no :class:`SearchOptions`, or weigh other objectives.
-    """
-    if options is None:
-        sampler = _sampler_of(study)
-        options = SearchOptions() if sampler is None else sampler.options
-    elif not isinstance(options, SearchOptions):
-        raise ConfigError(f"options must be SearchOptions, got {_shown(options)}")
-    options.check_objectives(len(study.directions))
-    return options
-
-
-def as_spaces(space: MixtureSpace | Sequence[MixtureSpace]) -> tuple[MixtureSpace, ...]:
-    """One mixture, or several, as a tuple.
-
-    Raises:
-        ConfigError: If it is something else, or two mixtures have a parameter in common.
-    """
-    if isinstance(space, MixtureSpace):
-        return (space,)
-    spaces = tuple(space) if isinstance(space, Sequence) and not isinstance(space, str) else ()
-    if not spaces or not all(isinstance(each, MixtureSpace) for each in spaces):
-        raise ConfigError(
-            f"space must be a MixtureSpace or a sequence of them, got {_shown(space)}"
-        )
-    names = [name for each in spaces for name in each.param_names]
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            "two mixtures have a component in common; give each a MixtureSpace(name=…)"
-        )
-    return spaces
-
-
-def spaces_of(
-    study: Study, space: MixtureSpace | Sequence[MixtureSpace] | None = None
-) -> tuple[MixtureSpace, ...]:
-    """The mixtures of a study.
-
-    Args:
-        study: The study.
-        space: Those that were given; ``None`` for those of the study's own sampler.
-
-    Raises:
-        ConfigError: If the study is none, or the mixtures are neither given nor known to its
-            sampler.
-        StudyError: If its sampler searches a mixture that is not among those given.
-    """
-    from optuna.study import Study
-
-    if not isinstance(study, Study):
-        raise ConfigError(f"study must be an optuna.Study, got {_shown(study)}")
-    sampler = _sampler_of(study)
-    if space is None:
-        if sampler is None:
-            raise ConfigError(
-                f"the sampler of study {study.study_name!r} is a {type(study.sampler).__name__} "
-                "and does not know its mixture; pass the MixtureSpace"
-            )
-        return sampler.spaces
-    spaces = as_spaces(space)
-    given = {name for each in spaces for name in each.param_names}
-    for other in () if sampler is None else sampler.spaces:
-        if given.isdisjoint(other.param_names):
-            raise StudyError(
-                f"study {study.study_name!r} also searches the mixture {other.name or ''!r} of "
-                f"{', '.join(other.components)}; pass all its mixtures together"
-            )
-    return spaces
-
-
-def _sampler_of(study: Study) -> DemixSampler | None:
-    """The study's own ``DemixSampler``, also where it is wrapped; ``None`` if it has another."""
-    from optuna.samplers import PartialFixedSampler
-
-    from optuna_demix.search.sampler import DemixSampler
-
-    sampler = study.sampler
-    while isinstance(sampler, PartialFixedSampler):
-        sampler = sampler._base_sampler
-    return sampler if isinstance(sampler, DemixSampler) else None
-
-
 def _weights(given: object) -> tuple[float, ...]:
     try:
         weights = tuple(float(weight) for weight in given)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         raise ConfigError(
             "composite must be 'rank', 'mean', 'pareto' or one weight for each objective; "
-            f"got {_shown(given)}"
+            f"got {shown(given)}"
         ) from None
     if not all(math.isfinite(w) and w >= 0.0 for w in weights) or not sum(weights) > 0.0:
         raise ConfigError(
@@ -207,10 +114,6 @@ def _studies(given: object) -> tuple[Study, ...]:
     if not isinstance(given, Sequence) or not all(isinstance(each, Study) for each in given):
         raise ConfigError(
             "warm_start must be a sequence of earlier studies, as from optuna.load_study; "
-            f"got {_shown(given)}"
+            f"got {shown(given)}"
         )
     return tuple(given)
-
-
-def _shown(given: object) -> str:
-    return f"{type(given).__name__} {shortened(repr(given), 60)}"

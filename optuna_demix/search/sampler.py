@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from optuna_demix.attributes import PROPOSAL_ATTR
 from optuna_demix.errors import ConstraintError
-from optuna_demix.search.options import SearchOptions, as_spaces
+from optuna_demix.search.options import SearchOptions
 from optuna_demix.search.proposals.acquisition import nearest_distance
 from optuna_demix.search.proposals.continuous import ContinuousProposer
 from optuna_demix.search.proposals.demix import POOL, SIZES, DemixProposer
@@ -21,6 +21,7 @@ from optuna_demix.search.proposals.fit import Fit
 from optuna_demix.search.proposals.state import SpaceState, StudyState, identity_of
 from optuna_demix.search.proposals.streams import Streams
 from optuna_demix.search.rows.joint_space import JointSpace
+from optuna_demix.search.spaces import as_spaces
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from optuna.terminator import BaseTerminator
 
 from optuna_demix.errors import ConfigError
-from optuna_demix.search.options import SearchOptions, as_spaces, options_of, spaces_of
+from optuna_demix.search.options import SearchOptions
+from optuna_demix.search.own_sampler import options_of, spaces_of
 from optuna_demix.search.proposals.acquisition import Composite
 from optuna_demix.search.proposals.convergence import Outlook, converge, least_trials
 from optuna_demix.search.proposals.fit import Fit
 from optuna_demix.search.proposals.state import SpaceState, StudyState, fit_size, identity_of
+from optuna_demix.search.spaces import as_spaces
 
 if TYPE_CHECKING:
     from optuna.study import Study
