@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.scoring.items import ItemTable
     from optuna_demix.scoring.prepared_task import UnitKey, Wanted
+    from optuna_demix.scoring.replay import Replay
 
 
 class HarnessScorer:
@@ -251,6 +252,23 @@ class HarnessScorer:
         """
         self._require_score()
         return {b.name: self._suite.error(*self._address(b)) for b in self.benchmarks}
+
+    def replay(self) -> Replay:
+        """Scores on the same requests of log-likelihoods that are given, not computed.
+
+        The last :meth:`score` is forgotten: its answers make way for the given ones.
+
+        Raises:
+            TaskError: If a benchmark needs more of a model than log-likelihoods.
+        """
+        from optuna_demix.scoring.replay import Replay
+
+        self._scored = False
+        return Replay(
+            self._suite,
+            {b.name: self._address(b) for b in self.benchmarks},
+            {b.name: self._sign(b) for b in self.benchmarks},
+        )
 
     def plan_digest(self) -> str:
         """Hash of everything but the weights that the scores depend on.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from optuna_demix.errors import TaskError
@@ -19,7 +21,9 @@ from optuna_demix.scoring.prepared_task import PreparedTask, Unit, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
 
 if TYPE_CHECKING:
-    from optuna_demix.scoring.harness import Catalog, PreparedModel
+    from numpy.typing import NDArray
+
+    from optuna_demix.scoring.harness import Catalog, ForwardPlan, PreparedModel
     from optuna_demix.scoring.prepared_task import Blocks, UnitKey
 
 
@@ -101,22 +105,76 @@ class Suite:
 
     def run_block(self, block: int) -> None:
         """Score the model as it is on the documents of one block, after those before it."""
+        with self._drawing():
+            with self._inference():
+                self._answer(block, self._model.answer)
+            self._process(block)
+
+    def replay(self, answers: Sequence[Any]) -> None:
+        """Score with given answers instead of the model's.
+
+        Args:
+            answers: To every request, in the order of :meth:`asked`, as lm-eval's models give it.
+        """
+        self.reset()
+        of_plan, first = {}, 0
+        for plan in self._in_order():
+            of_plan[id(plan)] = answers[first : first + len(plan.instances)]
+            first += len(plan.instances)
+        with self._drawing():
+            for block in range(self.n_blocks):
+                self._answer(block, lambda plan: of_plan[id(plan)])
+                self._process(block)
+
+    def tasks_of(self, key: UnitKey) -> Iterator[PreparedTask]:
+        """The tasks of a unit."""
+        return iter(self._units[key].tasks.values())
+
+    def asked(self) -> list[Any]:
+        """The requests of all blocks, repeated ones several times; the order never changes."""
+        return [instance for plan in self._in_order() for instance in plan.instances]
+
+    def token_counts(self) -> NDArray[np.int64]:
+        """Number of scored tokens of each of :meth:`asked`, (R,)."""
+        return np.concatenate([self._model.token_counts(plan) for plan in self._in_order()])
+
+    def token_log_probabilities(self) -> NDArray[np.float32]:
+        """Log-probability that the model as it is gives each scored token, in order, (T,)."""
+        with self._drawing(), self._inference():
+            found = [self._model.token_log_probabilities(plan) for plan in self._in_order()]
+        return np.concatenate(found)
+
+    def _in_order(self) -> Iterator[ForwardPlan]:
+        return (plan for plans in self._plans.values() for plan in plans)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Go on with the generators of this scoring, and keep their states."""
+        with random_state(self._state), quiet():
+            yield
+            self._state = RandomState.current()
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
         model = self._model
         if model.model.training:
             model.model.eval()
-        with random_state(self._state), quiet():
-            with (
-                torch.inference_mode(),
-                torch.autocast(device_type=model.device.type, enabled=False),
-            ):
-                for kind, requests in self._requests[block].items():
-                    answers = model.answer(self._plans[kind][block])
-                    for (task, instance), answer in zip(requests, answers, strict=True):
-                        instance.resps.append(answer)
-                        task.broken = task.broken or _is_nan(answer)
-            for task in self._tasks:
-                task.process(block)
-            self._state = RandomState.current()
+        with (
+            torch.inference_mode(),
+            torch.autocast(device_type=model.device.type, enabled=False),
+        ):
+            yield
+
+    def _answer(self, block: int, answer: Callable[[ForwardPlan], Sequence[Any]]) -> None:
+        for kind, requests in self._requests[block].items():
+            answers = answer(self._plans[kind][block])
+            for (task, instance), given in zip(requests, answers, strict=True):
+                instance.resps.append(given)
+                task.broken = task.broken or _is_nan(given)
+
+    def _process(self, block: int) -> None:
+        for task in self._tasks:
+            task.process(block)
 
     def value(
         self, key: UnitKey, metric: str, filter_name: str, *, blocks: Blocks = None
@@ -189,6 +247,26 @@ class Suite:
             return math.nan
         pooled = unit.group.aggregate(values).get(f"{metric}_stderr,{filter_name}", "N/A")
         return math.nan if pooled == "N/A" else float(pooled)
+
+    def leaves(
+        self, key: UnitKey, metric: str, filter_name: str
+    ) -> list[tuple[PreparedTask, list[Any]]]:
+        """The tasks behind :meth:`value` that give the metric, and what their documents gave."""
+        unit = self._units[key]
+        if unit.group is None:
+            return [(unit.task, self._given(unit, metric, filter_name, None))]
+        return [
+            (task, raw)
+            for task in unit.tasks.values()
+            if (raw := task.raw(None).get((metric, filter_name)))
+        ]
+
+    def shares(self, key: UnitKey, metric: str, sizes: Sequence[int]) -> list[float]:
+        """Share of each of :meth:`leaves`, of so many documents, in a mean over them."""
+        group = self._units[key].group
+        if group is not None and not _by_size(group, metric):
+            sizes = [1] * len(sizes)
+        return [size / sum(sizes) for size in sizes]
 
     def n_documents(self, key: UnitKey, *, blocks: Blocks = None) -> int:
         """Number of documents of a unit in some blocks."""

@@ -13,7 +13,7 @@ from optuna_demix.scoring.forward.packed_model import (
 )
 from optuna_demix.scoring.forward.packing import PackedBatch, pack
 from optuna_demix.scoring.forward.passes import Passes, no_room, or_none_without_memory
-from optuna_demix.scoring.forward.readout import Readout
+from optuna_demix.scoring.forward.readout import Readout, token_counts
 
 __all__ = [
     "Batch",
@@ -29,5 +29,6 @@ __all__ = [
     "packed_logits",
     "plan_batches",
     "share_rows",
+    "token_counts",
     "why_unpackable",
 ]

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.forward.readout import Answers, Readout, Scratch, gather, read
+from optuna_demix.scoring.forward.readout import (
+    Readout,
+    Scratch,
+    gather,
+    gather_tokens,
+    read,
+    read_tokens,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _log = logging.getLogger(__name__)
@@ -66,8 +75,29 @@ class Passes:
         Raises:
             TaskError: If not even one row fits into memory.
         """
+        found = list(self._read(passes, partial(read, greedy=greedy)))
+        return gather(found, count=count)
+
+    def run_tokens(self, passes: Sequence[Pass], *, count: int) -> list[NDArray[np.float32]]:
+        """Run a plan for the log-probability of each token.
+
+        Args:
+            passes: The plan.
+            count: Number of requests in all passes.
+
+        Returns:
+            Of every request the log-probabilities of its continuation's tokens, (n,).
+
+        Raises:
+            TaskError: If not even one row fits into memory.
+        """
+        return gather_tokens(self._read(passes, read_tokens), count=count)
+
+    def _read(
+        self, passes: Sequence[Pass], reader: Callable[[Readout, Tensor, Scratch], _Result]
+    ) -> Iterator[tuple[Readout, _Result]]:
+        """Run a plan, in smaller pieces where memory does not suffice."""
         scratch = Scratch()
-        found: list[tuple[Readout, Answers]] = []
         waiting = list(passes[::-1])
         while waiting:
             current = waiting.pop()
@@ -75,18 +105,22 @@ class Passes:
             if self.capacity is not None and rows > max(1, self.capacity // tokens):
                 waiting.extend(current.pieces(max(1, self.capacity // tokens))[::-1])
                 continue
-            answers = or_none_without_memory(partial(self._answer, current, scratch, greedy))
+            answers = or_none_without_memory(partial(self._answer, current, scratch, reader))
             if answers is None:
                 scratch = Scratch()
                 self._halve(rows, tokens)
                 waiting.append(current)
                 continue
-            found.append((current.readout, answers))
-        return gather(found, count=count)
+            yield current.readout, answers
 
-    def _answer(self, current: Pass, scratch: Scratch, greedy: bool) -> Answers:
+    def _answer(
+        self,
+        current: Pass,
+        scratch: Scratch,
+        reader: Callable[[Readout, Tensor, Scratch], _Result],
+    ) -> _Result:
         # The logits live as an argument only: none beside the next pass's.
-        return read(current.readout, self._logits_of(current), scratch, greedy=greedy)
+        return reader(current.readout, self._logits_of(current), scratch)
 
     def _halve(self, rows: int, tokens: int) -> None:
         if rows == 1:

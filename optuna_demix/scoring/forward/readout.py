@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 # Every run of scored tokens starts at a multiple of this many elements, as a freshly allocated
@@ -182,6 +184,14 @@ def read(readout: Readout, logits: Tensor, scratch: Scratch, *, greedy: bool) ->
     return _sums(on_device, values), None if hits is None else _all_hit(on_device, hits)
 
 
+def read_tokens(readout: Readout, logits: Tensor, scratch: Scratch) -> Tensor:
+    """Log-probabilities (E,) of all pairs of one forward pass, which :func:`read` would add."""
+    flat = logits.reshape(-1, logits.shape[-1])  # (B * L, V)
+    read_pairs = _read_in_cache if logits.device.type == "cpu" else _read_at_once
+    values, _ = read_pairs(readout.to(logits.device), flat, scratch, greedy=False)
+    return values
+
+
 def _sums(readout: Readout, values: Tensor) -> Tensor:
     """Log-likelihood of every request, (m,)."""
     scored = values[readout.scored]  # (m, n)
@@ -275,3 +285,33 @@ def gather(
             for request, hit in zip(requests, hits.tolist(), strict=True):
                 matches[request] = hit
     return likelihoods, matches
+
+
+def gather_tokens(
+    found: Iterable[tuple[Readout, Tensor]], *, count: int
+) -> list[NDArray[np.float32]]:
+    """Put log-probabilities of tokens into the order of the requests.
+
+    Args:
+        found: Readouts and what :func:`read_tokens` made of them.
+        count: Number of requests.
+
+    Returns:
+        Of every request the log-probabilities of its continuation's tokens, in order, (n,).
+    """
+    tokens = [np.empty(0, dtype=np.float32)] * count
+    for readout, values in found:
+        scored = values.float().cpu()[readout.scored].numpy()  # (m, width)
+        for first, last, n in readout.runs:
+            for line in range(first, last):
+                tokens[readout.requests[line]] = scored[line, :n]
+    return tokens
+
+
+def token_counts(readouts: Iterable[Readout], *, count: int) -> NDArray[np.int64]:
+    """Number of scored tokens of every request, (count,)."""
+    counts = np.zeros(count, dtype=np.int64)
+    for readout in readouts:
+        for first, last, n in readout.runs:
+            counts[list(readout.requests[first:last])] = n
+    return counts

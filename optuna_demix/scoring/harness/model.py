@@ -28,11 +28,13 @@ from optuna_demix.scoring.forward import (
     packed_logits,
     plan_batches,
     share_rows,
+    token_counts,
     why_unpackable,
 )
 from optuna_demix.scoring.harness.quiet import quiet
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -150,6 +152,22 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             return list(zip(sums, matches, strict=True))
         ends = np.cumsum([0, *plan.windows]).tolist()
         return [sum(sums[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
+
+    def token_log_probabilities(self, plan: ForwardPlan) -> NDArray[np.float32]:
+        """Log-probability of every scored token of prepared requests, in order, (T,).
+
+        What :meth:`answer` adds up; the tokens of a request stand side by side.
+        """
+        found = self.passes.run_tokens(plan.passes, count=sum(plan.windows))
+        return np.concatenate([np.empty(0, dtype=np.float32), *found])
+
+    def token_counts(self, plan: ForwardPlan) -> NDArray[np.int64]:
+        """Number of scored tokens of each prepared request, (n,), without running the model."""
+        of_windows = token_counts((each.readout for each in plan.passes), count=sum(plan.windows))
+        ends = np.cumsum([0, *plan.windows])
+        totals = np.concatenate([[0], np.cumsum(of_windows)])[ends]
+        counts: NDArray[np.int64] = np.diff(totals)
+        return counts
 
     def content(self, plan: ForwardPlan) -> list[Any]:
         """Every token id that the model is given and how they are batched, to be hashed."""
