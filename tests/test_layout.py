@@ -21,7 +21,7 @@ FLOORS = (
         "attributes",
         "errors",
     ),
-    ("export", "merging", "mixture", "scoring", "storage", "surrogate"),
+    ("ensemble", "export", "merging", "mixture", "scoring", "storage", "surrogate"),
     ("config", "search"),
     ("study", "training"),
     ("fidelity", "report"),

@@ -1,0 +1,129 @@
+"""``RowStore``: the log-probabilities of all tokens, one file for each component."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from optuna_demix._files import sync, whole_file
+from optuna_demix.errors import ComponentError, DemixError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class RowStore:
+    """A folder of rows, each written whole, mapped into memory and shared by all processes.
+
+    Args:
+        folder: The folder of one scoring plan; made when the first row is written.
+        n_tokens: Number of values of a row, T.
+    """
+
+    def __init__(self, folder: Path, n_tokens: int) -> None:
+        self._folder = folder
+        self._n_tokens = n_tokens
+
+    def file(self, digest: str) -> Path:
+        """The file of a component of this digest."""
+        return self._folder / f"{digest}.npy"
+
+    def read(self, digest: str) -> NDArray[np.float32] | None:
+        """The row (T,) of a component, mapped; ``None`` if it is missing or damaged."""
+        try:
+            row = np.load(self.file(digest), mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        fits = isinstance(row, np.memmap) and row.dtype == np.float32
+        return row if fits and row.shape == (self._n_tokens,) else None
+
+    def write(self, digest: str, row: NDArray[np.float32]) -> None:
+        """Write the row (T,) of a component.
+
+        Raises:
+            DemixError: If it cannot be written; nothing is left behind.
+        """
+        with self._writing(), whole_file(self.file(digest)) as stream:
+            np.save(stream, np.ascontiguousarray(row, dtype=np.float32), allow_pickle=False)
+        sync(self._folder)
+
+    def complete(
+        self,
+        digests: Mapping[str, str],
+        score: Callable[[str], NDArray[np.float32]],
+        *,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Make the rows that are missing, and return all.
+
+        Several processes may do so at once: each takes components that no other one has taken.
+
+        Args:
+            digests: Digest of each component.
+            score: Computes the row of a component.
+            report: Called with a line before each component is scored.
+
+        Returns:
+            Rows (T,) by component.
+
+        Raises:
+            ComponentError: If a component's values are not finite, naming it.
+            DemixError: If the disk is full.
+        """
+        missing = [name for name, digest in digests.items() if self.read(digest) is None]
+        for wait in (False, True):  # at last for those that other processes have taken
+            for name in missing:
+                try:
+                    with self._locked(digests[name], wait=wait):
+                        if self.read(digests[name]) is None:
+                            report(f"scoring component {name} for its token probabilities")
+                            self.write(digests[name], _checked(name, score(name)))
+                except Timeout:
+                    continue
+        rows = {name: self.read(digest) for name, digest in digests.items()}
+        return {name: _present(name, row, self._folder) for name, row in rows.items()}
+
+    @contextmanager
+    def _locked(self, digest: str, *, wait: bool) -> Iterator[None]:
+        with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._folder / f".{digest}.lock", timeout=-1 if wait else 0)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Timeout:  # an OSError too
+            raise
+        except OSError as error:
+            raise DemixError(
+                f"token probabilities cannot be written to {self._folder} ({error.strerror}); "
+                "check the path and the space"
+            ) from None
+
+
+def _checked(name: str, row: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(row).all():
+        raise ComponentError(
+            f"component {name!r} gives log-probabilities that are not finite; train it again or "
+            "choose a wider scoring.dtype"
+        )
+    return row
+
+
+def _present(name: str, row: NDArray[np.float32] | None, folder: Path) -> NDArray[np.float32]:
+    if row is None:
+        raise DemixError(
+            f"the token probabilities of component {name!r} vanished from {folder}; run it again"
+        )
+    return row
