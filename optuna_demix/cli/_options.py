@@ -46,15 +46,20 @@ def add_command(
     return parser
 
 
-def add_storage(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name a study in a storage."""
+def add_storage(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the options that name a study in a storage.
+
+    Args:
+        parser: The command's parser.
+        required: Whether the command cannot do without one.
+    """
     parser.add_argument(
         "--storage",
         metavar="URL",
         help="database, grpc://host:port, journal.log, or @FILE that holds it; default: "
         "OPTUNA_STORAGE",
     )
-    parser.add_argument("--study-name", metavar="NAME", required=True, help="study in it")
+    parser.add_argument("--study-name", metavar="NAME", required=required, help="study in it")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

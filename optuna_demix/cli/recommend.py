@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import quiet_optuna, say, write_output
 from optuna_demix.cli._options import add_command, add_device, add_storage
-from optuna_demix.errors import StudyError
+from optuna_demix.errors import InputError, StudyError
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
+    from optuna_demix.search._result import Recommendation
+    from optuna_demix.study.direct import DirectRecommendation
 
 
 def add_parser(commands: Commands) -> None:
@@ -25,7 +27,14 @@ def add_parser(commands: Commands) -> None:
         "optuna-demix recommend studies/quickstart/study.yaml --storage sqlite:///mix.db "
         "--study-name mix --verify",
     )
-    add_storage(parser)
+    add_storage(parser, required=False)
+    parser.add_argument(
+        "--proxy",
+        choices=("merged", "probabilities"),
+        default="merged",
+        help="merged: what a study's trials say (default); probabilities: the mixture of the "
+        "components' token probabilities, which needs no study",
+    )
     parser.add_argument(
         "--verify", action="store_true", help="merge and score the mixtures, do not only predict"
     )
@@ -35,6 +44,42 @@ def add_parser(commands: Commands) -> None:
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
+    direct = arguments.proxy == "probabilities"
+    result = _from_probabilities(arguments) if direct else _from_trials(arguments)
+    if arguments.json == "-":
+        print(result.to_json())
+        return 0
+    if arguments.json:
+        write_output(Path(arguments.json), result.to_json() + "\n")
+    print(result)
+    return 0
+
+
+def _from_probabilities(arguments: argparse.Namespace) -> DirectRecommendation:
+    for option in ("storage", "study_name", "verify"):
+        if getattr(arguments, option):
+            raise InputError(
+                f"--{option.replace('_', '-')} is of no use to --proxy probabilities, which reads "
+                "no study; leave one of the two out"
+            )
+    from optuna_demix.config import load_study_config
+    from optuna_demix.config.space import space_of
+    from optuna_demix.study.direct import recommend_directly
+    from optuna_demix.study.probabilities import build_probabilities
+
+    config = load_study_config(arguments.study)
+    space = space_of(config)
+    quiet_optuna(quiet=True)
+    report = (lambda line: None) if arguments.no_progress else say
+    proxy = build_probabilities(config, space, device=arguments.device, report=report)
+    if proxy.slow:
+        report(f"lm-eval itself scores each mixture on {', '.join(proxy.slow)}: this takes longer")
+    return recommend_directly(config, space, proxy)
+
+
+def _from_trials(arguments: argparse.Namespace) -> Recommendation:
+    if arguments.study_name is None:
+        raise InputError("--study-name is missing; name the study, or give --proxy probabilities")
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
     from optuna_demix.search.recommendation import recommend, verify
@@ -78,10 +123,4 @@ def _recommend(arguments: argparse.Namespace) -> int:
                 lambda mixture: objective.values(objective.score(mixture.merge_weights)),
                 done=bar.update,
             )
-    if arguments.json == "-":
-        print(result.to_json())
-        return 0
-    if arguments.json:
-        write_output(Path(arguments.json), result.to_json() + "\n")
-    print(result)
-    return 0
+    return result

@@ -18,7 +18,9 @@ from optuna_demix.study.fingerprint import code_versions
 
 if TYPE_CHECKING:
     from optuna_demix.config import RacingConfig, StudyConfig
+    from optuna_demix.merging import LiveModel
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.scoring import HarnessScorer
     from optuna_demix.search.objective import MixtureObjective
 
 
@@ -50,7 +52,6 @@ def build_objective(
 
     from optuna_demix.config.study import capabilities_of
     from optuna_demix.merging import LiveModel
-    from optuna_demix.scoring import HarnessScorer
     from optuna_demix.search.objective import MixtureObjective
 
     trust = config.scoring.trust_remote_code
@@ -60,24 +61,7 @@ def build_objective(
     model = LiveModel(
         arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
     )
-    say("loading tasks")
-    if scoring.shared_prefixes:
-        model.merge([1 / len(model.names)] * len(model.names))  # it is tried on a real proxy
-    scorer = HarnessScorer(
-        _benchmarks(config),
-        model.model,
-        model.tokenizer,
-        include_path=config.include_path,
-        batch_size=scoring.rows,
-        max_length=scoring.max_length,
-        limit=scoring.limit,
-        num_fewshot=scoring.num_fewshot,
-        seed=scoring.seed,
-        confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
-        mixed_precision_dtype=scoring.mixed_precision_dtype,
-        shared_prefixes=scoring.shared_prefixes,
-        blocks=scoring.racing.blocks if scoring.racing else None,
-    )
+    scorer = build_scorer(config, model, report=say)
     merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
     if method.parameters:
         merging["parameters"] = dict(method.parameters)
@@ -104,6 +88,42 @@ def build_objective(
         "code": code_versions(),
     }
     return objective, fingerprint
+
+
+def build_scorer(
+    config: StudyConfig, model: LiveModel, *, report: Callable[[str], None]
+) -> HarnessScorer:
+    """Load a study's tasks and prepare their requests.
+
+    Args:
+        config: The study.
+        model: What is to be scored.
+        report: Called with a line before the tasks are loaded.
+
+    Raises:
+        TaskError: If a task cannot be loaded or scored.
+    """
+    from optuna_demix.scoring import HarnessScorer
+
+    report("loading tasks")
+    scoring = config.scoring
+    if scoring.shared_prefixes:
+        model.merge([1 / len(model.names)] * len(model.names))  # it is tried on a real proxy
+    return HarnessScorer(
+        _benchmarks(config),
+        model.model,
+        model.tokenizer,
+        include_path=config.include_path,
+        batch_size=scoring.rows,
+        max_length=scoring.max_length,
+        limit=scoring.limit,
+        num_fewshot=scoring.num_fewshot,
+        seed=scoring.seed,
+        confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
+        mixed_precision_dtype=scoring.mixed_precision_dtype,
+        shared_prefixes=scoring.shared_prefixes,
+        blocks=scoring.racing.blocks if scoring.racing else None,
+    )
 
 
 def check_benchmarks(config: StudyConfig) -> None:

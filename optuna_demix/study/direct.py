@@ -1,0 +1,174 @@
+"""The recommendation of a study's probability mixture, which needs no trials."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optuna_demix._text_table import text_table
+from optuna_demix.config.study import capabilities_of, objective_names
+
+if TYPE_CHECKING:
+    from optuna_demix._typing import FloatArray
+    from optuna_demix.config import StudyConfig
+    from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.study.probabilities import ProbabilityProxy
+
+PREDICTED_BY = "probability mixture"
+
+
+@dataclass(frozen=True)
+class PredictedMixture:
+    """One mixture and what the probability mixture makes of it.
+
+    Attributes:
+        merge_weights: By component; they sum to 1.
+        data_shares: By dataset: what a training run would use; they sum to 1.
+        capabilities: Score by objective, higher is better.
+        composite: Merit, higher is better.
+    """
+
+    merge_weights: dict[str, float]
+    data_shares: dict[str, float]
+    capabilities: dict[str, float]
+    composite: float
+
+
+@dataclass(frozen=True)
+class DirectRecommendation:
+    """The best mixture by the probability mixture, beside those it has to beat.
+
+    Attributes:
+        mixtures: ``prior``, ``uniform`` and ``recommended``.
+        composite: How objectives make one merit.
+        predicted_by: What the scores come from.
+    """
+
+    mixtures: dict[str, PredictedMixture]
+    composite: str
+    predicted_by: str = PREDICTED_BY
+
+    @property
+    def merge_weights(self) -> dict[str, float]:
+        """Merge weights of the recommended mixture, by component."""
+        return self.mixtures["recommended"].merge_weights
+
+    @property
+    def data_shares(self) -> dict[str, float]:
+        """Data shares of the recommended mixture, by dataset: what to train on."""
+        return self.mixtures["recommended"].data_shares
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it (numbers that are not finite become ``None``)."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        return plain
+
+    def to_json(self) -> str:
+        """Everything, as JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def __str__(self) -> str:
+        """Two tables: what the recommended mixture is, and how it compares."""
+        names = list(dict.fromkeys([*self.merge_weights, *self.data_shares]))
+        shares = [
+            [name, *(_share(of.get(name)) for of in (self.merge_weights, self.data_shares))]
+            for name in names
+        ]
+        objectives = list(self.mixtures["recommended"].capabilities)
+        scores = [
+            [
+                name,
+                *(f"{mixture.capabilities[objective]:.4f}" for objective in objectives),
+                f"{mixture.composite:.3f}",
+                "predicted",
+            ]
+            for name, mixture in self.mixtures.items()
+        ]
+        among = ", among random mixtures" if self.composite == "rank" else ""
+        return "\n".join(
+            [
+                f"Recommended mixture, predicted by the {self.predicted_by}",
+                *_ruled([["", "merge weight", "data share"], *shares]),
+                "",
+                *_ruled([["", *objectives, "composite", ""], *scores]),
+                f"composite: {self.composite}{among}; higher is better",
+                "predicted from the components' token probabilities; nothing was merged",
+            ]
+        )
+
+
+def recommend_directly(
+    config: StudyConfig, space: MixtureSpace, proxy: ProbabilityProxy
+) -> DirectRecommendation:
+    """Optimize the composite of a study over its probability mixture.
+
+    Args:
+        config: The study: its objectives, composite, pull to the prior and seed.
+        space: Its mixture.
+        proxy: What scores mixtures.
+    """
+    from optuna_demix.search.direct import optimize
+    from optuna_demix.search.rows.targets import objective_layout
+    from optuna_demix.study.search import sampler_of
+
+    weights = config.capability_weights if config.objective == "composite" else None
+    layout = objective_layout(capabilities_of(config), weights)
+    # (m, B): how objectives follow from benchmarks
+    M = np.array([[part.get(name, 0.0) for name in proxy.benchmarks] for part in layout])
+
+    def values(W: FloatArray) -> FloatArray:
+        found: FloatArray = proxy.scores(W) @ M.T
+        return found
+
+    def gradients(w: FloatArray) -> FloatArray:
+        found: FloatArray = M @ proxy.gradients(w)
+        return found
+
+    options = sampler_of(config, space).options
+    how = options.scalar_composite
+    optimum = optimize(
+        space,
+        values,
+        gradients=gradients if proxy.smooth else None,
+        composite=how,
+        kl=options.kl,
+        seed=options.seed or 0,
+    )
+    W = np.stack(
+        [
+            space.prior,
+            space.project(np.full(len(space), 1.0 / len(space))),
+            optimum.weights,
+        ]
+    )
+    rows = zip(W, values(W), optimum.composite(W), strict=True)
+    return DirectRecommendation(
+        mixtures={
+            name: PredictedMixture(
+                dict(zip(space.components, w.tolist(), strict=True)),
+                dict(zip(space.datasets, space.data_shares(w).tolist(), strict=True)),
+                dict(zip(objective_names(config), y.tolist(), strict=True)),
+                float(merit),
+            )
+            for name, (w, y, merit) in zip(("prior", "uniform", "recommended"), rows, strict=True)
+        },
+        composite=how if isinstance(how, str) else "weighted mean",
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _ruled(rows: list[list[str]]) -> list[str]:
+    lines = text_table(rows)
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
