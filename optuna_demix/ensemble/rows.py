@@ -42,16 +42,6 @@ class RowStore:
         fits = isinstance(row, np.memmap) and row.dtype == np.float32
         return row if fits and row.shape == (self._n_tokens,) else None
 
-    def write(self, digest: str, row: NDArray[np.float32]) -> None:
-        """Write the row (T,) of a component.
-
-        Raises:
-            DemixError: If it cannot be written; nothing is left behind.
-        """
-        with self._writing(), whole_file(self.file(digest)) as stream:
-            np.save(stream, np.ascontiguousarray(row, dtype=np.float32), allow_pickle=False)
-        sync(self._folder)
-
     def complete(
         self,
         digests: Mapping[str, str],
@@ -82,11 +72,18 @@ class RowStore:
                     with self._locked(digests[name], wait=wait):
                         if self.read(digests[name]) is None:
                             report(f"scoring component {name} for its token probabilities")
-                            self.write(digests[name], _checked(name, score(name)))
+                            self._write(digests[name], _checked(name, score(name)))
                 except Timeout:
                     continue
         rows = {name: self.read(digest) for name, digest in digests.items()}
         return {name: _present(name, row, self._folder) for name, row in rows.items()}
+
+    def _write(self, digest: str, row: NDArray[np.float32]) -> None:
+        """Write a row, with its lock held: what a killed process left aside is overwritten."""
+        file = self.file(digest)
+        with self._writing(), whole_file(file, aside=file.with_suffix(".partial")) as stream:
+            np.save(stream, np.ascontiguousarray(row, dtype=np.float32), allow_pickle=False)
+        sync(self._folder)
 
     @contextmanager
     def _locked(self, digest: str, *, wait: bool) -> Iterator[None]:

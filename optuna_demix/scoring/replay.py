@@ -17,6 +17,7 @@ from optuna_demix.errors import TaskError
 from optuna_demix.scoring.functions import Choice, Linear, Part, ScoreFunction
 from optuna_demix.scoring.gold import GOLD_METRIC
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
+from optuna_demix.scoring.harness.quiet import quiet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,11 +96,9 @@ class Replay:
         probe = self._draw(np.random.default_rng(0))
         self._run(probe, np.zeros(len(probe), dtype=bool))
         place = {float(value): number for number, value in enumerate(probe)}
-        found = {
-            name: function
-            for name in self._addresses
-            if (function := self._function(name, place)) is not None
-        }
+        with quiet():
+            functions = {name: self._function(name, place) for name in self._addresses}
+        found = {name: known for name, known in functions.items() if known is not None}
         for sample in np.concatenate([[probe], samples]):
             theirs = self.scores(sample)
             for name in list(found):
@@ -225,6 +224,8 @@ def _choice(
     known = task.task.OUTPUT_TYPE == "multiple_choice" and aggregation == "mean"
     if not known or metric not in lengths or lm_eval_tasks.has_own_metrics(task.task):
         return None
+    if len(raw) != len(task.documents):
+        return None
     choices = [task.task.doc_to_choice(document) for document, _ in task.documents]
     shape = (len(choices), max(map(len, choices)))
     requests = np.zeros(shape, dtype=np.intp)
@@ -239,4 +240,4 @@ def _choice(
             answers = [(_UNLIKELY, False)] * len(instances)
             answers[column] = (0.0, False)
             right[row, column] = task.task.process_results(document, answers)[metric] > 0
-    return Choice(requests, divisors, right) if len(raw) == len(choices) else None
+    return Choice(requests, divisors, right)

@@ -211,11 +211,7 @@ class Suite:
             return None
         if unit.group is None:
             return unit.task.table(metric, self._given(unit, metric, filter_name, None))
-        tables = [
-            task.table(metric, raw)
-            for task in unit.tasks.values()
-            if (raw := task.raw(None).get((metric, filter_name)))
-        ]
+        tables = [task.table(metric, raw) for task, raw in self.leaves(key, metric, filter_name)]
         found = [table for table in tables if table is not None]
         return (
             join(found, by_size=_by_size(unit.group, metric))

@@ -77,10 +77,12 @@ def optimize(
     fixed = np.stack([space.prior, uniform])
     X = np.concatenate([fixed, drawn])
     merit = merge(X, np.concatenate([values(fixed), scored]))
+    finite = scored[np.isfinite(scored).all(axis=1)]
+    spread = finite.std(axis=0) if len(finite) else np.ones(scored.shape[1])
     for round_ in range(_ROUNDS):
         X, merit = _best(X, merit)
         if gradients is not None and round_ in (0, _ROUNDS - 1):
-            X, merit = _climb(space, values, gradients, merge, scored.std(axis=0), X, merit)
+            X, merit = _climb(space, values, gradients, merge, spread, X, merit)
         scale = _WIDEST * (_NARROWEST / _WIDEST) ** (round_ / (_ROUNDS - 1))
         moved = space.perturb(np.repeat(X, _MOVES, axis=0), scale, rng)
         X = np.concatenate([X, moved])

@@ -10,6 +10,7 @@ import numpy as np
 
 from optuna_demix._text_table import text_table
 from optuna_demix.config.study import capabilities_of, objective_names
+from optuna_demix.errors import TaskError
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
@@ -109,6 +110,9 @@ def recommend_directly(
         config: The study: its objectives, composite, pull to the prior and seed.
         space: Its mixture.
         proxy: What scores mixtures.
+
+    Raises:
+        TaskError: If a benchmark is not finite under any mixture.
     """
     from optuna_demix.search.direct import optimize
     from optuna_demix.search.rows.targets import objective_layout
@@ -137,6 +141,13 @@ def recommend_directly(
         kl=options.kl,
         seed=options.seed or 0,
     )
+    scores = proxy.scores(optimum.weights[None])[0]
+    if not np.isfinite(scores).all():
+        name = proxy.benchmarks[int(np.argmin(np.isfinite(scores)))]
+        raise TaskError(
+            f"{config.source}: benchmark {name!r} has no finite score under any mixture that was "
+            "tried; use another metric of its task"
+        )
     W = np.stack(
         [
             space.prior,

@@ -72,8 +72,11 @@ def test_a_build_that_stops_is_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         store.complete(DIGESTS, stops)
     assert store.read("a1") is not None and store.read("b2") is None
+    aside = store.file("b2").with_suffix(".partial")
+    aside.write_bytes(b"half of")  # as a process killed while it writes leaves it
     store.complete(DIGESTS, scorer)
     assert scorer.asked == ["web", "code"]
+    assert not aside.exists()
 
 
 def test_two_builders_share_the_work(tmp_path: Path) -> None:

@@ -280,6 +280,23 @@ def test_the_command_recommends_without_a_study(
     assert again == 0 and json.loads(out) == found and "optuna-demix" not in err
 
 
+def test_a_benchmark_that_is_never_finite_is_named(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna_demix.study import ProbabilityProxy
+
+    scores = ProbabilityProxy.scores
+
+    def broken(self: ProbabilityProxy, W: np.ndarray) -> np.ndarray:
+        found = scores(self, W)
+        found[:, 1] = np.nan
+        return found
+
+    monkeypatch.setattr(ProbabilityProxy, "scores", broken)
+    assert recommend(study) == 2
+    assert "benchmark 'tiny_code/bits_per_byte' has no finite score" in capsys.readouterr().err
+
+
 def test_options_that_read_a_study_are_refused(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
