@@ -116,7 +116,7 @@ def recommend_directly(
     """
     from optuna_demix.search.direct import optimize
     from optuna_demix.search.rows.targets import objective_layout
-    from optuna_demix.study.search import sampler_of
+    from optuna_demix.study.search import options_from
 
     weights = config.capability_weights if config.objective == "composite" else None
     layout = objective_layout(capabilities_of(config), weights)
@@ -131,7 +131,7 @@ def recommend_directly(
         found: FloatArray = M @ proxy.gradients(w)
         return found
 
-    options = sampler_of(config, space).options
+    options = options_from(config)
     how = options.scalar_composite
     optimum = optimize(
         space,
