@@ -6,12 +6,14 @@ scaled to [0, 1], logarithms and steps undone, categories one-hot.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.errors import ConstraintError
+from optuna_demix.errors import ConfigError, ConstraintError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from optuna_demix.mixture import MixtureSpace
 
 _LEAST_PRIOR = 1e-3  # share of a component the prior does without, where its logarithm is needed
+_PINNED = 16  # sets of fixed weights whose spaces are kept: a wrapper fixes the same each time
 _NUDGE = 0.005  # size of the moves that tell two otherwise equal proposals apart
 
 
@@ -44,6 +47,7 @@ class JointSpace:
             for space, end in zip(self.spaces, ends, strict=True)
         ]
         self.n_mixture = int(ends[-1]) if len(ends) else 0
+        self._pinned: dict[tuple[tuple[str, float], ...], JointSpace] = {}
         self._transform = None
         if self.others:
             from optuna._transform import _SearchSpaceTransform
@@ -207,19 +211,49 @@ class JointSpace:
         """The same parameters, with the merge weights that are fixed pinned.
 
         Raises:
+            ConfigError: If a fixed value is not one that its parameter can take.
             ConstraintError: If no mixture has these weights.
         """
-        spaces = []
-        for space in self.spaces:
-            given = {
-                component: float(fixed[name])
-                for component, name in zip(space.components, space.param_names, strict=True)
-                if name in fixed
-            }
-            if any(not 0.0 <= value <= 1.0 for value in given.values()):
-                raise ConstraintError(f"a fixed merge weight lies outside [0, 1]: {given}")
-            spaces.append(space.pin(given) if given else space)
-        return JointSpace(spaces, self.others)
+        for name, value in fixed.items():
+            self._check_fixed(name, value)
+        weights = {name: float(fixed[name]) for name in fixed if name in self.mixture_names}
+        key = tuple(sorted(weights.items()))
+        if key not in self._pinned:
+            if len(self._pinned) >= _PINNED:
+                self._pinned.clear()
+            spaces = [self._pin_one(space, weights) for space in self.spaces]
+            self._pinned[key] = JointSpace(spaces, self.others)
+        return self._pinned[key]
+
+    def _check_fixed(self, name: str, value: Any) -> None:
+        from optuna.distributions import CategoricalDistribution
+
+        distribution = self.others.get(name)
+        if isinstance(distribution, CategoricalDistribution):
+            if value not in distribution.choices:
+                raise ConfigError(
+                    f"parameter {name!r} is fixed to {value!r}, which is none of its choices "
+                    f"{list(distribution.choices)}"
+                )
+        elif not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+            raise ConfigError(
+                f"parameter {name!r} is fixed to {value!r}; give it a finite number or leave it "
+                "free"
+            )
+
+    @staticmethod
+    def _pin_one(space: MixtureSpace, weights: Mapping[str, float]) -> MixtureSpace:
+        given = {
+            component: weights[name]
+            for component, name in zip(space.components, space.param_names, strict=True)
+            if name in weights
+        }
+        for component, weight in given.items():
+            if not 0.0 <= weight <= 1.0:
+                raise ConstraintError(
+                    f"{component!r} is fixed to {weight:g}, but a merge weight lies in [0, 1]"
+                )
+        return space.pin(given) if given else space
 
     def impose(self, X: FloatArray, fixed: Mapping[str, Any]) -> FloatArray:
         """Rows (n, d) with the other parameters that are fixed set to their values."""
