@@ -14,13 +14,12 @@ from optuna.trial import TrialState
 from optuna_demix.attributes import PROPOSAL_ATTR
 from optuna_demix.errors import ConstraintError
 from optuna_demix.search.options import SearchOptions
-from optuna_demix.search.proposals.acquisition import nearest_distance
 from optuna_demix.search.proposals.continuous import ContinuousProposer
 from optuna_demix.search.proposals.demix import POOL, SIZES, DemixProposer
 from optuna_demix.search.proposals.fit import Fit
 from optuna_demix.search.proposals.state import SpaceState, StudyState, identity_of
 from optuna_demix.search.proposals.streams import Streams
-from optuna_demix.search.rows.joint_space import JointSpace
+from optuna_demix.search.rows.taken import taken_rows
 from optuna_demix.search.spaces import as_spaces
 
 if TYPE_CHECKING:
@@ -45,9 +44,13 @@ class DemixSampler(BaseSampler):
 
     Parameters beside the mixture join the surrogate where the search space is static; dynamic
     ones go to ``independent_sampler``. Constraints set by ``Trial.set_constraint`` are learned
-    like scores: mixtures that the surrogate expects to break one come last. Of trials that
-    :class:`~optuna_demix.MixtureObjective` raced and a pruner dropped, it learns what they would
-    have scored on all items.
+    like scores: mixtures that the surrogate expects to break one come last.
+
+    Failed trials are evidence as well: a mixture counts as much as it is likely to succeed. The
+    same holds for trials that are pruned before they report anything. Those that a pruner stopped
+    count with the score that they would have had in the end, as far as their blocks of items or
+    their last report tell. Only a trial that is repeated, because its worker was lost or stopped,
+    says nothing.
 
     Example:
         .. code-block:: python
@@ -84,7 +87,8 @@ class DemixSampler(BaseSampler):
         warn_independent_sampling: Warn when a parameter of the static search space has to be
             drawn by ``independent_sampler``.
         exploration: Size of the bonus on the surrogate's standard deviation.
-        min_distance: Smallest total variation between a proposal and any other trial.
+        min_distance: Smallest total variation between a proposal and any other trial, whatever
+            its state.
         kl: Merit that is given up for each nat of Kullback-Leibler divergence between the
             mixture and its prior: with 0.1, a mixture at 1 nat must beat a further tenth of all
             random ones. Give ``recommend`` the same.
@@ -202,11 +206,18 @@ class DemixSampler(BaseSampler):
         spaces = self._spaces if wants_mixture else ()
         with self._lock:
             state = self._state_of(study).joint(spaces, others)
+            taken = self._read(study, trial, state)
             for _ in range(_MOVES):
-                params = self._propose(study, trial, state)
+                params = self._propose(study, trial, state, taken)
                 params.update({n: _native(params[n], d) for n, d in search_space.items()})
                 study._storage.set_trial_system_attr(trial._trial_id, PROPOSAL_ATTR, params)
-                if not self._is_crowded(study, trial, state.history.joint, params):
+                if self.options.schedule == "demix":
+                    break
+                # Other workers may have chosen the same at the same moment. All write before they
+                # read again, so that of any two at least one sees the other, finished or not.
+                before, taken = taken, self._read(study, trial, state)
+                row = state.history.joint.encode_params(params)
+                if row is None or not self._continuous.is_crowded(row, before, taken):
                     break
         return {name: params[name] for name in search_space}
 
@@ -250,30 +261,18 @@ class DemixSampler(BaseSampler):
         """Forward to the independent sampler."""
         self._independent_sampler.after_trial(study, trial, state, values)
 
-    def _is_crowded(
-        self, study: Study, trial: FrozenTrial, joint: JointSpace, params: Mapping[str, Any]
-    ) -> bool:
-        """Whether another worker has, at the same moment, chosen almost the same.
-
-        Both have written before they look, so that at least one of them sees the other.
-        """
-        proposer = self._continuous
-        is_free = proposer.reevaluate or proposer.min_distance == 0
-        if self.options.schedule == "demix" or is_free:
-            return False
-        row = joint.encode_params(params)
-        if row is None or trial.params or "fixed_params" in trial.system_attrs:
-            return False
-        trials = study._get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        running = _rows_of_running(trials, trial.number, joint)
-        return bool(nearest_distance(row[None], running)[0] < proposer.min_distance)
-
     # Proposals -------------------------------------------------------------------------------
 
-    def _propose(self, study: Study, trial: FrozenTrial, state: SpaceState) -> dict[str, Any]:
+    def _read(self, study: Study, trial: FrozenTrial, state: SpaceState) -> FloatArray:
+        """Take in what other trials have come to; rows (t, d) of all of them."""
         trials = study._get_trials(deepcopy=False, use_cache=False)
         state.history.update(trials)
         state.tell_of_trouble(trials)
+        return taken_rows(state.history, trials, trial.number)
+
+    def _propose(
+        self, study: Study, trial: FrozenTrial, state: SpaceState, taken: FloatArray
+    ) -> dict[str, Any]:
         fixed = {**_fixed_by_wrapper(study), **trial.params}
         fixed.update(trial.system_attrs.get("fixed_params", {}))
         fixed = {n: v for n, v in fixed.items() if n in state.names}
@@ -292,9 +291,8 @@ class DemixSampler(BaseSampler):
         if self.options.schedule == "demix":
             row = self._demix.propose(trial.number, state, joint, rng)
         else:
-            running = _rows_of_running(trials, trial.number, joint)
             row = self._continuous.propose(
-                trial.number, state, joint, running, rng, is_conditional=bool(fixed)
+                trial.number, state, joint, taken, rng, is_conditional=bool(fixed)
             )
         row = joint.impose(row[None], fixed)[0]
         return joint.decode(row)
@@ -332,21 +330,6 @@ class DemixSampler(BaseSampler):
             "warn_independent_sampling=False to silence this.",
             stacklevel=2,
         )
-
-
-def _rows_of_running(
-    trials: Sequence[FrozenTrial], own_number: int, joint: JointSpace
-) -> FloatArray:
-    """Rows (r, d) that other workers are evaluating."""
-    rows = []
-    for trial in trials:
-        if trial.state != TrialState.RUNNING or trial.number == own_number:
-            continue
-        proposal = trial.system_attrs.get(PROPOSAL_ATTR)
-        row = joint.encode_params(proposal) if isinstance(proposal, dict) else None
-        if row is not None:
-            rows.append(row)
-    return np.stack(rows) if rows else np.empty((0, joint.n_columns))
 
 
 def _fixed_by_wrapper(study: Study) -> dict[str, Any]:

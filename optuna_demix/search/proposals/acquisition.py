@@ -131,6 +131,18 @@ def best_untaken(
     return int(np.argmax(nearest_distance(X, taken)))
 
 
+def expected_merit(merit: FloatArray, success: FloatArray, failure: float) -> FloatArray:
+    """Expected merit (n,) of trials that may fail.
+
+    Args:
+        merit: Merit (n,) of those that succeed.
+        success: Probabilities (n,) of that.
+        failure: Merit of a trial that fails.
+    """
+    expected: FloatArray = failure + success * (merit - failure)
+    return expected
+
+
 def feasible_first(merit: FloatArray, limits: FloatArray) -> FloatArray:
     """Merit (n,) with everything that breaks a limit behind all that does not.
 

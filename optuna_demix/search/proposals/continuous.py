@@ -10,6 +10,15 @@ Berk et al. 2020 ("Randomised Gaussian Process Upper Confidence Bound for Bayesi
 who draw the square of the factor from a Gamma distribution): most proposals exploit, a few explore
 widely. Factor and half follow from the trial's number, so that workers that ask at the same moment
 want different points.
+
+Where trials have failed, a candidate counts with its probability of success p(x), and a failure as
+the median trial, of merit m, since it costs one trial:
+
+    p(x) a_t(x) + (1 - p(x)) m
+
+Those less than half as likely to succeed as the likeliest come last. With the worst mixture in
+place of the median trial the search kept far from the borders beyond which trials fail, and from
+optima beside them; with the best quarter of the trials it failed twice as often.
 """
 
 from __future__ import annotations
@@ -23,13 +32,13 @@ from optuna_demix.errors import ConfigError
 from optuna_demix.search.proposals.acquisition import (
     Composite,
     best_untaken,
-    feasible_first,
     nearest_distance,
     pareto_weights,
     tchebycheff,
 )
-from optuna_demix.search.proposals.fit import POOL, Fit, observed_merit
+from optuna_demix.search.proposals.fit import POOL, Fit, around, observed_merit
 from optuna_demix.search.proposals.state import fit_size
+from optuna_demix.search.proposals.success import Success, probability
 from optuna_demix.surrogate._data import finite_scores
 
 if TYPE_CHECKING:
@@ -46,6 +55,7 @@ _TRIED = 4  # trials in which a component must have taken part before it can be 
 _NUDGES = 8  # tries to tell a proposal apart without coming close to another
 _EVALUATIONS = 3  # of one mixture, with reevaluate
 _SAME = 1e-9  # total variation below which two mixtures are the same
+_LEAST = 4  # scores before a surrogate can choose, where most trials fail
 _DESIGN = 32  # random candidates of a startup trial, of which the farthest is taken
 _SHARE_OF_POOL = 0.5  # that one trial sees
 
@@ -92,7 +102,7 @@ class ContinuousProposer:
         number: int,
         state: SpaceState,
         joint: JointSpace,
-        running: FloatArray,
+        taken: FloatArray,
         rng: np.random.Generator,
         *,
         is_conditional: bool,
@@ -103,18 +113,14 @@ class ContinuousProposer:
             number: The trial's number.
             state: What is known of the study.
             joint: Its parameters, those that are fixed for this trial pinned.
-            running: Rows (r, d) that other workers are evaluating.
+            taken: Rows (t, d) of all other trials, whatever their state.
             rng: The trial's own randomness.
             is_conditional: Whether some parameters are fixed.
         """
-        seen = state.history.arrays().X
-        if number == 0 and len(seen) == state.history.n_warm:
+        if number == 0 and len(state.history) == state.history.n_warm:
             return joint.center()
-        taken = np.concatenate([seen, running])
         if self._is_startup(state.history, joint):
-            candidates = joint.sample(_DESIGN, rng)
-            farthest: FloatArray = candidates[int(np.argmax(nearest_distance(candidates, taken)))]
-            return farthest
+            return self._design(state.history, joint, taken, rng)
         fit = self._fit(state)
         merit_of = self._merit(fit, rng)
         if is_conditional:
@@ -129,12 +135,40 @@ class ContinuousProposer:
             kept[0] = True
             pool = fit.pool.take(kept)
         optimism = self._exploration * rng.exponential()
-        merit = merit_of(pool.mean + optimism * pool.std)
-        if self._options.kl > 0:
-            merit = merit - self._options.kl * joint.divergence(pool.X)
-        merit = feasible_first(merit, pool.limits)
+        merit = fit.rank(pool, merit_of, optimism=optimism, kl=self._options.kl, caution=0.0)
         best = pool.X[best_untaken(merit, pool.X, taken, min_distance=self.min_distance)]
         return best if is_conditional else self._nudged(best, joint, taken, rng)
+
+    def is_crowded(self, row: FloatArray, before: FloatArray, now: FloatArray) -> bool:
+        """Whether a proposal has to move because of trials that came while it was made.
+
+        Args:
+            row: The proposal (d,).
+            before: Rows (t, d) of all other trials that it was made with.
+            now: The same rows, read again since it was written.
+        """
+        repeats = self.reevaluate and _times(row, before) > 0
+        if repeats:
+            return _times(row, now) >= _EVALUATIONS
+        old, new = (nearest_distance(row[None], taken)[0] for taken in (before, now))
+        return bool(new < self.min_distance and new < old)
+
+    def _design(
+        self, history: History, joint: JointSpace, taken: FloatArray, rng: np.random.Generator
+    ) -> FloatArray:
+        """The random candidate (d,) farthest from all that is taken, and likely to succeed."""
+        candidates = joint.sample(_DESIGN, rng)
+        known = history.arrays()
+        if len(known.failures.X) == 0:
+            farthest: FloatArray = candidates[np.argmax(nearest_distance(candidates, taken))]
+            return farthest
+        candidates = np.concatenate([candidates, joint.sample(POOL, rng)])
+        if len(known.X):
+            candidates = np.concatenate([candidates, around(known.X, joint, POOL, rng)])
+        success = Success(known.X, known.failures.X, joint.n_mixture)
+        likely = probability(*success.log_odds(candidates))
+        best: FloatArray = candidates[np.argmax(likely * nearest_distance(candidates, taken))]
+        return best
 
     def _nudged(
         self, row: FloatArray, joint: JointSpace, taken: FloatArray, rng: np.random.Generator
@@ -149,14 +183,17 @@ class ContinuousProposer:
     def _is_startup(self, history: History, joint: JointSpace) -> bool:
         """Whether too little is known for the surrogate to choose."""
         n, size = len(history), self.n_startup_trials
-        fitted = history.arrays().first(fit_size(n))
-        if n < size or not fitted.complete.any():
+        known = history.arrays()
+        n_failed = len(known.failures.X)
+        if n + n_failed < size or n < min(size, _LEAST):
+            return True
+        if not known.first(fit_size(n)).complete.any():
             return True
         if not history.n_warm or n - history.n_warm >= size:
             return False
         # What earlier studies never varied, the surrogate takes to be without effect: a
         # component that is new has to be tried before it can be judged.
-        tried = (history.arrays().X[:, : joint.n_mixture] > 0.0).sum(axis=0)
+        tried = (known.X[:, : joint.n_mixture] > 0.0).sum(axis=0)
         return bool(tried[joint.free].min(initial=n) < min(_TRIED, size))
 
     def _doubtful_best(self, fit: Fit, taken: FloatArray, merit_of: Merit) -> FloatArray | None:
@@ -170,20 +207,24 @@ class ContinuousProposer:
         row = trials.X[best]
         mean = fit.predict(row[None]).mean
         expected, noisy = merit_of(np.concatenate([mean, mean + fit.noise]))
-        times = int((nearest_distance(taken, row[None]) < _SAME).sum())
-        is_doubtful = merit[best] > noisy > expected and times < _EVALUATIONS
+        is_doubtful = merit[best] > noisy > expected and _times(row, taken) < _EVALUATIONS
         return row if is_doubtful else None
 
     def _fit(self, state: SpaceState) -> Fit:
         """The current fit; a new one only when enough trials have come since the last."""
         size = fit_size(len(state.history))
+        known = state.history.arrays()
+        failures = known.failures.first(fit_size(len(known.failures.X)))
         if state.fit is None or state.fit.n_trials != size:
-            trials = state.history.arrays().first(size)
+            trials = known.first(size)._replace(failures=failures)
             seed = self._streams.seed_of(size, "fit")
             joint, targets = state.history.joint, state.history.targets
             state.fit = Fit(self._options.kind, joint, targets, trials, seed)
             state.fit.grow_pool(self._options.scalar_composite)
             state.tell_of_constant_scores(state.fit)
+        elif not np.array_equal(state.fit.trials.failures.numbers, failures.numbers):
+            state.fit = state.fit.with_failures(failures)
+            state.fit.grow_pool(self._options.scalar_composite)
         return state.fit
 
     def _merit(self, fit: Fit, rng: np.random.Generator) -> Merit:
@@ -200,3 +241,8 @@ class ContinuousProposer:
             return tchebycheff(np.stack(columns, axis=1), trade_off)
 
         return merit
+
+
+def _times(row: FloatArray, taken: FloatArray) -> int:
+    """How many of the rows (t, d) are the same as the row (d,)."""
+    return int((nearest_distance(taken, row[None]) < _SAME).sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from optuna_demix.search.proposals.noise import noise_near_best
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
-    from optuna_demix.search.proposals.fit import Fit
+    from optuna_demix.search.proposals.fit import Fit, Merit
 
 
 def least_trials(n_components: int) -> int:
@@ -35,7 +34,7 @@ class Outlook(NamedTuple):
     noise: float
 
 
-def converge(fit: Fit, merit: Callable[[FloatArray], FloatArray], *, kl: float = 0.0) -> Outlook:
+def converge(fit: Fit, merit: Merit, *, kl: float = 0.0) -> Outlook:
     """Compare what the candidates may still add with the noise of one trial.
 
     The spread of a merit is that of its objectives, taken one standard deviation up: exact for
@@ -49,10 +48,11 @@ def converge(fit: Fit, merit: Callable[[FloatArray], FloatArray], *, kl: float =
     pool = fit.pool
     penalty = kl * fit.joint.divergence(pool.X) if kl > 0 else 0.0
     raw = merit(pool.mean)
-    ranked = feasible_first(raw - penalty, pool.limits)
+    ranked = fit.rank(pool, merit, kl=kl)
     best = int(np.argmax(ranked))
+    level = feasible_first(raw - penalty, pool.limits)[best]
     spread = merit(pool.mean + pool.std) - raw
     possible = np.all(pool.limits - pool.limits_std <= 0.0, axis=1)
-    gains = expected_gain(raw - penalty - ranked[best], spread)
+    gains = pool.success * expected_gain(raw - penalty - level, spread)
     noisy = merit(pool.mean[[best]] + noise_near_best(fit, merit))[0] - raw[best]
     return Outlook(ranked, float(gains[possible].max(initial=0.0)), float(noisy))

@@ -77,11 +77,13 @@ class DemixProposer:
 
 
 def best_of_pool(fit: Fit, composite: str | Sequence[float], pool_size: int, n: int) -> FloatArray:
-    """The n best rows (n, d) of a large pool, as the published schedule ranks them."""
-    pool = fit.joint.sample(pool_size, np.random.default_rng(fit.seed))
-    scores = fit.predict(pool).mean
-    merit = Composite(composite, scores)(scores)
-    return pool[np.argsort(-merit, kind="stable")[:n]]
+    """The n best rows (n, d) of a large pool, as the published schedule ranks them.
+
+    It knows neither failures nor constraints; where there are any, they are counted in.
+    """
+    pool = fit.predict(fit.joint.sample(pool_size, np.random.default_rng(fit.seed)))
+    merit = fit.rank(pool, Composite(composite, pool.mean))
+    return pool.X[np.argsort(-merit, kind="stable")[:n]]
 
 
 def iteration_of(number: int, sizes: Sequence[int]) -> tuple[int, int]:

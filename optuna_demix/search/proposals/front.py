@@ -93,10 +93,11 @@ class Front:
         return ranks
 
     def _on_front(self, ranks: FloatArray) -> NDArray[np.intp]:
-        """Indices of the candidates that nothing dominates, among those that keep constraints."""
+        """Indices of those that nothing dominates, among candidates that can be recommended."""
         from optuna.study._multi_objective import _is_pareto_front
 
-        kept = np.flatnonzero(np.all(self._fit.pool.limits <= 0.0, axis=1))
+        pool = self._fit.pool
+        kept = np.flatnonzero(np.all(pool.limits <= 0.0, axis=1) & (pool.risk() <= 0.0))
         if len(kept) == 0:
             return kept
         on_front: NDArray[np.bool_] = _is_pareto_front(-ranks[kept], assume_unique_lexsorted=False)

@@ -8,6 +8,8 @@ others on the blocks it has scored is its place on all, up to noise. With scores
 
 of trial t on block j, both are fitted by least squares to whatever blocks there are, and a full
 score follows from the quality by the mean distance between the two in the trials that have both.
+
+Trials that were not raced in blocks are estimated from their last report, see :mod:`.reports`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from optuna_demix.search.rows.reports import final_scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +31,7 @@ _TOLERANCE = 1e-12
 
 
 def with_estimates(trials: Arrays, mixing: FloatArray) -> tuple[Arrays, FloatArray]:
-    """Trials with the scores that pruned ones would have had on all items.
+    """Trials with the scores that pruned ones would have had in the end.
 
     Args:
         trials: Complete and pruned trials.
@@ -42,6 +46,8 @@ def with_estimates(trials: Arrays, mixing: FloatArray) -> tuple[Arrays, FloatArr
     Y, errors = np.empty_like(trials.Y), np.empty_like(trials.Y)
     for j in range(Y.shape[1]):
         Y[:, j], errors[:, j] = full_scores(trials.B[:, j], trials.Y[:, j])
+    if any(trials.reports):  # of the only objective
+        Y[:, 0], errors[:, 0] = final_scores(trials.reports, trials.Y[:, 0])
     V = np.where(trials.complete[:, None], trials.V, Y @ mixing)
     known = trials.complete | np.isfinite(V).all(axis=1)
     return trials._replace(Y=Y, V=V).take(known), errors[known]
@@ -66,7 +72,9 @@ def full_scores(blocks: FloatArray, known: FloatArray) -> tuple[FloatArray, Floa
         quality, ease = _additive(np.where(seen, blocks, 0.0), seen)
         scores[missing] = quality[missing] + np.mean(known[both] - quality[both])
         left = np.where(seen, blocks - quality[:, None] - ease, 0.0)
-        free = max(int(seen.sum()) - len(quality) - len(ease) + 1, 1)  # degrees of freedom
+        # Degrees of freedom: trials without any block have no quality that was fitted.
+        fitted = int(seen.any(axis=1).sum()) + int(seen.any(axis=0).sum()) - 1
+        free = max(int(seen.sum()) - fitted, 1)
         count = seen[missing].sum(axis=1)
         # Blocks not scored have noise of their own; once all are scored there is none left.
         unseen = 1.0 - count / len(ease)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -77,6 +78,14 @@ class Targets:
         except (KeyError, TypeError, ValueError):
             return None  # of other benchmarks
         return blocks if blocks.ndim == 2 and np.isfinite(blocks).all() else None
+
+    def read_reports(self, trial: FrozenTrial) -> Mapping[int, float]:
+        """Intermediate values by step, higher is better, where the value itself is regressed."""
+        if self.benchmarks or len(self.signs) > 1:
+            return {}
+        sign = float(self.signs[0])
+        found = trial.intermediate_values
+        return {step: sign * value for step, value in found.items() if math.isfinite(value)}
 
     def values(self, trial: FrozenTrial) -> FloatArray:
         """Objective values (m,) of a finished trial, higher is better."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from optuna_demix.attributes import SCORE_PREFIX
 from optuna_demix.errors import StudyError
-from optuna_demix.search.rows.history import Row
+from optuna_demix.search.rows.history import Row, has_failed, repeated_numbers
 from optuna_demix.search.rows.targets import Targets
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def warm_rows(
     """Finished trials of an earlier study as rows, and how many could not be used.
 
     A component that the earlier study did not have gets weight 0. A trial that gave weight to a
-    component this study does not have, or lacks a score or a parameter, cannot be used.
+    component this study does not have, or lacks a score or a parameter, cannot be used. Trials
+    that failed are rows as well, as far as they can be.
 
     Args:
         study: The earlier study.
@@ -47,24 +48,34 @@ def warm_rows(
             f"{len(targets.signs)}; pass a study with the same objectives"
         )
     rows, unused = [], 0
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.name != "COMPLETE" or (own and joint.encode(trial) is not None):
+    trials = study.get_trials(deepcopy=False)
+    repeated = repeated_numbers(trials)
+    for trial in trials:
+        is_complete = trial.state.name == "COMPLETE"
+        is_failure = has_failed(trial) and trial.number not in repeated
+        if not (is_complete or is_failure) or (own and joint.encode(trial) is not None):
             continue
-        row = _row(trial, joint, targets, old)
-        if row is None:
-            unused += 1
-        else:
+        x = _place(trial, joint)
+        row = None if x is None else _row(trial, x, targets, old)
+        if row is not None:
             rows.append(row)
+        elif is_complete:
+            unused += 1
     return rows, unused
 
 
-def _row(trial: FrozenTrial, joint: JointSpace, targets: Targets, old: Targets) -> Row | None:
+def _place(trial: FrozenTrial, joint: JointSpace) -> FloatArray | None:
+    """Row (d,) of the parameters of a trial, ``None`` if it lacks one."""
     mixtures = [_weights(trial, space) for space in joint.spaces]
-    if any(weights is None for weights in mixtures):
-        return None
     tail = joint.encode_others(trial.params)
-    if tail is None:
-        return None
+    parts = [part for part in (*mixtures, tail) if part is not None]
+    return np.concatenate(parts) if len(parts) > len(mixtures) else None
+
+
+def _row(trial: FrozenTrial, x: FloatArray, targets: Targets, old: Targets) -> Row | None:
+    if trial.state.name != "COMPLETE":
+        b, m = targets.mixing.shape
+        return Row(0, x, np.full(b, np.nan), np.full(m, np.nan), trial.constraints, failed=True)
     if targets.benchmarks:
         found = [trial.user_attrs.get(SCORE_PREFIX + name) for name in targets.benchmarks]
         if not all(isinstance(score, (int, float)) for score in found):
@@ -74,8 +85,7 @@ def _row(trial: FrozenTrial, joint: JointSpace, targets: Targets, old: Targets) 
     else:
         # Oriented by the earlier study's own directions: higher is better in both.
         scores = values = old.values(trial)
-    parts = [weights for weights in mixtures if weights is not None]
-    return Row(0, np.concatenate([*parts, tail]), scores, values, trial.constraints)
+    return Row(0, x, scores, values, trial.constraints)
 
 
 def _weights(trial: FrozenTrial, space: MixtureSpace) -> FloatArray | None:

@@ -58,6 +58,22 @@ def test_standard_errors_are_those_of_the_estimates() -> None:
         assert np.std(scores[rows] - full[rows]) == pytest.approx(errors[rows][0], rel=0.3)
 
 
+def test_trials_that_were_not_raced_leave_the_standard_errors_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    blocks = rng.normal(size=(20, 1)) + rng.normal(size=12) + 0.3 * rng.normal(size=(20, 12))
+    full = blocks.mean(axis=1)
+    blocks[10:, 3:] = np.nan
+    known = np.where(np.arange(20) < 10, full, np.nan)
+    scores, errors = full_scores(blocks, known)
+    others = np.full((300, 12), np.nan)
+    more = full_scores(
+        np.concatenate([blocks, others]), np.concatenate([known, rng.normal(size=300)])
+    )
+    np.testing.assert_allclose(more[0][:20], scores)
+    np.testing.assert_allclose(more[1][:20], errors)
+    assert np.all(more[1][20:] == 0.0)
+
+
 def test_an_infinite_score_is_not_estimated_over() -> None:
     blocks = np.array([[1.0, 3.0], [0.0, 2.0], [2.0, np.nan]])
     found, _ = full_scores(blocks, np.array([2.0, -np.inf, np.nan]))
