@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import optuna
+import pytest
 
 from optuna_demix import DemixSampler, MixtureSpace
 
@@ -14,6 +15,8 @@ SPACE = MixtureSpace(
     budget=1e10,
     max_epochs=4,
 )
+# One seed in every run of the tests, all of them with the slow ones.
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 
 
 def train_and_score(weights: dict[str, float], learning_rate: float) -> float:

@@ -14,8 +14,13 @@ from optuna_demix import DemixSampler, MixtureSpace, Recommendation, recommend
 from optuna_demix.errors import ConfigError, StudyError
 from optuna_demix.search import SearchOptions
 from optuna_demix.search.recommendation import verify
+from tests.search.learning_rates import (
+    SEEDS,
+    best_value,
+    train_and_score,
+    with_learning_rate,
+)
 from tests.search.learning_rates import SPACE as LIMITED
-from tests.search.learning_rates import best_value, train_and_score, with_learning_rate
 
 COMPOSITION = {"web": {"web": 1.0}, "code": {"web": 0.5, "code": 0.5}, "math": {"math": 1.0}}
 SPACE = MixtureSpace(
@@ -140,7 +145,7 @@ def test_mistakes_in_arguments_are_told_in_one_line(study: optuna.Study) -> None
 # Other parameters ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_other_parameters_are_recommended_with_the_mixture(seed: int) -> None:
     study = with_learning_rate(seed, n_trials=40)
     found = recommend(study)

@@ -15,7 +15,12 @@ from optuna_demix.errors import ConfigError
 from optuna_demix.search import SearchOptions
 from optuna_demix.search.proposals.fit import Fit
 from optuna_demix.search.rows.joint_space import JointSpace
-from tests.search.learning_rates import best_value, train_and_score, with_learning_rate
+from tests.search.learning_rates import (
+    SEEDS,
+    best_value,
+    train_and_score,
+    with_learning_rate,
+)
 
 SPACE = MixtureSpace(["general", "code", "math"])
 TARGET = np.array([0.5, 0.3, 0.2])
@@ -73,7 +78,7 @@ def test_several_threads_may_call_it() -> None:
     assert 20 <= len(study.trials) < 60
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_it_goes_on_while_other_parameters_can_still_be_improved(seed: int) -> None:
     study = with_learning_rate(seed, n_trials=40, callbacks=[DemixTerminator()])
     if len(study.trials) < 40:  # it may stop, but only where little is left
