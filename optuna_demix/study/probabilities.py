@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_demix.ensemble import ProbabilityMixture, RowStore
-from optuna_demix.study.components import announce, build_arena, merge_method, open_components
+from optuna_demix.study.components import (
+    announce,
+    build_arena,
+    merge_method,
+    open_components,
+    require_merging,
+)
 from optuna_demix.study.device import choose_device
 from optuna_demix.study.evaluation import build_scorer
 from optuna_demix.study.fingerprint import code_versions
@@ -116,8 +122,9 @@ def build_probabilities(
         DemixError: If they cannot be written.
     """
     say = report or (lambda line: None)
-    components = open_components(config, report=say)
+    require_merging()
     chosen = choose_device(device, config.scoring.device_map)
+    components = open_components(config, report=say)
 
     from optuna_demix.merging import LiveModel
     from optuna_demix.scoring.digest import digest
