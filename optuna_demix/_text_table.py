@@ -19,3 +19,9 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def ruled_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, see :func:`text_table`, with a rule under its header."""
+    head, *lines = text_table([header, *rows])
+    return "\n".join([head, "-" * max(map(len, [head, *lines])), *lines])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix._text_table import text_table
+from optuna_demix._text_table import ruled_table
 from optuna_demix._wording import counted
 from optuna_demix.errors import StudyError
 
@@ -197,7 +197,7 @@ class Recommendation:
         plain["converged"] = self.converged
         plain["mixtures"] = {name: mixture.to_dict() for name, mixture in self.mixtures.items()}
         plain["front"] = [mixture.to_dict() for mixture in self.front]
-        result: dict[str, Any] = _without_nan(plain)
+        result: dict[str, Any] = without_nan(plain)
         return result
 
     def to_json(self) -> str:
@@ -222,16 +222,7 @@ class Recommendation:
     def _shares_table(self) -> str:
         tables = []
         for mixture, weights in self.mixtures["recommended"].weights.items():
-            names = dict.fromkeys([*weights.merge_weights, *weights.data_shares])
-            rows = [
-                [
-                    name,
-                    _share(weights.merge_weights.get(name)),
-                    _share(weights.data_shares.get(name)),
-                ]
-                for name in names
-            ]
-            tables.append(_ruled([mixture, "merge weight", "data share"], rows))
+            tables.append(shares_table(weights.merge_weights, weights.data_shares, mixture))
         return "\n\n".join(tables)
 
     def _params_table(self) -> str:
@@ -241,7 +232,7 @@ class Recommendation:
             for key in ("best_trial", "recommended")
         ]
         note = "prior and uniform below have the other parameters of the recommended mixture"
-        return f"{_ruled(['', *names], rows)}\n{note}"
+        return f"{ruled_table(['', *names], rows)}\n{note}"
 
     def _scores_table(self) -> str:
         objectives = list(self.mixtures["recommended"].capabilities)
@@ -254,14 +245,12 @@ class Recommendation:
             ]
             for key, mixture in self.mixtures.items()
         ]
-        note = f"composite: {self.composite}"
-        note += ", among random mixtures" if self.composite == "rank" else ""
-        note += "; higher is better"
+        note = composite_note(self.composite)
         ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
         if ranks:
             note += f"\nsurrogate: out-of-fold rank correlation {np.mean(ranks):.3f} (mean)"
         note += f"\n{self.outlook}"
-        return f"{_ruled(['', *objectives, 'composite', ''], rows)}\n{note}"
+        return f"{ruled_table(['', *objectives, 'composite', ''], rows)}\n{note}"
 
     def _front_table(self) -> str:
         objectives = list(self.mixtures["recommended"].capabilities)
@@ -272,7 +261,7 @@ class Recommendation:
         return (
             f"Front: {counted(len(self.front), 'mixture')} of which none is predicted to be "
             "better than another in every objective\n"
-            f"{_ruled(['data shares', *objectives, 'composite'], rows)}\n"
+            f"{ruled_table(['data shares', *objectives, 'composite'], rows)}\n"
             "The recommended mixture is the one on the front with the best mean percentile rank\n"
             "among random mixtures. Every other one is as good a choice for another trade-off."
         )
@@ -304,11 +293,29 @@ def _told_apart(a: float, b: float) -> tuple[str, str]:
     return texts
 
 
-def _without_nan(value: Any) -> Any:
+def shares_table(
+    merge_weights: Mapping[str, float], data_shares: Mapping[str, float], title: str = ""
+) -> str:
+    """What a mixture is, as a table: merge weights by component, data shares by dataset."""
+    names = dict.fromkeys([*merge_weights, *data_shares])
+    rows = [
+        [name, _share(merge_weights.get(name)), _share(data_shares.get(name))] for name in names
+    ]
+    return ruled_table([title, "merge weight", "data share"], rows)
+
+
+def composite_note(composite: str) -> str:
+    """How objectives make the composite of a table, in words."""
+    among = ", among random mixtures" if composite == "rank" else ""
+    return f"composite: {composite}{among}; higher is better"
+
+
+def without_nan(value: Any) -> Any:
+    """Plain data as JSON can hold it: numbers that are not finite become ``None``."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
@@ -320,9 +327,3 @@ def _share(value: float | None) -> str:
 
 def _value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _ruled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a rule under its header."""
-    head, *lines = text_table([header, *rows])
-    return "\n".join([head, "-" * max(map(len, [head, *lines])), *lines])

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix._text_table import text_table
+from optuna_demix._text_table import ruled_table
 from optuna_demix.config.study import capabilities_of, objective_names
 from optuna_demix.errors import TaskError
+from optuna_demix.search._result import composite_note, shares_table, without_nan
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
@@ -64,7 +65,7 @@ class DirectRecommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it (numbers that are not finite become ``None``)."""
-        plain: dict[str, Any] = _finite(asdict(self))
+        plain: dict[str, Any] = without_nan(asdict(self))
         return plain
 
     def to_json(self) -> str:
@@ -73,11 +74,6 @@ class DirectRecommendation:
 
     def __str__(self) -> str:
         """Two tables: what the recommended mixture is, and how it compares."""
-        names = list(dict.fromkeys([*self.merge_weights, *self.data_shares]))
-        shares = [
-            [name, *(_share(of.get(name)) for of in (self.merge_weights, self.data_shares))]
-            for name in names
-        ]
         objectives = list(self.mixtures["recommended"].capabilities)
         scores = [
             [
@@ -88,14 +84,13 @@ class DirectRecommendation:
             ]
             for name, mixture in self.mixtures.items()
         ]
-        among = ", among random mixtures" if self.composite == "rank" else ""
         return "\n".join(
             [
                 f"Recommended mixture, predicted by the {self.predicted_by}",
-                *_ruled([["", "merge weight", "data share"], *shares]),
+                shares_table(self.merge_weights, self.data_shares),
                 "",
-                *_ruled([["", *objectives, "composite", ""], *scores]),
-                f"composite: {self.composite}{among}; higher is better",
+                ruled_table(["", *objectives, "composite", ""], scores),
+                composite_note(self.composite),
                 "predicted from the components' token probabilities; nothing was merged",
             ]
         )
@@ -168,18 +163,3 @@ def recommend_directly(
         },
         composite=how if isinstance(how, str) else "weighted mean",
     )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _ruled(rows: list[list[str]]) -> list[str]:
-    lines = text_table(rows)
-    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
