@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.search.rows.history import Arrays
 
-_ITERATIONS = 50
+_ITERATIONS = 1000  # few are needed, unless trials share few blocks
 _TOLERANCE = 1e-12
 
 
