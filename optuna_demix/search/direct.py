@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from optuna_demix.search.proposals.acquisition import Composite
-from optuna_demix.search.rows.joint_space import JointSpace
+from optuna_demix.search.rows.joint_space import LEAST_PRIOR, JointSpace
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
@@ -142,7 +142,7 @@ def _climb(
             direction = merge.slopes(values(w[None])[0], reach) @ gradients(w)
             if merge.kl > 0:
                 direction -= merge.kl * np.log(
-                    np.maximum(w, 1e-12) / np.maximum(space.prior, 1e-3)
+                    np.maximum(w, 1e-12) / np.maximum(space.prior, LEAST_PRIOR)
                 )
             direction -= direction.mean()
             length = float(np.abs(direction).max())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
 
-_LEAST_PRIOR = 1e-3  # share of a component the prior does without, where its logarithm is needed
+LEAST_PRIOR = 1e-3  # share of a component the prior does without, where its logarithm is needed
 _PINNED = 16  # sets of fixed weights whose spaces are kept: a wrapper fixes the same each time
 _NUDGE = 0.005  # size of the moves that tell two otherwise equal proposals apart
 
@@ -115,7 +115,7 @@ class JointSpace:
         total = np.zeros(len(X))
         for space, columns in zip(self.spaces, self._slices, strict=True):
             weights = np.maximum(X[:, columns], 0.0)
-            prior = np.maximum(space.prior, _LEAST_PRIOR)
+            prior = np.maximum(space.prior, LEAST_PRIOR)
             logs = np.log(np.maximum(weights, 1e-300)) - np.log(prior / prior.sum())
             total += np.where(weights > 0.0, weights * logs, 0.0).sum(axis=1)
         return total
