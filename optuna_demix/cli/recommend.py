@@ -86,7 +86,7 @@ def _from_trials(arguments: argparse.Namespace) -> Recommendation:
     from optuna_demix.storage.connection import connect, storage_url
     from optuna_demix.study.attach import check_directions, load_study
     from optuna_demix.study.fingerprint import differences
-    from optuna_demix.study.search import options_from
+    from optuna_demix.study.search import options_of
 
     config = load_study_config(arguments.study)
     space = space_of(config)
@@ -95,7 +95,7 @@ def _from_trials(arguments: argparse.Namespace) -> Recommendation:
         connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
     )
     check_directions(study, config)
-    result = recommend(study, space, options=options_from(config, study._storage))
+    result = recommend(study, space, options=options_of(config, space, study))
     if arguments.verify and result.params:
         raise StudyError(
             f"study {study.study_name!r} has parameters beside the mixture "

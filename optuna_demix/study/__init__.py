@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna_demix.study.evaluation import build_objective, check_benchmarks
     from optuna_demix.study.fingerprint import claim_study, differences
     from optuna_demix.study.probabilities import ProbabilityProxy, build_probabilities
-    from optuna_demix.study.search import options_from, pruner_of, sampler_of
+    from optuna_demix.study.search import options_from, options_of, pruner_of, sampler_of
 
 __all__ = [
     "DirectRecommendation",
@@ -33,6 +33,7 @@ __all__ = [
     "load_study",
     "open_components",
     "options_from",
+    "options_of",
     "pruner_of",
     "recommend_directly",
     "sampler_of",
@@ -54,6 +55,7 @@ __getattr__, __dir__ = lazy_names(
         "load_study": "optuna_demix.study.attach",
         "open_components": "optuna_demix.study.components",
         "options_from": "optuna_demix.study.search",
+        "options_of": "optuna_demix.study.search",
         "pruner_of": "optuna_demix.study.search",
         "recommend_directly": "optuna_demix.study.direct",
         "sampler_of": "optuna_demix.study.search",

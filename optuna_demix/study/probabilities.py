@@ -1,15 +1,20 @@
-"""The probability mixture of a study: its components scored once, any mixture at once."""
+"""The probability mixture of a study: its components scored once, any mixture at once.
+
+What is kept in ``<run_dir>/probabilities`` suffices to score mixtures: with it neither torch nor
+lm-eval is needed, nor the components themselves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from optuna_demix.ensemble import ProbabilityMixture, RowStore
 from optuna_demix.errors import NeedsModelError
+from optuna_demix.scoring.functions import from_arrays, to_arrays
 from optuna_demix.study.components import (
     announce,
     build_arena,
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from optuna_demix.scoring.functions import ScoreFunction
     from optuna_demix.scoring.replay import Replay
 
+_FUNCTIONS = "functions"  # what is kept beside the rows
 _CHECKED = 3  # random mixtures on which known scores are compared with lm-eval's
 _CHUNK_VALUES = 1 << 22  # log-likelihoods held at a time
 
@@ -42,23 +48,29 @@ class ProbabilityProxy:
 
     Attributes:
         mixture: Log-likelihoods of the requests.
-        replay: Their scores, through lm-eval's own code.
         functions: The scores that are known functions of them.
+        replay: All scores, through lm-eval's own code; ``None`` where only what was kept is known.
+        plan: Name of the folder that keeps them.
     """
 
     mixture: ProbabilityMixture
-    replay: Replay
     functions: dict[str, ScoreFunction]
+    replay: Replay | None
+    plan: str
 
     @property
     def benchmarks(self) -> tuple[str, ...]:
         """Names of the benchmarks, B of them."""
-        return self.replay.benchmarks
+        return tuple(self.functions) if self.replay is None else self.replay.benchmarks
 
     @property
     def slow(self) -> tuple[str, ...]:
         """Benchmarks that go through lm-eval for each mixture."""
         return tuple(name for name in self.benchmarks if name not in self.functions)
+
+    def without_slow(self) -> ProbabilityProxy:
+        """The same for the other benchmarks."""
+        return replace(self, replay=None)
 
     @property
     def smooth(self) -> bool:
@@ -88,7 +100,7 @@ class ProbabilityProxy:
     def _scores(self, W: FloatArray) -> FloatArray:
         likelihoods = self.mixture.log_likelihoods(W)
         slow = self.slow
-        replayed = [self.replay.scores(row) for row in likelihoods] if slow else []
+        replayed = [self.replay.scores(row) for row in likelihoods] if slow and self.replay else []
         columns = [
             np.array([scores[name] for scores in replayed])
             if name in slow
@@ -132,48 +144,96 @@ def build_probabilities(
     components = open_components(config, report=say)
 
     from optuna_demix.merging import LiveModel
-    from optuna_demix.scoring.digest import digest
 
-    arena = _plain_arena(config, components, say)
     model = LiveModel(
-        arena,
+        _plain_arena(config, components, say),
         device=chosen,
         dtype=config.scoring.dtype,
         trust_remote_code=config.scoring.trust_remote_code,
     )
-    scorer, replay = _replay(config, model, say, partial=partial)
+    scorer = build_scorer(config, model, report=say)
+    return score_components(config, space, components, model, scorer, partial=partial, report=say)
+
+
+def score_components(
+    config: StudyConfig,
+    space: MixtureSpace,
+    components: ComponentSet,
+    model: LiveModel,
+    scorer: HarnessScorer,
+    *,
+    partial: bool,
+    report: Callable[[str], None],
+) -> ProbabilityProxy:
+    """The same with a model whose arena holds the components as they are, and its scorer.
+
+    The model is another proxy afterwards.
+    """
+    from optuna_demix.scoring.digest import digest
+
+    scorer, replay = _replay(config, model, scorer, partial=partial, report=report)
     counts = replay.token_counts()
+    arena = model.arena
     digests = components.digests(cache=arena.path.with_name(f"{arena.path.name}.digests.json"))
-    plan = digest([scorer.plan_digest(), str(arena.dtype), code_versions()])
+    plan = digest([scorer.plan_digest(), str(arena.dtype), code_versions()])[:32]
 
     def score(name: str) -> NDArray[np.float32]:
         model.merge([float(other == name) for other in model.names])
         return replay.token_log_probabilities()
 
-    store = RowStore(config.run_path / "probabilities" / plan[:32], int(counts.sum()))
-    rows = store.complete(digests, score, report=say)
+    store = RowStore(config.run_path / "probabilities" / plan, int(counts.sum()))
+    rows = store.complete(digests, score, report=report)
     mixture = ProbabilityMixture([rows[name] for name in space.components], counts)
     samples = mixture.log_likelihoods(space.sample(_CHECKED, np.random.default_rng(0)))
-    return ProbabilityProxy(mixture, replay, replay.functions(samples))
+    functions = replay.functions(samples)
+    store.keep(_FUNCTIONS, {"counts": counts, **to_arrays(functions)})
+    return ProbabilityProxy(mixture, functions, replay, plan)
 
 
 def _replay(
-    config: StudyConfig, model: LiveModel, say: Callable[[str], None], *, partial: bool
+    config: StudyConfig,
+    model: LiveModel,
+    scorer: HarnessScorer,
+    *,
+    partial: bool,
+    report: Callable[[str], None],
 ) -> tuple[HarnessScorer, Replay]:
-    """The tasks of a study, of those benchmarks that log-likelihoods are enough for."""
+    """A replay, and a scorer of those benchmarks alone that log-likelihoods are enough for."""
+    kept = [benchmark.name for benchmark in scorer.benchmarks]
     while True:
-        scorer = build_scorer(config, model, report=say)
         try:
             return scorer, scorer.replay()
         except NeedsModelError as error:
-            capabilities = {
-                name: [one for one in benchmarks if one.label not in error.benchmarks]
-                for name, benchmarks in config.capabilities.items()
-            }
-            rest = {name: benchmarks for name, benchmarks in capabilities.items() if benchmarks}
-            if not partial or not rest:
+            kept = [name for name in kept if name not in error.benchmarks]
+            if not partial or not kept:
                 raise
-        config = config.model_copy(update={"capabilities": rest})
+        scorer = build_scorer(config, model, only=kept, report=report)
+
+
+def find_probabilities(
+    config: StudyConfig, space: MixtureSpace, plan: str, digests: Mapping[str, str]
+) -> ProbabilityProxy | None:
+    """What was kept of a study's probability mixture, where all of it is there.
+
+    Args:
+        config: The study.
+        space: Its mixture.
+        plan: Name of the folder.
+        digests: Digest of each component.
+    """
+    store = RowStore(config.run_path / "probabilities" / plan)
+    kept = store.kept(_FUNCTIONS)
+    if kept is None or not set(space.components) <= set(digests):
+        return None
+    rows = [store.read(digests[name]) for name in space.components]
+    try:
+        counts, functions = kept["counts"], from_arrays(kept)
+        present = [row for row in rows if row is not None and len(row) == int(counts.sum())]
+        if len(present) < len(rows):
+            return None
+        return ProbabilityProxy(ProbabilityMixture(present, counts), functions, None, plan)
+    except (KeyError, ValueError):  # cut short, or of another version
+        return None
 
 
 def _plain_arena(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix.attributes import FINGERPRINT_ATTR
-from optuna_demix.study.probabilities import find_probabilities
+from optuna_demix.study.probabilities import ProbabilityProxy, find_probabilities
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
-    from optuna_demix.study.probabilities import ProbabilityProxy
+    from optuna_demix.search.objective import Probabilities
 
 _OF_ACCURACY = 0.5  # of both proxies the mean ranks accuracies best (benchmarks/README.md)
 
@@ -55,9 +55,9 @@ class PriorMean:
         return self.mixture.scores(weights)
 
 
-def prior_mean_of(mixture: ProbabilityProxy | None) -> PriorMean | None:
+def prior_mean_of(mixture: Probabilities | None) -> PriorMean | None:
     """The prior mean that a mixture gives; ``None`` where it gives none at once."""
-    if mixture is None or not mixture.functions:
+    if not isinstance(mixture, ProbabilityProxy) or not mixture.functions:
         return None
     return PriorMean(mixture.without_slow())
 

@@ -48,6 +48,19 @@ def options_from(
     )
 
 
+def options_of(config: StudyConfig, space: MixtureSpace, study: Study) -> SearchOptions:
+    """The options to read a study with: those of its workers, as far as this host has the files.
+
+    Raises:
+        StudyError: If the storage does not hold an earlier study that it learns from.
+    """
+    from optuna_demix.study.proxies import kept_prior_mean
+
+    return options_from(
+        config, study._storage, prior_mean=kept_prior_mean(config, space, study)
+    )
+
+
 def sampler_of(
     config: StudyConfig,
     space: MixtureSpace,

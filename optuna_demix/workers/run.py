@@ -75,9 +75,7 @@ def run_worker(
     with StopRequest(grace_s=stop_grace).installed() as stop:
         space = space_of(config)
         database = connect(storage, timing=timing, give_up=stop.urgent)
-        study = load_study(
-            database, study_name=study_name, sampler=None, pruner=pruner_of(config)
-        )
+        study = load_study(database, study_name=study_name, sampler=None, pruner=pruner_of(config))
         check_directions(study, config)
         if not records_heartbeats(study):
             say(
