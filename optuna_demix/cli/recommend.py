@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_demix._wording import unknown_name
 from optuna_demix.cli._console import quiet_optuna, say, write_output
 from optuna_demix.cli._options import add_command, add_device, add_storage
 from optuna_demix.errors import InputError, StudyError
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
+    from optuna_demix.config import StudyConfig
     from optuna_demix.search._result import Recommendation
     from optuna_demix.study.direct import DirectRecommendation
 
@@ -36,6 +39,13 @@ def add_parser(commands: Commands) -> None:
         "components' token probabilities, which needs no study",
     )
     parser.add_argument(
+        "--weights",
+        nargs="+",
+        metavar="NAME=WEIGHT",
+        help="what each capability counts, instead of the study's own composite: "
+        "--weights code=2 math=1; capabilities that are not named count 0",
+    )
+    parser.add_argument(
         "--verify", action="store_true", help="merge and score the mixtures, do not only predict"
     )
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
@@ -55,6 +65,27 @@ def _recommend(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _weighted(config: StudyConfig, given: list[str] | None) -> StudyConfig:
+    """The study with other weights of its capabilities."""
+    if given is None:
+        return config
+    weights = dict.fromkeys(config.capabilities, 0.0)
+    for part in given:
+        name, _, number = part.rpartition("=")
+        if name not in weights:
+            raise InputError(f"--weights: {unknown_name(name, weights, 'capability')}")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            weights[name] = math.nan
+        if not 0.0 <= weights[name] < math.inf:
+            raise InputError(f"--weights: {part!r} is not NAME=WEIGHT with a number from 0 on")
+    if not any(weights.values()):
+        raise InputError("--weights: they are all 0; give one capability a positive weight")
+    sampler = config.sampler.model_copy(update={"composite": weights})
+    return config.model_copy(update={"sampler": sampler})
+
+
 def _from_probabilities(arguments: argparse.Namespace) -> DirectRecommendation:
     for option in ("storage", "study_name", "verify"):
         if getattr(arguments, option):
@@ -67,7 +98,7 @@ def _from_probabilities(arguments: argparse.Namespace) -> DirectRecommendation:
     from optuna_demix.study.direct import recommend_directly
     from optuna_demix.study.probabilities import build_probabilities
 
-    config = load_study_config(arguments.study)
+    config = _weighted(load_study_config(arguments.study), arguments.weights)
     space = space_of(config)
     quiet_optuna(quiet=True)
     report = (lambda line: None) if arguments.no_progress else say
@@ -89,6 +120,12 @@ def _from_trials(arguments: argparse.Namespace) -> Recommendation:
     from optuna_demix.study.search import options_of
 
     config = load_study_config(arguments.study)
+    if arguments.weights and config.objective == "composite":
+        raise InputError(
+            "--weights: the trials of this study have a single objective, whose weights stand; "
+            "give --proxy probabilities, or make a study with 'objective: capabilities'"
+        )
+    config = _weighted(config, arguments.weights)
     space = space_of(config)
     quiet_optuna(quiet=True)
     study = load_study(

@@ -56,9 +56,7 @@ def options_of(config: StudyConfig, space: MixtureSpace, study: Study) -> Search
     """
     from optuna_demix.study.proxies import kept_prior_mean
 
-    return options_from(
-        config, study._storage, prior_mean=kept_prior_mean(config, space, study)
-    )
+    return options_from(config, study._storage, prior_mean=kept_prior_mean(config, space, study))
 
 
 def sampler_of(

@@ -329,3 +329,32 @@ def test_a_study_must_be_named_for_merged_proxies(
 ) -> None:
     assert main(["recommend", str(study)]) == 2
     assert "--study-name is missing" in capsys.readouterr().err
+
+
+def test_other_weights_of_capabilities_give_another_mixture(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    for capability in CAPABILITIES:
+        assert recommend(study, "--weights", f"{capability}=1", "--json", "-") == 0
+        found[capability] = json.loads(capsys.readouterr().out)["mixtures"]["recommended"]
+    for capability, mixture in found.items():
+        others = [m["capabilities"][capability] for n, m in found.items() if n != capability]
+        assert mixture["capabilities"][capability] >= max(others)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (["langage=1"], "language"),
+        (["language"], "capability"),
+        (["language=many"], "'language=many' is not NAME=WEIGHT"),
+        (["language=-1"], "'language=-1' is not NAME=WEIGHT"),
+        (["language=0"], "all 0"),
+    ],
+)
+def test_weights_that_are_none_are_refused(
+    study: Path, weights: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recommend(study, "--weights", *weights) == 2
+    assert said in capsys.readouterr().err
