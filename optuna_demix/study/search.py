@@ -71,6 +71,7 @@ def sampler_of(
         kl=options.kl,
         reevaluate=given.reevaluate,
         warm_start=options.warm_start,
+        prior_mean=options.prior_mean,
         schedule_sizes=given.schedule_sizes or SIZES,
     )
 
