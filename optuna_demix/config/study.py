@@ -19,6 +19,7 @@ from optuna_demix.config.mixture import (
     GeneralConfig,
     MixtureConfig,
 )
+from optuna_demix.config.probabilities import ProbabilitiesConfig
 from optuna_demix.config.scoring import BenchmarkConfig, ScoringConfig
 from optuna_demix.config.search import DashboardConfig, SamplerConfig
 from optuna_demix.config.training import TrainingConfig
@@ -42,6 +43,7 @@ class StudyConfig(StrictModel):
             components' token probabilities, mixed), or ``auto``: probabilities where a score is
             smooth in them, the mean of both for accuracies, merged weights for the rest. It means
             ``merged`` with racing, the published schedule, or a merge method of your choice.
+        probabilities: How token probabilities are mixed.
         scoring: How lm-eval is run.
         merging: How components are merged.
         sampler: Options of the sampler.
@@ -58,6 +60,7 @@ class StudyConfig(StrictModel):
     capabilities: dict[str, list[BenchmarkConfig]] = Field(min_length=1)
     objective: Literal["capabilities", "composite"] = "capabilities"
     proxy: Literal["auto", "merged", "probabilities"] = "auto"
+    probabilities: ProbabilitiesConfig = Field(default_factory=ProbabilitiesConfig)
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
     merging: MergingConfig = Field(default_factory=MergingConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)

@@ -109,7 +109,11 @@ def build_objective(
         "code": code_versions(),
     }
     if mixture is not None:
-        fingerprint["proxy"] = {"probabilities": mixture.plan, "shares": shares}
+        fingerprint["proxy"] = {
+            "probabilities": mixture.plan,
+            "exponent": mixture.exponent,
+            "shares": shares,
+        }
     return objective, fingerprint
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from optuna_demix.scoring.replay import Replay
 
 _FUNCTIONS = "functions"  # what is kept beside the rows
+_LEAST_WEIGHT = 1e-6  # below which the slope of a power is taken as it is there
 _CHECKED = 3  # random mixtures on which known scores are compared with lm-eval's
 _CHUNK_VALUES = 1 << 22  # log-likelihoods held at a time
 
@@ -51,12 +52,14 @@ class ProbabilityProxy:
         functions: The scores that are known functions of them.
         replay: All scores, through lm-eval's own code; ``None`` where only what was kept is known.
         plan: Name of the folder that keeps them.
+        exponent: Component i counts as ``w_i ** exponent`` in the mixture, divided by their sum.
     """
 
     mixture: ProbabilityMixture
     functions: dict[str, ScoreFunction]
     replay: Replay | None
     plan: str
+    exponent: float = 1.0
 
     @property
     def benchmarks(self) -> tuple[str, ...]:
@@ -93,12 +96,28 @@ class ProbabilityProxy:
 
     def gradients(self, w: ArrayLike) -> FloatArray:
         """Derivatives (B, K) of smooth scores with respect to the merge weights (K,)."""
-        likelihoods = self.mixture.log_likelihoods(np.asarray(w)[None])[0]
+        weights = np.asarray(w, dtype=float)
+        v = self._shares(weights[None])[0]
+        likelihoods = self.mixture.log_likelihoods(v[None])[0]
         slopes = [self.functions[name].slopes(likelihoods) for name in self.benchmarks]
-        return self.mixture.pull_back(w, np.stack(slopes))
+        by_share = self.mixture.pull_back(v, np.stack(slopes))  # (B, K)
+        if self.exponent == 1.0:
+            return by_share
+        # v_i = w_i^a / sum_j w_j^a; near 0 its slope grows beyond all bounds.
+        growth = self.exponent * v / np.maximum(weights, _LEAST_WEIGHT)
+        found: FloatArray = growth * (by_share - by_share @ v[:, None])
+        return found
+
+    def _shares(self, W: FloatArray) -> FloatArray:
+        """What each component counts in the mixture (n, K), for merge weights (n, K)."""
+        if self.exponent == 1.0:
+            return W
+        powers = np.maximum(W, 0.0) ** self.exponent
+        shares: FloatArray = powers / powers.sum(axis=1, keepdims=True)
+        return shares
 
     def _scores(self, W: FloatArray) -> FloatArray:
-        likelihoods = self.mixture.log_likelihoods(W)
+        likelihoods = self.mixture.log_likelihoods(self._shares(W))
         slow = self.slow
         replayed = [self.replay.scores(row) for row in likelihoods] if slow and self.replay else []
         columns = [
@@ -187,7 +206,7 @@ def score_components(
     samples = mixture.log_likelihoods(space.sample(_CHECKED, np.random.default_rng(0)))
     functions = replay.functions(samples)
     store.keep(_FUNCTIONS, {"counts": counts, **to_arrays(functions)})
-    return ProbabilityProxy(mixture, functions, replay, plan)
+    return ProbabilityProxy(mixture, functions, replay, plan, config.probabilities.exponent)
 
 
 def _replay(
@@ -231,7 +250,8 @@ def find_probabilities(
         present = [row for row in rows if row is not None and len(row) == int(counts.sum())]
         if len(present) < len(rows):
             return None
-        return ProbabilityProxy(ProbabilityMixture(present, counts), functions, None, plan)
+        mixture = ProbabilityMixture(present, counts)
+        return ProbabilityProxy(mixture, functions, None, plan, config.probabilities.exponent)
     except (KeyError, ValueError):  # cut short, or of another version
         return None
 

@@ -97,7 +97,10 @@ def test_a_vertex_scores_as_the_component_does(study: Path) -> None:
         assert scores == pytest.approx([own[name] for name in proxy.benchmarks], rel=1e-6)
 
 
-def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(study: Path) -> None:
+@pytest.mark.parametrize("exponent", [1.0, 0.7])
+def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(
+    study: Path, exponent: float
+) -> None:
     """Bits per byte of mixed probabilities, computed from the checkpoints by hand."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -105,6 +108,7 @@ def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(study: Path) -> N
     write_study(
         study.parent,
         capabilities={"all": [{"task": "tiny_prose", "metric": "bits_per_byte"}]},
+        probabilities={"exponent": exponent},
     )
     proxy = build(study)
     tokenizer = make_tokenizer()
@@ -118,7 +122,7 @@ def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(study: Path) -> N
     ]
     weights = np.array([[0.2, 0.5, 0.3], [0.0, 0.9, 0.1]])
     expected = []
-    for w in weights:
+    for w in weights**exponent / (weights**exponent).sum(axis=1, keepdims=True):
         nats = 0.0
         for page in pages:
             ids = tokenizer(page, add_special_tokens=False).input_ids
@@ -138,6 +142,7 @@ def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(study: Path) -> N
 
 
 def test_known_scores_equal_lm_evals_at_any_mixture(study: Path) -> None:
+    write_study(study.parent, capabilities=CAPABILITIES, probabilities={"exponent": 1.0})
     proxy = build(study)
     W = np.random.default_rng(5).dirichlet(np.ones(3), 6)
     fast = proxy.scores(W)
@@ -149,8 +154,9 @@ def test_known_scores_equal_lm_evals_at_any_mixture(study: Path) -> None:
     assert proxy.scores(W) == pytest.approx(fast, rel=1e-12)
 
 
-def test_gradients_are_those_of_differences(study: Path) -> None:
-    write_study(study.parent)  # bits per byte alone
+@pytest.mark.parametrize("exponent", [1.0, 0.7])
+def test_gradients_are_those_of_differences(study: Path, exponent: float) -> None:
+    write_study(study.parent, probabilities={"exponent": exponent})  # bits per byte alone
     proxy = build(study)
     assert proxy.smooth
     w, step = np.array([0.2, 0.5, 0.3]), 1e-3 * np.array([1.0, -2.0, 1.0])
