@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_demix.ensemble import ProbabilityMixture, RowStore
+from optuna_demix.errors import NeedsModelError
 from optuna_demix.study.components import (
     announce,
     build_arena,
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
     from optuna_demix._typing import FloatArray
     from optuna_demix.config import StudyConfig
-    from optuna_demix.merging import Arena, ComponentSet
+    from optuna_demix.merging import Arena, ComponentSet, LiveModel
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.scoring import HarnessScorer
     from optuna_demix.scoring.functions import ScoreFunction
     from optuna_demix.scoring.replay import Replay
 
@@ -102,6 +104,7 @@ def build_probabilities(
     space: MixtureSpace,
     *,
     device: str = "auto",
+    partial: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> ProbabilityProxy:
     """Score each component of a study once, unless that was done, and mix their probabilities.
@@ -114,10 +117,12 @@ def build_probabilities(
         config: The study.
         space: Its mixture.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``.
+        partial: Leave benchmarks out that need more of a model than log-likelihoods.
         report: Called with a line before each long step.
 
     Raises:
-        TaskError: If a benchmark needs more of a model than log-likelihoods.
+        NeedsModelError: If benchmarks need more of a model than log-likelihoods; with
+            ``partial`` only if all of them do.
         ComponentError: If a component cannot be used, or its probabilities are not finite.
         DemixError: If they cannot be written.
     """
@@ -136,8 +141,7 @@ def build_probabilities(
         dtype=config.scoring.dtype,
         trust_remote_code=config.scoring.trust_remote_code,
     )
-    scorer = build_scorer(config, model, report=say)
-    replay = scorer.replay()
+    scorer, replay = _replay(config, model, say, partial=partial)
     counts = replay.token_counts()
     digests = components.digests(cache=arena.path.with_name(f"{arena.path.name}.digests.json"))
     plan = digest([scorer.plan_digest(), str(arena.dtype), code_versions()])
@@ -151,6 +155,25 @@ def build_probabilities(
     mixture = ProbabilityMixture([rows[name] for name in space.components], counts)
     samples = mixture.log_likelihoods(space.sample(_CHECKED, np.random.default_rng(0)))
     return ProbabilityProxy(mixture, replay, replay.functions(samples))
+
+
+def _replay(
+    config: StudyConfig, model: LiveModel, say: Callable[[str], None], *, partial: bool
+) -> tuple[HarnessScorer, Replay]:
+    """The tasks of a study, of those benchmarks that log-likelihoods are enough for."""
+    while True:
+        scorer = build_scorer(config, model, report=say)
+        try:
+            return scorer, scorer.replay()
+        except NeedsModelError as error:
+            capabilities = {
+                name: [one for one in benchmarks if one.label not in error.benchmarks]
+                for name, benchmarks in config.capabilities.items()
+            }
+            rest = {name: benchmarks for name, benchmarks in capabilities.items() if benchmarks}
+            if not partial or not rest:
+                raise
+        config = config.model_copy(update={"capabilities": rest})
 
 
 def _plain_arena(

@@ -13,7 +13,7 @@ import yaml
 from optuna_demix.cli import main
 from optuna_demix.config import load_study_config
 from optuna_demix.config.space import space_of
-from optuna_demix.errors import ComponentError, TaskError
+from optuna_demix.errors import ComponentError, NeedsModelError, TaskError
 from optuna_demix.study import build_objective, build_probabilities
 from tests.tiny_study import COMPONENTS, make_study, make_tokenizer, save_model, write_study
 
@@ -59,6 +59,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "metric_list": [{"metric": metric} for metric in ("acc_norm", "exact_match")],
     }
     (tasks / "choice.yaml").write_text(yaml.safe_dump(task))
+    del task["doc_to_choice"]
+    task |= {"task": "tiny_write", "output_type": "generate_until"}
+    task |= {"generation_kwargs": {"until": ["\n"], "max_gen_toks": 4}}
+    task |= {"metric_list": [{"metric": "exact_match"}], "doc_to_target": "the cat"}
+    (tasks / "write.yaml").write_text(yaml.safe_dump(task))
     return file
 
 
@@ -246,6 +251,20 @@ def test_a_benchmark_that_needs_more_is_refused_before_anything_is_scored(study:
     with pytest.raises(TaskError, match="benchmark 'tiny_choice/exact_match' reads whether"):
         build(study)
     assert not rows_of(study)
+
+
+def test_benchmarks_that_need_more_can_be_left_out(study: Path) -> None:
+    written = {"task": "tiny_write", "metric": "exact_match"}
+    likeliest = {"task": "tiny_choice", "metric": "exact_match"}
+    kept = {"task": "tiny_prose", "metric": "bits_per_byte"}
+    write_study(study.parent, capabilities={"a": [written, kept], "b": [likeliest]})
+    with pytest.raises(NeedsModelError) as refused:
+        build(study)
+    assert refused.value.benchmarks == ("tiny_write/exact_match",)
+    assert build(study, partial=True).benchmarks == ("tiny_prose/bits_per_byte",)
+    write_study(study.parent, capabilities={"a": [written], "b": [likeliest]})
+    with pytest.raises(NeedsModelError, match="tiny_choice/exact_match"):
+        build(study, partial=True)
 
 
 def recommend(study: Path, *options: str) -> int:
