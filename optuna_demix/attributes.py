@@ -5,6 +5,9 @@ from __future__ import annotations
 SCORE_PREFIX = "score:"
 """Prefix of the user attributes of a trial that hold one benchmark's score each."""
 
+PROBABILITY_PREFIX = "probability:"
+"""Prefix of those that hold a benchmark's score under the probability mixture of its weights."""
+
 BLOCKS_ATTR = "demix:blocks"
 """User attribute of a raced trial: of every benchmark its score on each block of items."""
 
