@@ -14,4 +14,4 @@ class ProbabilitiesConfig(StrictModel):
             mixture.
     """
 
-    exponent: PositiveNumber = 0.7
+    exponent: PositiveNumber = 0.8

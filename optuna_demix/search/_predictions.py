@@ -1,4 +1,4 @@
-"""What a trial was expected to score when it was proposed, as attributes that tools can sort by.
+"""What was expected of a trial, as attributes that tools can sort by.
 
 Optuna's dashboard shows scalar user attributes of trials as columns.
 """
@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.attributes import PREDICTED_PREFIX, PREDICTED_STD_PREFIX
+from optuna_demix.attributes import (
+    PREDICTED_PREFIX,
+    PREDICTED_STD_PREFIX,
+    PROBABILITY_PREFIX,
+)
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.proposals.fit import Fit
+    from optuna_demix.search.rows.targets import Targets
 
 
 def prediction_attrs(
@@ -58,6 +63,26 @@ def read_predictions(
     std = [[_number(t, PREDICTED_STD_PREFIX + name) for name in objectives] for t in trials]
     shape = (len(trials), len(objectives))
     return np.array(mean, dtype=float).reshape(shape), np.array(std, dtype=float).reshape(shape)
+
+
+def read_probabilities(trials: Sequence[FrozenTrial], targets: Targets) -> FloatArray:
+    """Objectives (n, m) of trials under the probability mixtures of their weights.
+
+    NaN where one of an objective's benchmarks has no such score.
+
+    Args:
+        trials: The trials, n of them.
+        targets: How m objectives follow from benchmarks.
+    """
+    names = targets.benchmarks
+    scores = np.array(
+        [[_number(trial, PROBABILITY_PREFIX + name) for name in names] for trial in trials],
+        dtype=float,
+    ).reshape(len(trials), len(names))
+    if not names:  # objectives of unknown benchmarks
+        return np.full((len(trials), len(targets.signs)), np.nan)
+    columns = [scores[:, part != 0] @ part[part != 0] for part in targets.mixing.T]
+    return np.stack(columns, axis=1)
 
 
 def violation(space: MixtureSpace, params: Mapping[str, Any]) -> float | None:
