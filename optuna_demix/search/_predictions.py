@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.attributes import (
-    PREDICTED_PREFIX,
-    PREDICTED_STD_PREFIX,
-    PROBABILITY_PREFIX,
-)
+from optuna_demix.attributes import PREDICTED_PREFIX, PREDICTED_STD_PREFIX
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -65,18 +61,19 @@ def read_predictions(
     return np.array(mean, dtype=float).reshape(shape), np.array(std, dtype=float).reshape(shape)
 
 
-def read_probabilities(trials: Sequence[FrozenTrial], targets: Targets) -> FloatArray:
-    """Objectives (n, m) of trials under the probability mixtures of their weights.
+def read_proxy(trials: Sequence[FrozenTrial], targets: Targets, prefix: str) -> FloatArray:
+    """Objectives (n, m) of trials as one of two proxies scores their weights.
 
     NaN where one of an objective's benchmarks has no such score.
 
     Args:
         trials: The trials, n of them.
         targets: How m objectives follow from benchmarks.
+        prefix: Of the attributes that hold the proxy's scores.
     """
     names = targets.benchmarks
     scores = np.array(
-        [[_number(trial, PROBABILITY_PREFIX + name) for name in names] for trial in trials],
+        [[_number(trial, prefix + name) for name in names] for trial in trials],
         dtype=float,
     ).reshape(len(trials), len(names))
     if not names:  # objectives of unknown benchmarks

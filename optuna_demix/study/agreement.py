@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from optuna_demix._typing import FloatArray
+    from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.search.objective import Probabilities, Scores
+
+_RANDOM = 512  # random mixtures that ranks refer to
 
 Merit: TypeAlias = "Callable[[FloatArray], FloatArray]"
 """The composite (n,) of objective scores (n, m), higher is better."""
@@ -139,3 +143,53 @@ def _disagreements(
                 f"says the opposite ({probabilities[better]:.3f}, {probabilities[worse]:.3f})"
             )
     return lines
+
+
+def side_by_side(
+    scored: Mapping[str, Scores],
+    layout: Sequence[Mapping[str, float]],
+    objectives: Sequence[str],
+    space: MixtureSpace,
+    mixture: Probabilities,
+    how: str | Sequence[float],
+) -> ProxyComparison | None:
+    """Compare mixtures that both proxies have scored.
+
+    Args:
+        scored: Their scores by name.
+        layout: For each objective its benchmarks and their weights, m of them.
+        objectives: Names of the objectives.
+        space: The mixtures; ranks are those among random ones.
+        mixture: The probability mixture.
+        how: How objectives make one merit: ``rank``, ``mean`` or weights.
+
+    Returns:
+        The comparison, over the objectives that both proxies score in full; ``None`` without any.
+    """
+    from optuna_demix.search.proposals.acquisition import Composite
+
+    known = mixture.benchmarks
+    kept = [j for j, part in enumerate(layout) if set(part) <= set(known)]
+    if not kept or not all(scores.merged for scores in scored.values()):
+        return None
+    M = np.array([[layout[j].get(name, 0.0) for name in known] for j in kept])  # (m, B)
+
+    def objectives_of(kind: str) -> FloatArray:
+        rows = [[getattr(scores, kind)[name] for name in known] for scores in scored.values()]
+        found: FloatArray = np.array(rows) @ M.T
+        return found
+
+    merged, mixed = objectives_of("merged"), objectives_of("probabilities")
+    random = space.sample(_RANDOM, np.random.default_rng(0))
+    reference: FloatArray = mixture.scores(random) @ M.T
+    weights = how if isinstance(how, str) else [how[j] for j in kept]
+    # Merged scores lie elsewhere as a whole: ranks are taken where the mixtures lie.
+    shift = np.nanmean(merged - mixed, axis=0)
+    return compare_proxies(
+        merged,
+        mixed,
+        list(scored),
+        [objectives[j] for j in kept],
+        Composite(weights, reference + shift),
+        probability_composite=Composite(weights, reference),
+    )

@@ -59,7 +59,7 @@ def plot_proxies(data: ReportData) -> go.Figure:
             go.Scatter(
                 name=data.objectives[j],
                 x=float32(data.probability[rows, j]),
-                y=float32(data.values[rows, j]),
+                y=float32(data.merged[rows, j]),
                 mode="markers",
                 marker={
                     "color": GOOD,
@@ -96,7 +96,7 @@ def _known(data: ReportData, j: int) -> NDArray[np.bool_]:
     """Mask (n,) of the trials that keep all constraints and have an objective of both proxies."""
     known: NDArray[np.bool_] = (
         np.isfinite(data.merit)
-        & np.isfinite(data.values[:, j])
+        & np.isfinite(data.merged[:, j])
         & np.isfinite(data.probability[:, j])
     )
     return known
@@ -104,6 +104,6 @@ def _known(data: ReportData, j: int) -> NDArray[np.bool_]:
 
 def _title(data: ReportData, j: int) -> str:
     rows = _known(data, j)
-    rho = spearman(data.values[rows, j], data.probability[rows, j])
+    rho = spearman(data.merged[rows, j], data.probability[rows, j])
     shown = f"{rho:.3f}" if np.isfinite(rho) else "undefined"
     return f"{escaped(data.objectives[j])}<br>Spearman {shown}"
