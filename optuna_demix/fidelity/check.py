@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -73,7 +74,7 @@ def check_fidelity(
     found = find_references(references, space)
     again = _repeated(found, find_references(repeats, space)) if repeats is not None else None
     rows = _scored(config, space, found, again, device=device, done=done, report=report)
-    # Only now, when the model that scored is freed: this one needs the same memory.
+    gc.collect()  # model and scorer hold each other, and the next ones need their memory
     mixed, doubts = _from_probabilities(config, space, found, device=device, report=report)
     for row, scores in zip(rows, mixed, strict=True):
         row.proxies.update(scores)

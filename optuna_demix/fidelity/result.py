@@ -105,14 +105,19 @@ class Fidelity:
 
     def _agreement_table(self) -> list[str]:
         several = len(self.proxies) > 1
-        header = ["", *(["proxy"] if several else [])]
+        width = max(
+            map(len, self.proxies)
+        )  # padded: a table aligns all but its first column right
+        header = ["", *(["proxy".ljust(width)] if several else [])]
         header += ["Spearman", "best quarter", "Kendall", "recovery"]
         if self.ceiling is not None:
             header += ["ceiling", "ceiling best quarter"]
         lines = [header]
         for name, by_proxy, limit in self._rows():
             for number, (proxy, found) in enumerate(by_proxy.items()):
-                lines.append([name if number == 0 else "", *([proxy] if several else [])])
+                lines.append(
+                    [name if number == 0 else "", *([proxy.ljust(width)] if several else [])]
+                )
                 lines[-1] += _cells(found)
                 if self.ceiling is not None:
                     lines[-1] += _ceiling_cells(limit if number == 0 else None)

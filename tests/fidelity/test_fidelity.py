@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -84,13 +85,27 @@ def test_a_reference_that_is_its_proxy_agrees_with_it(
         assert len(tree.findall(".//{http://www.w3.org/2000/svg}circle")) == 2 * N
 
 
-def test_both_proxies_are_compared(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_proxies_are_compared(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from optuna_demix.config.space import space_of
+    from optuna_demix.merging import LiveModel
     from optuna_demix.study import build_probabilities
 
+    models: list[weakref.ref[Any]] = []
+    init = LiveModel.__init__
+
+    def alone(self: LiveModel, *args: Any, **options: Any) -> None:
+        assert all(model() is None for model in models)  # two would need twice the memory
+        init(self, *args, **options)
+        models.append(weakref.ref(self.model))
+
+    monkeypatch.setattr(LiveModel, "__init__", alone)
     assert run(root, "--json", str(root / "f.json")) == 0
     shown = capsys.readouterr().out
     found = json.loads((root / "f.json").read_text())
+    assert len(models) == 2
+    monkeypatch.undo()
     config = load_study_config(root / "study.yaml")
     proxy = build_probabilities(config, space_of(config), device="cpu")
     scores = proxy.scores(WEIGHTS)
