@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from optuna_demix import MixtureSpace
-from optuna_demix.attributes import PROBABILITY_PREFIX
+from optuna_demix.attributes import MERGED_PREFIX, PROBABILITY_PREFIX
 from optuna_demix.report import ReportData, figures, gather
 from optuna_demix.report.plots import plot_proxies
 from tests.report.plots.traces import traces_of
@@ -30,8 +30,10 @@ def both(space: MixtureSpace) -> tuple[optuna.Study, ReportData]:
             for names in CAPABILITIES.values():
                 for name in names:
                     if name != WRITTEN:
-                        score = trial.user_attrs[f"score:{name}"] + 0.02 * rng.standard_normal()
-                        trial.user_attrs[PROBABILITY_PREFIX + name] = score
+                        score = trial.user_attrs[f"score:{name}"]
+                        apart = 0.02 * rng.standard_normal()
+                        trial.user_attrs[MERGED_PREFIX + name] = score - apart
+                        trial.user_attrs[PROBABILITY_PREFIX + name] = score + apart
         copy.add_trial(trial)
     return copy, gather(copy, space)
 
@@ -48,8 +50,11 @@ def test_each_objective_of_both_proxies_has_a_panel(
         assert len(points.x) == 20
         for x, y, number in zip(points.x, points.y, points.customdata[:, 0], strict=True):
             trial = study.trials[int(number)]
-            scores = [trial.user_attrs[PROBABILITY_PREFIX + one] for one in CAPABILITIES[name]]
-            assert (x, y) == (np.float32(np.mean(scores)), np.float32(trial.values[j]))
+            mixed, merged = (
+                np.mean([trial.user_attrs[prefix + one] for one in CAPABILITIES[name]])
+                for prefix in (PROBABILITY_PREFIX, MERGED_PREFIX)
+            )
+            assert (x, y) == (np.float32(mixed), np.float32(merged))
         rho = scipy.stats.spearmanr(points.x, points.y).statistic
         assert titles[j].endswith(f"Spearman {rho:.3f}")
 
