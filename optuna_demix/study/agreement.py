@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna_demix.search.objective import Probabilities, Scores
 
 _RANDOM = 512  # random mixtures that ranks refer to
+_NO_MATTER = 0.01  # of all random mixtures: a difference of less is no reason to warn
 
 Merit: TypeAlias = "Callable[[FloatArray], FloatArray]"
 """The composite (n,) of objective scores (n, m), higher is better."""
@@ -192,4 +193,5 @@ def side_by_side(
         [objectives[j] for j in kept],
         Composite(weights, reference + shift),
         probability_composite=Composite(weights, reference),
+        noise=_NO_MATTER if how == "rank" else 0.0,
     )
