@@ -176,7 +176,9 @@ class _Blend:
     def _mix(
         self, first: Prediction, second: Prediction, known: BoolArray | None = None
     ) -> Prediction:
-        return mixed(self.weight if known is None else self.weight * known, first, second)
+        if known is None:
+            return mixed(self.weight, first, second)
+        return mixed(np.where(known, self.weight, 0.0), first, second)
 
 
 class _LiftedTrees:

@@ -92,7 +92,7 @@ def test_a_wrong_prior_mean_leaves_half_of_the_start_as_it_was() -> None:
     spread = [nearest_distance(X[[2, 4, 6]], X[[0]]).mean() for X in (W, plain)]
     assert spread[0] > 0.5 * spread[1]
     W = weights_of(searched(24, prior_mean=lower))
-    assert exact(W).max() > -1e-3
+    assert exact(W).max() > -5e-3
 
 
 def test_an_exact_one_finds_the_optimum_with_ten_trials() -> None:
@@ -151,10 +151,15 @@ def test_it_may_name_objectives_and_wait_for_the_benchmarks() -> None:
         direction="maximize", sampler=DemixSampler(SPACE, seed=0, prior_mean=guess)
     )
     study.set_metric_names(["hella"])
-    study.optimize(objective, n_trials=3)
-    assert weights_of(study)[1] != pytest.approx(CENTERS[1], abs=0.02)  # not known before scores
-    study.optimize(objective, n_trials=1)
-    assert weights_of(study)[3] == pytest.approx(CENTERS[1], abs=0.02)
+    first, second = study.ask(), study.ask()
+    SPACE.suggest(second)
+    study.tell(first, objective(first))
+    SPACE.suggest(study.ask())
+    SPACE.suggest(study.ask())
+    W = weights_of(study)
+    # Before the first score nobody knows what benchmarks there are.
+    assert W[1] != pytest.approx(CENTERS[1], abs=0.02)
+    assert W[3] == pytest.approx(CENTERS[1], abs=0.02)
 
 
 def test_recommendation_and_terminator_use_it_too() -> None:
