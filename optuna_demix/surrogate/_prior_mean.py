@@ -79,7 +79,6 @@ class FromPriorMean:
 
     def __init__(self, kind: str, task: Task, p: FloatArray) -> None:
         self._unit = center_scale(p)
-        self._width = task.X.shape[1]
         blend = _Blend(kind, task, self._standard(p))
         self.weight = blend.weight
         if self.weight == 0.0:

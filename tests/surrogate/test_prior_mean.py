@@ -151,9 +151,8 @@ def test_what_is_not_shaped_like_the_scores_is_refused(returned: object) -> None
 
 
 def test_it_is_a_parameter_like_the_others() -> None:
-    from sklearn.base import clone
-
-    surrogate = clone(Surrogate(prior_mean=quadratic))
+    base = pytest.importorskip("sklearn.base", reason="scikit-learn is not installed")
+    surrogate = base.clone(Surrogate(prior_mean=quadratic))
     assert surrogate.get_params()["prior_mean"] is quadratic
     w = mixtures(20, 4, np.random.default_rng(8))
     found = surrogate.fit(w, quadratic(w)).validate()
