@@ -79,7 +79,6 @@ class FromPriorMean:
 
     def __init__(self, kind: str, task: Task, p: FloatArray) -> None:
         self._unit = center_scale(p)
-        self._width = task.X.shape[1]
         blend = _Blend(kind, task, self._standard(p))
         self.weight = blend.weight
         if self.weight == 0.0:
@@ -176,7 +175,9 @@ class _Blend:
     def _mix(
         self, first: Prediction, second: Prediction, known: BoolArray | None = None
     ) -> Prediction:
-        return mixed(self.weight if known is None else self.weight * known, first, second)
+        if known is None:
+            return mixed(self.weight, first, second)
+        return mixed(np.where(known, self.weight, 0.0), first, second)
 
 
 class _LiftedTrees:
