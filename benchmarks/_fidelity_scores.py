@@ -1,4 +1,4 @@
-"""Scores of the models behind ``proxy_fidelity.py``, and what they say about proxies.
+"""Scores of the models behind the fidelity benchmarks, and what they say about proxies.
 
 Scores are arrays (n,) by benchmark, higher is better; every model is scored once and remembered.
 """
@@ -6,10 +6,12 @@ Scores are arrays (n,) by benchmark, higher is better; every model is scored onc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _fidelity_models import WATCHED
 from numpy.typing import NDArray
 
 from optuna_demix.config import StudyConfig
@@ -24,6 +26,7 @@ from optuna_demix.fidelity.agreement import (
 )
 from optuna_demix.fidelity.references import Reference
 from optuna_demix.fidelity.scores import ScoreBook
+from optuna_demix.study.probabilities import ProbabilityProxy, build_probabilities
 
 FloatArray = NDArray[np.float64]
 Scores = dict[str, FloatArray]  # benchmark: (n,)
@@ -41,8 +44,24 @@ class Scorer:
 
     def __init__(self, study: StudyConfig) -> None:  # noqa: D107
         self.space = space_of(study)
-        self.capabilities = capabilities_of(study)
-        self._book = ScoreBook(study, self.space, device="cpu")
+        named = capabilities_of(study)
+        self.watched = named.pop(WATCHED, [])
+        self.capabilities = named
+        self._study = study
+
+    @cached_property
+    def _book(self) -> ScoreBook:
+        return ScoreBook(self._study, self.space, device="cpu")
+
+    @cached_property
+    def probability_proxy(self) -> ProbabilityProxy:
+        """The probability mixture of the study's components."""
+        return build_probabilities(self._study, self.space, device="cpu")
+
+    def probabilities(self, weights: FloatArray) -> Scores:
+        """Scores of the probability mixtures with weights (n, K)."""
+        proxy = self.probability_proxy
+        return dict(zip(proxy.benchmarks, proxy.scores(weights).T, strict=True))
 
     def proxies(self, weights: FloatArray) -> Scores:
         """Scores of the proxies with merge weights (n, K)."""
@@ -73,6 +92,11 @@ def capability_scores(scores: Scores, capabilities: Capabilities) -> FloatArray:
     )
 
 
+def mixed(merged: Scores, probabilities: Scores) -> Scores:
+    """Means of both proxies' scores."""
+    return {name: 0.5 * (merged[name] + probabilities[name]) for name in merged}
+
+
 # How well rankings agree ---------------------------------------------------------------------
 
 
@@ -80,8 +104,12 @@ def row_of(
     proxies: Scores, references: Sequence[Scores], capabilities: Capabilities
 ) -> dict[str, Any]:
     """Agreement with the references, means over their training seeds, as a row of a table."""
-    _, by_capability, macro = agreements(proxies, references, capabilities)
-    return _row(by_capability, macro)
+    by_benchmark, by_capability, macro = agreements(proxies, references, capabilities)
+    found = _row(by_capability, macro)
+    found["rho_benchmark"] = {
+        name: _rounded(agreement.spearman.value) for name, agreement in by_benchmark.items()
+    }
+    return found
 
 
 def ceiling_of(references: Sequence[Scores], capabilities: Capabilities) -> dict[str, Any] | None:
