@@ -477,7 +477,11 @@ def _convex_solver(surface: Surface, slopes: FloatArray) -> Callable[[float], Fl
 # Ours ----------------------------------------------------------------------------------------
 
 
-def ours(run: Run, budgets: Sequence[int]) -> dict[int, Recommended]:
+def ours(
+    run: Run,
+    budgets: Sequence[int],
+    prior_mean: Callable[[FloatArray], FloatArray] | None = None,
+) -> dict[int, Recommended]:
     """``DemixSampler`` and ``recommend`` with their defaults: one objective, benchmarks told."""
     import optuna
 
@@ -495,9 +499,8 @@ def ours(run: Run, budgets: Sequence[int]) -> dict[int, Recommended]:
         return float(run.value(scores))
 
     def study_of(trials: Sequence[optuna.trial.FrozenTrial]) -> optuna.Study:
-        study = optuna.create_study(
-            direction="maximize", sampler=DemixSampler(surface.space, seed=run.seed)
-        )
+        sampler = DemixSampler(surface.space, seed=run.seed, prior_mean=prior_mean)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
         study.set_user_attr(OBJECTIVES_ATTR, layout)
         study.add_trials(trials)
         return study
