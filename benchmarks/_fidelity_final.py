@@ -1,4 +1,4 @@
-"""Final mixtures of ``proxy_fidelity.py``: each method searches, its mixtures are trained for real.
+"""Final mixtures of ``proxy_fidelity.py``: each method searches, its mixtures are then trained.
 
 All methods seek the same thing, a high mean rank over the capabilities, with as many training
 tokens as the components took. Those that score proxies differ only in the proxy; RegMix and CLIMB
@@ -110,9 +110,8 @@ def probability_values(scorer: Scorer) -> Values:
 
 
 def auto_values(scorer: Scorer) -> Values:
-    """Capabilities as the means of both proxies."""
-    merged, mixtures = merged_values(scorer), probability_values(scorer)
-    return lambda W: 0.5 * (merged(W) + mixtures(W))
+    """Capabilities as ``proxy: auto`` has them."""
+    return lambda W: capability_scores(scorer.auto(W), scorer.capabilities)
 
 
 # What the methods recommend ------------------------------------------------------------------
@@ -146,35 +145,16 @@ def ours(
     return np.array(list(recommend(study, space).merge_weights.values()))
 
 
-def direct(scorer: Scorer, values: Values, seed: int, *, gradients: Any = None) -> FloatArray:
+def direct(scorer: Scorer, values: Values, seed: int) -> FloatArray:
     """The best merge weights (K,) of a function that costs nothing."""
     from optuna_demix.search.direct import optimize
 
-    return optimize(scorer.space, values, gradients=gradients, seed=seed).weights
+    return optimize(scorer.space, values, seed=seed).weights
 
 
 def by_probabilities(scorer: Scorer, seed: int) -> FloatArray:
-    """What ``recommend --proxy probabilities`` gives."""
-    proxy = scorer.probability_proxy
-    M = np.array(
-        [
-            [names.count(b) / len(names) for b in proxy.benchmarks]
-            for names in map(list, scorer.capabilities.values())
-        ]
-    )
-    smooth = [name for name in proxy.benchmarks if name in proxy.functions]
-    counted = [b for names in scorer.capabilities.values() for b in names]
-    gradients = None
-    if all(b in smooth and proxy.functions[b].smooth for b in counted):
-        columns = [proxy.benchmarks.index(b) for b in counted]
-
-        def gradients(w: FloatArray) -> FloatArray:
-            likelihoods = proxy.mixture.log_likelihoods(w[None])[0]
-            slopes = np.stack([proxy.functions[b].slopes(likelihoods) for b in counted])
-            found: FloatArray = M[:, columns] @ proxy.mixture.pull_back(w, slopes)
-            return found
-
-    return direct(scorer, probability_values(scorer), seed, gradients=gradients)
+    """The optimum of the probability mixture, which needs no search."""
+    return direct(scorer, probability_values(scorer), seed)
 
 
 def oracle_values(

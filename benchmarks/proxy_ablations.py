@@ -1,4 +1,4 @@
-"""Whether ranking merged proxies ranks really trained models.
+"""What the agreement of merged proxies with really trained models depends on.
 
 Tiny Llama models (172 k parameters) on the quickstart's text of five domains, all continued from
 one base. References are trained on mixtures drawn like a search draws them, each with two seeds;
@@ -10,7 +10,6 @@ and small multiple choice, three capabilities. Budgets keep the paper's proporti
   totals count one model for each of 112 searched mixtures, as the paper does.
 - merge_methods, general_share, more_data: the proxy under other merges, other shares of general
   data in the components, ten datasets, and components trained longer than the references.
-- table3: what searches recommend, trained for real and ranked among the references.
 - corrections: what a few references gain when proxies are corrected with them.
 
 Every number is a mean over the training seeds of the references; intervals resample references.
@@ -20,22 +19,20 @@ Models and scores are kept in the run directory: a run that was stopped goes on.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _common import parser, print_table, provenance, quiet, write
-from _fidelity_final import table3
 from _fidelity_models import (
+    DOMAINS_SETTING,
     FIVE,
     PROXY_SEED,
-    QUICK,
     SHARE,
     TEN,
     FloatArray,
-    Sizes,
     Workshop,
     nearest_weights,
     sampled_weights,
@@ -43,8 +40,7 @@ from _fidelity_models import (
 from _fidelity_scores import Scorer, Scores, ceiling_of, corrections, row_of, tokens_at
 
 from optuna_demix.config import StudyConfig
-from optuna_demix.fidelity.check import ScoredReference, drift_of, judge
-from optuna_demix.fidelity.plots import scatter
+from optuna_demix.fidelity.check import drift_of
 
 SEARCHED = 112  # mixtures of a search: models that trained proxies cost
 METHODS: Mapping[str, dict[str, Any]] = {
@@ -74,21 +70,64 @@ _TARGETS = (
 )
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large the experiment is. Budgets are the paper's, 50 B of it being one reference here.
+
+    Attributes:
+        base: Tokens of the base.
+        reference: Tokens of a reference.
+        n_references: Number of mixtures.
+        seeds: Training seeds of the references.
+        component: Tokens of a component, for each budget.
+        chosen: The budget that every comparison outside Table 2 uses.
+        proxy: Tokens of a trained proxy, for each budget.
+        shares: Shares of general data that are compared.
+        long: Tokens of components trained beyond the references.
+        n_ten: Number of references of the ten datasets.
+    """
+
+    base: int = 1_600_000
+    reference: int = 240_000
+    n_references: int = 48
+    seeds: tuple[int, ...] = (1, 2)
+    component: tuple[int, ...] = (9_600, 48_000, 144_000, 240_000)
+    chosen: int = 144_000
+    proxy: tuple[int, ...] = (9_600, 19_200, 38_400, 57_600)
+    shares: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    long: tuple[int, ...] = (480_000, 960_000)
+    n_ten: int = 32
+
+
+QUICK = Sizes(
+    base=400_000,
+    reference=64_000,
+    n_references=12,
+    component=(16_000, 64_000),
+    chosen=64_000,
+    proxy=(8_000, 16_000),
+    shares=(0.0, 0.5),
+    long=(),
+    n_ten=0,
+)
+
+
 class Experiment:
     """All comparisons.
 
     Args:
         shop: Trains the models.
+        sizes: How large it is.
     """
 
-    def __init__(self, shop: Workshop) -> None:  # noqa: D107
-        self.shop, self.sizes = shop, shop.sizes
+    def __init__(self, shop: Workshop, sizes: Sizes) -> None:  # noqa: D107
+        self.shop, self.sizes = shop, sizes
         shop.prepare()
-        sizes = self.sizes
         self._main = Scorer(self._components(sizes.chosen))
         space = self._main.space
         self.weights = sampled_weights(space, sizes.n_references)  # (n, K)
         self.shares = space.data_shares(self.weights)  # (n, D)
+        self.datasets = self._main.space.datasets
         self.capabilities = self._main.capabilities
         self.references = [
             self._main.models(
@@ -213,10 +252,6 @@ class Experiment:
             )
         return rows
 
-    def table3(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Final mixtures, trained and ranked."""
-        return table3(self.shop, self._main, self.references)
-
     def corrections(self) -> list[dict[str, Any]]:
         """What a few references gain for the others."""
         proxies = self.merged[self.sizes.chosen]
@@ -233,27 +268,6 @@ class Experiment:
                 draws=DRAWS,
             )
         return rows
-
-    def scored(self) -> list[ScoredReference]:
-        """References of the first seed beside their proxies and the second seed."""
-        proxies = self.merged[self.sizes.chosen]
-        first, last = self.references[0], self.references[-1]
-
-        def at(scores: Scores, i: int) -> dict[str, float]:
-            return {name: float(values[i]) for name, values in scores.items()}
-
-        names = self._main.space
-        return [
-            ScoredReference(
-                str(i),
-                dict(zip(names.datasets, self.shares[i].tolist(), strict=True)),
-                dict(zip(names.components, self.weights[i].tolist(), strict=True)),
-                at(proxies, i),
-                at(first, i),
-                at(last, i) if len(self.references) > 1 else None,
-            )
-            for i in range(len(self.shares))
-        ]
 
 
 def _drift(study: StudyConfig) -> float:
@@ -314,16 +328,6 @@ def check(result: Mapping[str, Any], chosen: int) -> list[dict[str, Any]]:
     found.append({"target": "times fewer training tokens", "value": ratio, "bound": 6.4})
     for target in found:
         target["met"] = target["value"] is not None and target["value"] >= target["bound"]
-    ranks = result["table3"]
-    if ranks:
-        found.append(
-            {
-                "target": "best average rank: DemixSampler",
-                "value": ranks[0]["method"],
-                "bound": "DemixSampler",
-                "met": ranks[0]["method"].startswith("DemixSampler"),
-            }
-        )
     return found
 
 
@@ -347,11 +351,6 @@ def show(result: Mapping[str, Any]) -> None:
     ):
         print(f"\n{key}")
         print_table([flat(row) for row in result[key]], {**columns, **_AGREEMENT})
-    print("\nTable 3")
-    for row in result["table3"]:
-        ranks = "  ".join(f"{name} {rank:.1f}" for name, rank in row["rank"].items())
-        error = "" if row["se"] is None else f" ± {row['se']:.2f}"
-        print(f"{row['average_rank']:6.2f}{error}  {row['method']}  ({ranks})")
     if result["corrections"]:
         print("\ncorrections, on references not learned from")
         columns = {name: ".3f" for name in result["corrections"][0]}
@@ -362,17 +361,9 @@ def show(result: Mapping[str, Any]) -> None:
         print(f"{verdict} {target['target']}: {target['value']}, required {target['bound']}")
 
 
-def keep(
-    folder: Path,
-    rows: Sequence[ScoredReference],
-    result: Mapping[str, Any],
-    experiment: Experiment,
-) -> None:
-    """Write scatter plots, raw scores and final mixtures."""
+def keep(folder: Path, experiment: Experiment) -> None:
+    """Write raw scores and mixtures."""
     folder.mkdir(parents=True, exist_ok=True)
-    fidelity = judge(rows, {name: list(b) for name, b in experiment.capabilities.items()})
-    for capability in fidelity.capabilities:
-        (folder / f"{capability}.svg").write_text(scatter(fidelity, capability), encoding="utf-8")
     benchmarks = [b for names in experiment.capabilities.values() for b in names]
     sets: dict[str, Scores] = {
         f"reference, seed {seed}": scores
@@ -386,12 +377,10 @@ def keep(
         for name, scores in sets.items():
             for i in range(len(experiment.shares)):
                 writer.writerow([name, i, *(f"{scores[b][i]:.6f}" for b in benchmarks)])
-    _mixtures(folder / "mixtures.csv", experiment.shares, rows[0].shares)
-    text = json.dumps(result["final_models"], indent=1) + "\n"
-    (folder / "final_models.json").write_text(text, encoding="utf-8")
+    _mixtures(folder / "mixtures.csv", experiment.shares, experiment.datasets)
 
 
-def _mixtures(file: Path, shares: FloatArray, names: Mapping[str, float]) -> None:
+def _mixtures(file: Path, shares: FloatArray, names: Sequence[str]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["mixture", *names])
@@ -409,14 +398,13 @@ def main() -> None:
         metavar="DIR",
         help="where models and scores are kept (default: runs/fidelity, or runs/fidelity-quick)",
     )
-    arguments.add_argument(
-        "--keep", type=Path, metavar="DIR", help="write plots and raw scores there"
-    )
+    arguments.add_argument("--keep", type=Path, metavar="DIR", help="write raw scores there")
     options = arguments.parse_args()
     quiet()
     sizes = QUICK if options.quick else Sizes()
     root = options.run or Path("runs") / ("fidelity-quick" if options.quick else "fidelity")
-    experiment = Experiment(Workshop(root.resolve(), sizes))
+    shop = Workshop(root.resolve(), DOMAINS_SETTING, sizes.base)
+    experiment = Experiment(shop, sizes)
     rows = experiment.table2()
     ratio, bound = ratio_at_equal_rho(rows, sizes.chosen)
     result: dict[str, Any] = {
@@ -430,18 +418,16 @@ def main() -> None:
         "corrections": experiment.corrections(),
         "more_datasets": experiment.more_datasets(),
     }
-    result["table3"], result["final_models"] = experiment.table3()
     result["targets"] = check(result, sizes.chosen)
     show(result)
     if options.keep:
-        keep(options.keep, experiment.scored(), result, experiment)
+        keep(options.keep, experiment)
     about = {
         **provenance(),
         "quick": options.quick,
-        "seeds": {"references": list(sizes.seeds), "final": list(sizes.final_seeds)},
+        "seeds": {"references": list(sizes.seeds)},
         "n_references": sizes.n_references,
     }
-    del result["final_models"]
     write(options.out, {**about, **result})
 
 

@@ -8,15 +8,17 @@ tokens of a reference are 240 k here, its 30 B of a component 144 k.
 Settings:
 
 - ``tiers``: eight datasets, code and mathematics in tiers of quality, as in the paper.
-- ``tiers_large``: the same with models eight times as large, trained for more than three times as long.
+- ``tiers_large``: the same, models eight times as large and trained more than three times as
+  long.
 - ``domains``: the five domains of the quickstart, as a control: the uniform mixture is near the
   optimum there, so that no search can gain much.
 
 What is measured:
 
 - ``proxies``: how the scores of proxies agree with those of references: merged weights, mixed
-  token probabilities, both (``auto``), and small trained models. Means over the training seeds;
-  intervals resample references.
+  token probabilities, each benchmark by the proxy that ``proxy: auto`` takes, and small trained
+  models. Means over the training seeds; intervals resample references.
+- ``tried``: other ways to score a mixture, and what they gain.
 - ``finals``: what every method recommends, trained for real and ranked among the references.
   Differences resample references, searches and trainings.
 - ``tokens_uniform_needs``: times the tokens that the uniform mixture needs to score as well as
@@ -30,14 +32,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import parser, print_table, provenance, quiet, write
+from _common import parser, provenance, quiet, write
 from _fidelity_final import (
     N_MERGED,
     REGMIX_LEAF,
@@ -66,12 +68,19 @@ from _fidelity_models import (
     Workshop,
     sampled_weights,
 )
-from _fidelity_scores import Scorer, Scores, capability_scores, ceiling_of, mixed, row_of
+from _fidelity_scores import (
+    Scorer,
+    Scores,
+    capability_scores,
+    ceiling_of,
+    gain_of,
+    mixed,
+    row_of,
+)
+from _fidelity_tables import AUTO, MERGED, ORACLE, PROBABILITIES, UNIFORM, show, targets
 from _tiers import CLEAN
 
-AUTO, MERGED, PROBABILITIES = "DemixSampler/auto", "DemixSampler/merged", "probabilities"
-UNIFORM, ORACLE = "uniform", "oracle"
-RIVALS = ("RegMix", "CLIMB", "DeMix as published")
+EXPONENTS = (0.9, 0.8, 0.7, 0.6, 0.5)
 SEARCHED = 112  # mixtures of a search: models that trained proxies cost
 
 
@@ -170,9 +179,7 @@ class Experiment:
         """Scores of the references, for each training seed."""
         return [
             self.scorer.models(
-                self.shop.references(
-                    f"references-{seed}", self.sizes.reference, seed, self.shares
-                )
+                self.shop.references(f"references-{seed}", self.sizes.reference, seed, self.shares)
             )
             for seed in self.sizes.seeds
         ]
@@ -186,7 +193,7 @@ class Experiment:
         found = {
             "merged": (components, merged),
             "probabilities": (components, probabilities),
-            "auto": (components, mixed(merged, probabilities)),
+            "auto": (components, mixed(merged, probabilities, self.scorer.auto_shares)),
         }
         for tokens in self.sizes.trained:
             folders = self.shop.references(f"trained-{tokens}", tokens, PROXY_SEED, self.shares)
@@ -215,6 +222,33 @@ class Experiment:
             )
         return rows
 
+    def tried(self) -> list[dict[str, Any]]:
+        """Other ways to score a mixture, against the merged proxies and the plain mixture."""
+        merged = self.proxies["merged"][1]
+        plain = self.scorer.probabilities(self.weights, exponent=1.0)
+        ways = {"merged": merged, "token probabilities": plain}
+        for exponent in EXPONENTS:
+            found = self.scorer.probabilities(self.weights, exponent=exponent)
+            ways[f"token probabilities, exponent {exponent}"] = found
+        half = dict.fromkeys(merged, 0.5)
+        ways["mean of merged and token probabilities"] = mixed(merged, plain, half)
+        ours_ = self.scorer.probabilities(self.weights)
+        ways["mean of merged and the default exponent"] = mixed(merged, ours_, half)
+        rows = []
+        for way, scores in ways.items():
+            row = row_of(scores, self.references, self.capabilities)
+            rows.append(
+                {
+                    "way": way,
+                    "rho": row["rho"],
+                    "rho_top_quarter": row["rho_top_quarter"],
+                    "rho_benchmark": row["rho_benchmark"],
+                    "minus_merged": gain_of(scores, merged, self.references, self.capabilities),
+                    "minus_plain": gain_of(scores, plain, self.references, self.capabilities),
+                }
+            )
+        return rows
+
     def mixtures(self) -> dict[str, list[FloatArray]]:
         """Merge weights (K,) that each search of each method recommends."""
         space, search = self.space, self.search
@@ -224,9 +258,7 @@ class Experiment:
             UNIFORM: [space.project(np.full(len(space), 1.0 / len(space)))],
             "prior": [space.prior],
         }
-        if self.shop.setting.datasets.names == self.shop.setting.datasets.names and set(
-            CLEAN
-        ) <= set(space.components):
+        if set(CLEAN) <= set(space.components):
             clean = np.array([CLEAN.get(name, 0.0) for name in space.components])
             found["a human's clean sets"] = [clean / clean.sum()]
         trained = [capability_scores(r, self.capabilities) for r in self.references]
@@ -235,7 +267,8 @@ class Experiment:
         ]
         found[PROBABILITIES] = [by_probabilities(search, seed) for seed in seeds]
         found[MERGED] = [ours(search, merged, seed) for seed in seeds]
-        found[AUTO] = [ours(search, auto, seed) for seed in seeds]
+        start = probability_values(search)
+        found[AUTO] = [ours(search, auto, seed, prior_mean=start) for seed in seeds]
         found["DeMix as published"] = [published(search, merged, seed) for seed in seeds]
         if self.sizes.small:
             count, tokens = self.sizes.small
@@ -260,9 +293,7 @@ class Experiment:
         found: list[Final] = []
         for factor in self.sizes.factors:
             tokens = round(factor * self.sizes.reference)
-            found += train_finals(
-                self.shop, self.scorer, uniform, tokens, self.sizes.final_seeds
-            )
+            found += train_finals(self.shop, self.scorer, uniform, tokens, self.sizes.final_seeds)
         return found
 
     def final_rows(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -334,6 +365,7 @@ class Experiment:
             "sizes": {k: v for k, v in vars(self.sizes).items()},
             "ceiling": ceiling_of(self.references, self.capabilities),
             "proxies": proxies,
+            "tried": self.tried(),
             "finals": finals,
             **more,
         }
@@ -373,104 +405,6 @@ class Experiment:
         ]
         text = json.dumps(models, indent=1) + "\n"
         (folder / "final_models.json").write_text(text, encoding="utf-8")
-
-
-def targets(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was aimed at in the tiers and the domains, and whether it was reached."""
-    found: list[dict[str, Any]] = []
-
-    def add(name: str, value: Any, bound: str, met: bool) -> None:
-        found.append({"target": name, "value": value, "bound": bound, "met": met})
-
-    if tiers := settings.get("tiers"):
-        auto = next(row for row in tiers["proxies"] if row["proxy"] == "auto")
-        rho, top = auto["rho"]["macro"], auto["rho_top_quarter"]["macro"]
-        add("macro Spearman, auto", rho, "at least 0.94", rho >= 0.94)
-        add("best quarter, auto", top, "at least 0.80", top >= 0.80)
-        ours_ = next(row for row in tiers["finals"] if row["method"] == AUTO)
-        gain = ours_["minus_uniform"]
-        add("average rank minus uniform's", gain, "interval below -3", gain[2] < -3)
-        for rival in RIVALS:
-            if rival in ours_["minus"]:
-                gain = ours_["minus"][rival]
-                add(f"average rank minus {rival}'s", gain, "interval below 0", gain[2] < 0)
-        needs = tiers["tokens_uniform_needs"]["macro"]
-        add("times the tokens uniform needs", needs, "at least 1.5", needs >= 1.5)
-        share = tiers["oracle_share"]
-        add("share of the way to the oracle", share, "at least 0.9", share >= 0.9)
-    if domains := settings.get("domains"):
-        row = next(row for row in domains["finals"] if row["method"] == AUTO)
-        gain = row["minus_uniform"]
-        add("five domains: rank minus uniform's", gain, "not above 0", gain[0] <= 0)
-    return found
-
-
-def show(name: str, result: Mapping[str, Any]) -> None:
-    """Print the tables of one setting."""
-    print(f"\n{name}: proxies against references")
-    print_table(
-        [
-            {
-                "proxy": row["proxy"],
-                "tokens in all": row["tokens_total"],
-                "rho": row["rho"]["macro"],
-                "95 %": _span(row["rho_low"], row["rho_high"]),
-                "best quarter": row["rho_top_quarter"]["macro"],
-                "its 95 %": _span(row["top_quarter_low"], row["top_quarter_high"]),
-                "recovery": row["recovery"]["macro"],
-            }
-            for row in result["proxies"]
-        ],
-        {
-            "proxy": "",
-            "tokens in all": "d",
-            "rho": ".3f",
-            "95 %": "",
-            "best quarter": ".3f",
-            "its 95 %": "",
-            "recovery": ".3f",
-        },
-    )
-    if result["ceiling"]:
-        ceiling = result["ceiling"]
-        print(
-            f"ceiling, one seed ranked by another: {ceiling['rho_macro']:.3f}, best quarter "
-            f"{ceiling['rho_top_quarter']:.3f}"
-        )
-    print(f"\n{name}: final mixtures, trained")
-    print_table(
-        [
-            {
-                "method": row["method"],
-                "rank": row["average_rank"],
-                "se": row["se"],
-                "minus uniform": _triple(row["minus_uniform"]),
-                **row["rank"],
-            }
-            for row in result["finals"]
-        ],
-        {
-            "method": "",
-            "rank": ".2f",
-            "se": ".2f",
-            "minus uniform": "",
-            **{c: ".1f" for c in result["finals"][0]["rank"]},
-        },
-    )
-    ours_ = next(row for row in result["finals"] if row["method"] == AUTO)
-    for other, gain in ours_["minus"].items():
-        print(f"{AUTO} minus {other}: {_triple(gain)}")
-    if "tokens_uniform_needs" in result:
-        print(f"times the tokens uniform needs: {result['tokens_uniform_needs']}")
-    print(f"share of the way to the oracle: {result['oracle_share']}")
-
-
-def _span(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
-
-
-def _triple(values: Sequence[float]) -> str:
-    return f"{values[0]:+.2f} [{values[1]:+.2f}, {values[2]:+.2f}]"
 
 
 def main() -> None:
