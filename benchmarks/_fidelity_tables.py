@@ -8,7 +8,7 @@ from typing import Any
 from _common import print_table
 
 AUTO, MERGED, PROBABILITIES = "DemixSampler/auto", "DemixSampler/merged", "probabilities"
-UNIFORM, ORACLE = "uniform", "oracle"
+UNIFORM, ORACLE, CLEAN_SETS = "uniform", "oracle", "a human's clean sets"
 RIVALS = ("RegMix", "CLIMB", "DeMix as published")
 
 
@@ -105,7 +105,8 @@ def show(name: str, result: Mapping[str, Any]) -> None:
     for other, gain in ours_["minus"].items():
         print(f"{AUTO} minus {other}: {_triple(gain)}")
     if "tokens_uniform_needs" in result:
-        print(f"times the tokens uniform needs: {result['tokens_uniform_needs']}")
+        for method, needs in result["tokens_uniform_needs_by_method"].items():
+            print(f"times the tokens uniform needs to match {method}: {needs}")
     print(f"share of the way to the oracle: {result['oracle_share']}")
 
 

@@ -8,8 +8,7 @@ tokens of a reference are 240 k here, its 30 B of a component 144 k.
 Settings:
 
 - ``tiers``: eight datasets, code and mathematics in tiers of quality, as in the paper.
-- ``tiers_large``: the same, models eight times as large and trained more than three times as
-  long.
+- ``tiers_large``: the same, models eight times as large, components trained four times as long.
 - ``domains``: the five domains of the quickstart, as a control: the uniform mixture is near the
   optimum there, so that no search can gain much.
 
@@ -32,7 +31,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,7 +76,16 @@ from _fidelity_scores import (
     mixed,
     row_of,
 )
-from _fidelity_tables import AUTO, MERGED, ORACLE, PROBABILITIES, UNIFORM, show, targets
+from _fidelity_tables import (
+    AUTO,
+    CLEAN_SETS,
+    MERGED,
+    ORACLE,
+    PROBABILITIES,
+    UNIFORM,
+    show,
+    targets,
+)
 from _tiers import CLEAN
 
 EXPONENTS = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -100,6 +108,7 @@ class Sizes:
         small: Number and tokens of the models that RegMix and CLIMB train, as many tokens in all
             as the components; ``None`` leaves them out.
         factors: Budgets of the uniform mixture, in units of a reference.
+        methods: Whose mixtures are trained; empty for all.
     """
 
     base: int = 1_600_000
@@ -112,6 +121,7 @@ class Sizes:
     final_seeds: tuple[int, ...] = (0, 1, 2, 3)
     small: tuple[int, int] | None = (30, 38_400)
     factors: tuple[float, ...] = (1.25, 1.5, 2.0)
+    methods: tuple[str, ...] = ()
 
 
 SETTINGS: Mapping[str, tuple[Setting, Sizes]] = {
@@ -122,7 +132,7 @@ SETTINGS: Mapping[str, tuple[Setting, Sizes]] = {
         Sizes(
             base=3_200_000,
             component=600_000,
-            reference=800_000,
+            reference=600_000,
             n_references=24,
             seeds=(1,),
             trained=(),
@@ -130,6 +140,7 @@ SETTINGS: Mapping[str, tuple[Setting, Sizes]] = {
             final_seeds=(0, 1),
             small=None,
             factors=(2.0,),
+            methods=(UNIFORM, CLEAN_SETS, ORACLE, MERGED, AUTO),
         ),
     ),
 }
@@ -171,6 +182,7 @@ class Experiment:
         )
         self.space = self.scorer.space
         self.capabilities = self.scorer.capabilities
+        self.uniform = self.space.project(np.full(len(self.space), 1.0 / len(self.space)))
         self.weights = sampled_weights(self.space, sizes.n_references)  # (n, K)
         self.shares = self.space.data_shares(self.weights)  # (n, D)
 
@@ -254,28 +266,35 @@ class Experiment:
         space, search = self.space, self.search
         seeds = range(self.sizes.searches)
         merged, auto = merged_values(search), auto_values(search)
-        found = {
-            UNIFORM: [space.project(np.full(len(space), 1.0 / len(space)))],
-            "prior": [space.prior],
+        start = probability_values(search)
+        trained = [capability_scores(r, self.capabilities) for r in self.references]
+
+        def small(method: str, seed: int) -> FloatArray:
+            assert self.sizes.small
+            return small_models(self.shop, search, method, *self.sizes.small, seed)
+
+        def oracle(seed: int) -> FloatArray:
+            return direct(search, oracle_values(self.weights, trained, seed)[0], seed)
+
+        searched: dict[str, Callable[[int], FloatArray]] = {
+            ORACLE: oracle,
+            PROBABILITIES: lambda seed: by_probabilities(search, seed),
+            MERGED: lambda seed: ours(search, merged, seed),
+            AUTO: lambda seed: ours(search, auto, seed, prior_mean=start),
+            "DeMix as published": lambda seed: published(search, merged, seed),
         }
+        if self.sizes.small:
+            searched["RegMix"] = lambda seed: small("regmix", seed)
+            searched["CLIMB"] = lambda seed: small("climb", seed)
+        fixed = {UNIFORM: self.uniform, "prior": space.prior}
         if set(CLEAN) <= set(space.components):
             clean = np.array([CLEAN.get(name, 0.0) for name in space.components])
-            found["a human's clean sets"] = [clean / clean.sum()]
-        trained = [capability_scores(r, self.capabilities) for r in self.references]
-        found[ORACLE] = [
-            direct(search, oracle_values(self.weights, trained, seed)[0], seed) for seed in seeds
-        ]
-        found[PROBABILITIES] = [by_probabilities(search, seed) for seed in seeds]
-        found[MERGED] = [ours(search, merged, seed) for seed in seeds]
-        start = probability_values(search)
-        found[AUTO] = [ours(search, auto, seed, prior_mean=start) for seed in seeds]
-        found["DeMix as published"] = [published(search, merged, seed) for seed in seeds]
-        if self.sizes.small:
-            count, tokens = self.sizes.small
-            for name, method in (("RegMix", "regmix"), ("CLIMB", "climb")):
-                found[name] = [
-                    small_models(self.shop, search, method, count, tokens, seed) for seed in seeds
-                ]
+            fixed[CLEAN_SETS] = clean / clean.sum()
+        wanted = self.sizes.methods or (*fixed, *searched)
+        found = {name: [w] for name, w in fixed.items() if name in wanted}
+        for name, search_with in searched.items():
+            if name in wanted:
+                found[name] = [search_with(seed) for seed in seeds]
         return found
 
     @cached_property
@@ -289,7 +308,7 @@ class Experiment:
     @cached_property
     def longer(self) -> list[Final]:
         """The uniform mixture trained for longer."""
-        uniform = {UNIFORM: [self.space.project(np.full(len(self.space), 1.0 / len(self.space)))]}
+        uniform = {UNIFORM: [self.uniform]}
         found: list[Final] = []
         for factor in self.sizes.factors:
             tokens = round(factor * self.sizes.reference)
@@ -336,21 +355,30 @@ class Experiment:
         return rows, more
 
     def _tokens(self) -> dict[str, Any]:
-        """Times the tokens that the uniform mixture needs to match ours."""
-        budgets = [self.sizes.reference, *(f.tokens for f in self.longer)]
-        budgets = sorted(set(budgets))
-        wanted = np.mean([f.scores for f in self.finals if f.method == AUTO], axis=0)
+        """Times the tokens that the uniform mixture needs to match a method, ours first."""
+        budgets = sorted({self.sizes.reference, *(final.tokens for final in self.longer)})
         uniform = [f for f in self.finals if f.method == UNIFORM] + self.longer
         means = np.stack(
             [np.mean([f.scores for f in uniform if f.tokens == b], axis=0) for b in budgets]
         )
-        found, beyond = {}, []
-        for c, name in enumerate(self.capabilities):
-            value, reached = tokens_needed(budgets, means[:, c].tolist(), float(wanted[c]))
-            found[name] = round(value, 2)
-            beyond += [] if reached else [name]
-        found["macro"] = round(float(np.mean(list(found.values()))), 2)
-        return {"tokens_uniform_needs": found, "tokens_uniform_needs_more_in": beyond}
+        methods = [m for m in dict.fromkeys(f.method for f in self.finals) if m != UNIFORM]
+        by_method: dict[str, dict[str, float]] = {}
+        beyond: dict[str, list[str]] = {}
+        for method in methods:
+            wanted = np.mean([f.scores for f in self.finals if f.method == method], axis=0)
+            found = {}
+            for c, name in enumerate(self.capabilities):
+                value, reached = tokens_needed(budgets, means[:, c].tolist(), float(wanted[c]))
+                found[name] = round(value, 2)
+                if not reached:
+                    beyond.setdefault(method, []).append(name)
+            found["macro"] = round(float(np.mean(list(found.values()))), 2)
+            by_method[method] = found
+        return {
+            "tokens_uniform_needs": by_method[AUTO],
+            "tokens_uniform_needs_by_method": by_method,
+            "tokens_uniform_needs_more_than_tried": beyond,
+        }
 
     def _named(self, values: FloatArray) -> dict[str, float]:
         return {
