@@ -259,7 +259,7 @@ class HarnessScorer:
         The last :meth:`score` is forgotten: its answers make way for the given ones.
 
         Raises:
-            TaskError: If a benchmark needs more of a model than log-likelihoods.
+            NeedsModelError: If benchmarks need more of a model than log-likelihoods.
         """
         from optuna_demix.scoring.replay import Replay
 
