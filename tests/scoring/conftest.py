@@ -72,7 +72,7 @@ def oracle(tmp_path, tasks, tokenizer, monkeypatch):
         folder = tmp_path / "saved"
         model.save_pretrained(folder)
         saved_tokenizer.save_pretrained(folder)
-        monkeypatch.chdir(tasks)  # where lm-eval starts relative data files
+        monkeypatch.chdir(include_path)  # where lm-eval starts relative data files
         lm = HFLM(
             pretrained=str(folder),
             device="cpu",

@@ -9,6 +9,7 @@ from optuna_demix.scoring import Benchmark, HarnessScorer, TaskSettings
 from optuna_demix.scoring.settings import resolve
 
 from tests.scoring.conftest import chat_tokenizer  # isort: skip
+from tests.scoring.samples import make_model  # isort: skip
 
 pytestmark = pytest.mark.xdist_group("scoring")
 
@@ -19,11 +20,11 @@ CHAT = (
 OTHER = CHAT.replace("<a>", "=")
 BENCHMARKS = (
     Benchmark("letters", "acc"),
-    Benchmark("cloze", "perplexity", num_fewshot=0),
-    Benchmark("blanks", "acc", num_fewshot=0),
-    Benchmark("dream", "length", num_fewshot=0),
-    Benchmark("say", "exact_match,whole", num_fewshot=0),
+    Benchmark("cloze", "perplexity"),
+    Benchmark("blanks", "acc"),
+    Benchmark("dream", "length"),
 )
+COMMON = {"num_fewshot": 1, "batch_size": 4}
 NAMES = [b.task for b in BENCHMARKS]
 LESS_IS_BETTER = {"cloze", "dream"}
 
@@ -37,6 +38,13 @@ def roomy(model):
 @pytest.fixture(scope="module")
 def chatty():
     return chat_tokenizer(CHAT)
+
+
+@pytest.fixture(scope="module")
+def plain(tasks, chatty):
+    model = make_model()
+    model.config.max_position_embeddings = 160
+    return HarnessScorer(BENCHMARKS, model, chatty, include_path=tasks, **COMMON)
 
 
 def expected(results, benchmarks=BENCHMARKS):
@@ -61,33 +69,21 @@ def expected(results, benchmarks=BENCHMARKS):
         ({"gen_kwargs": {"max_gen_toks": 3, "until": ["o"]}}, {}),
         ({"gen_kwargs": {"do_sample": True, "temperature": 0.5}}, {}),
         ({}, {"think_end_token": "e"}),
-        ({}, {"think_end_token": 300}),
+        ({}, {"think_end_token": 149}),
         ({}, {"add_bos_token": True}),
     ],
     ids=str,
 )
-def test_each_setting(settings, of_model, tasks, chatty, oracle, roomy):
-    # A group of its own for each number of examples: lm-eval takes one for all tasks.
-    options = {"include_path": tasks, "batch_size": 4}
-    shots = [b for b in BENCHMARKS if b.num_fewshot is None]
-    for some, n in ((shots, 2), (BENCHMARKS[1:], 0)):
-        scorer = HarnessScorer(
-            some, roomy, chatty, num_fewshot=n, **options, **settings, **of_model
-        )
-        peer = oracle(
-            roomy,
-            [b.task for b in some],
-            saved_tokenizer=chatty,
-            of_model=of_model,
-            num_fewshot=n,
-            **settings,
-        )
-        scores = scorer.score()
-        assert scores == expected(peer, some)
-        assert scorer.score() == scores
-    plain = HarnessScorer(BENCHMARKS[1:], roomy, chatty, num_fewshot=0, **options)
-    assert plain.score() != scores
-    assert plain.plan_digest() != scorer.plan_digest()
+def test_each_setting(settings, of_model, tasks, chatty, oracle, roomy, plain):
+    scorer = HarnessScorer(
+        BENCHMARKS, roomy, chatty, include_path=tasks, **COMMON, **settings, **of_model
+    )
+    scores = scorer.score()
+    peer = oracle(roomy, NAMES, saved_tokenizer=chatty, of_model=of_model, **COMMON, **settings)
+    assert scores == expected(peer)
+    assert scorer.score() == scores
+    assert scores != plain.score()
+    assert scorer.plan_digest() != plain.plan_digest()
 
 
 def test_few_shot_examples_as_turns_or_in_one_message(tasks, chatty, roomy):
