@@ -77,7 +77,7 @@ def _follow(
             continue
         if isinstance(value, ModuleType):
             found[other.relative_to(folder).as_posix(), ""] = inspect.getsource(value)
-        else:
+        elif isinstance(value, FunctionType | type):
             _follow(other, _names_of(value), {value.__name__}, folder, found)
 
 
