@@ -44,11 +44,11 @@ def reachable_source(value: Any) -> list[str]:
     file = _file(value)
     if file is None:
         return [own]
-    found: dict[tuple[str, str], str] = {(file.name, ""): own}
+    found = {(file.name, ""): own}
     names = _names_of(value)
     # A function that another one made is found by its name in the module.
     start = {name for name, there in names.items() if there is value}
-    _follow(file, names, start | _read(own), file.parent, found)
+    _follow(file, names, start | _read(own), file.parent, found, set())
     # Its own statement may be there twice; it is one text.
     return list(dict.fromkeys(text for _, text in sorted(found.items())))
 
@@ -59,6 +59,7 @@ def _follow(
     wanted: set[str],
     folder: Path,
     found: dict[tuple[str, str], str],
+    seen: set[tuple[str, str]],
 ) -> None:
     """Add what names of a module mean, and what that reads in turn."""
     statements = _statements("".join(linecache.getlines(str(file))))
@@ -66,8 +67,9 @@ def _follow(
     waiting = sorted(wanted)
     while waiting:
         name = waiting.pop()
-        if (place, name) in found:
+        if (place, name) in seen:
             continue
+        seen.add((place, name))
         if name in statements:
             found[place, name] = "\n".join(each.text for each in statements[name])
             waiting += sorted({read for each in statements[name] for read in each.reads})
@@ -75,10 +77,10 @@ def _follow(
         other = _file(value)
         if other is None or other == file or folder not in other.parents:
             continue
-        if isinstance(value, ModuleType):
-            found[other.relative_to(folder).as_posix(), ""] = inspect.getsource(value)
+        if isinstance(value, ModuleType):  # which of its names are read is not told
+            _follow(other, vars(value), set(vars(value)), folder, found, seen)
         elif isinstance(value, FunctionType | type):
-            _follow(other, _names_of(value), {value.__name__}, folder, found)
+            _follow(other, _names_of(value), {value.__name__}, folder, found, seen)
 
 
 def _file(value: Any) -> Path | None:

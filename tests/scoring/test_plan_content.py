@@ -95,7 +95,10 @@ def test_code_of_a_tasks_own_class(folder, plan):
 
 
 def test_a_module_beside_it_is_followed_and_others_are_not(tmp_path, monkeypatch):
-    (tmp_path / "beside_here.py").write_text("def helper(x):\n    return x + LIMIT\n\nLIMIT = 3\n")
+    (tmp_path / "beside_here.py").write_text(
+        "import far_here\ndef helper(x):\n    return x + LIMIT + far_here.FAR\n\nLIMIT = 3\n"
+    )
+    (tmp_path / "far_here.py").write_text("import beside_here\nFAR = 9\n")
     (tmp_path / "entry_here.py").write_text(
         "import json\nimport beside_here\nfrom beside_here import helper as h\n"
         "def metric(x):\n    return json.dumps(h(x))\n"
@@ -107,6 +110,7 @@ def test_a_module_beside_it_is_followed_and_others_are_not(tmp_path, monkeypatch
 
     text = "\n".join(reachable_source(entry_here.metric))
     assert "return json.dumps" in text and "LIMIT = 3" in text and "JSONEncoder" not in text
+    assert "FAR = 9" in text
     assert "LIMIT = 3" in "\n".join(reachable_source(entry_here.other))
     assert "LIMIT = 3" in "\n".join(reachable_source(entry_here.shout))
     assert str(tmp_path) not in text

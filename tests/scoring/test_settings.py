@@ -86,6 +86,21 @@ def test_each_setting(settings, of_model, tasks, chatty, oracle, roomy, plain):
     assert scorer.plan_digest() != plain.plan_digest()
 
 
+def test_a_bos_token_that_a_tokenizer_adds_by_itself_or_not(tasks, oracle, roomy):
+    tokenizer = chat_tokenizer(CHAT)
+    tokenizer.add_bos_token = True
+    scores = {}
+    for wanted in (None, False, True):
+        scorer = HarnessScorer(
+            BENCHMARKS[1:2], roomy, tokenizer, include_path=tasks, add_bos_token=wanted, **COMMON
+        )
+        scores[wanted] = scorer.score()
+        given = {} if wanted is None else {"add_bos_token": wanted}
+        peer = oracle(roomy, ["cloze"], saved_tokenizer=tokenizer, of_model=given, **COMMON)
+        assert scores[wanted] == expected(peer, BENCHMARKS[1:2])
+    assert scores[None] == scores[True] != scores[False]
+
+
 def test_few_shot_examples_as_turns_or_in_one_message(tasks, chatty, roomy):
     def prompts(**settings):
         scorer = HarnessScorer(
