@@ -24,7 +24,7 @@ BENCHMARKS = (
     Benchmark("blanks", "acc"),
     Benchmark("dream", "length"),
 )
-COMMON = {"num_fewshot": 1, "batch_size": 4}
+COMMON = {"num_fewshot": 1, "batch_size": 4, "limit": 5}
 NAMES = [b.task for b in BENCHMARKS]
 LESS_IS_BETTER = {"cloze", "dream"}
 
