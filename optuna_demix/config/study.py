@@ -23,7 +23,8 @@ from optuna_demix.config.probabilities import ProbabilitiesConfig
 from optuna_demix.config.scoring import BenchmarkConfig, ScoringConfig
 from optuna_demix.config.search import DashboardConfig, SamplerConfig
 from optuna_demix.config.training import TrainingConfig
-from optuna_demix.errors import ConfigError
+from optuna_demix.errors import ConfigError, TaskError
+from optuna_demix.scoring.settings import resolve
 
 
 class StudyConfig(StrictModel):
@@ -114,6 +115,13 @@ class StudyConfig(StrictModel):
         for capability, benchmarks in self.capabilities.items():
             if not benchmarks:
                 raise ValueError(f"capabilities.{capability}: no benchmark; add one or remove it")
+        own = {
+            b.label: b.settings for benchmarks in self.capabilities.values() for b in benchmarks
+        }
+        try:
+            resolve(self.scoring.settings, own, where="scoring")
+        except TaskError as error:
+            raise ValueError(str(error)) from None
         if self.scoring.racing is not None and self.objective != "composite":
             raise ValueError(
                 "scoring.racing: Optuna prunes trials of a single objective only; set "
@@ -194,10 +202,10 @@ class StudyConfig(StrictModel):
         return self.run_path / "components.arena"
 
     @property
-    def include_path(self) -> Path | None:
-        """Directory of local lm-eval tasks."""
-        path = self.scoring.include_path
-        return None if path is None else self.resolve(path)
+    def include_paths(self) -> list[Path]:
+        """Directories of local lm-eval tasks."""
+        given = self.scoring.include_path or []
+        return [self.resolve(path) for path in ([given] if isinstance(given, str) else given)]
 
     def component_path(self, name: str) -> Path:
         """Directory of a component's checkpoint; for a hub one, where it is downloaded to."""

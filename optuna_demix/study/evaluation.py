@@ -145,11 +145,11 @@ def build_scorer(
         [b for b in _benchmarks(config) if only is None or b.name in only],
         model.model,
         model.tokenizer,
-        include_path=config.include_path,
+        include_path=config.include_paths,
         batch_size=scoring.rows,
         max_length=scoring.max_length,
-        limit=scoring.limit,
-        num_fewshot=scoring.num_fewshot,
+        **vars(scoring.settings),
+        add_bos_token=scoring.add_bos_token,
         seed=scoring.seed,
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
         mixed_precision_dtype=scoring.mixed_precision_dtype,
@@ -158,19 +158,24 @@ def build_scorer(
     )
 
 
-def check_benchmarks(config: StudyConfig) -> None:
+def check_benchmarks(config: StudyConfig) -> list[str]:
     """Check that tasks and metrics of a study exist, without loading a dataset.
+
+    Returns:
+        A line for each benchmark whose direction only its task's own code may know, once it is
+        loaded.
 
     Raises:
         TaskError: Naming the tasks and metrics that cannot be scored.
         DemixError: If lm-eval is missing.
     """
-    from optuna_demix.scoring import check_tasks
+    from optuna_demix.scoring import check_tasks, undirected
 
+    benchmarks = _benchmarks(config)
     try:
         problems = check_tasks(
-            _benchmarks(config),
-            include_path=config.include_path,
+            benchmarks,
+            include_path=config.include_paths,
             confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code,
         )
     except ImportError as error:
@@ -179,6 +184,11 @@ def check_benchmarks(config: StudyConfig) -> None:
         ) from None
     if problems:
         raise TaskError(f"{config.source}: {'; '.join(str(problem) for problem in problems)}")
+    return [
+        f"{name}: only the code of {where} may know whether a higher score is better; give it "
+        "higher_is_better to be sure before models are loaded"
+        for name, where in undirected(benchmarks, include_path=config.include_paths).items()
+    ]
 
 
 def _reported(racing: RacingConfig | None) -> Literal["block", "mean"] | None:
@@ -196,9 +206,8 @@ def _benchmarks(config: StudyConfig) -> list[Any]:
             task=benchmark.task,
             metric=benchmark.metric,
             name=benchmark.label,
-            num_fewshot=benchmark.num_fewshot,
-            limit=benchmark.limit,
             higher_is_better=benchmark.higher_is_better,
+            **vars(benchmark.settings),
         )
         for benchmarks in config.capabilities.values()
         for benchmark in benchmarks
