@@ -126,7 +126,14 @@ class Sizes:
 
 SETTINGS: Mapping[str, tuple[Setting, Sizes]] = {
     "tiers": (TIERS_SETTING, Sizes()),
-    "domains": (DOMAINS_SETTING, Sizes(small=(19, 38_400), factors=())),
+    "domains": (
+        DOMAINS_SETTING,
+        Sizes(
+            small=None,
+            factors=(),
+            methods=(UNIFORM, "prior", ORACLE, PROBABILITIES, MERGED, AUTO),
+        ),
+    ),
     "tiers_large": (
         LARGE_SETTING,
         Sizes(
