@@ -173,7 +173,7 @@ class LiveModel:
         if not overwrite and target.exists() and (not target.is_dir() or any(target.iterdir())):
             remedy = "choose another directory or pass overwrite=True"
             raise problem("proxy", "is there already", remedy, file=target)
-        with _directory_aside(target) as aside, _quiet_transformers():
+        with _directory_aside(target.resolve()) as aside, _quiet_transformers():
             self.model.save_pretrained(aside, state_dict=self._separate_state_dict())
             if self._has_tokenizer():
                 self.tokenizer.save_pretrained(aside)

@@ -427,6 +427,17 @@ class TestSaving:
         assert torch.equal(_logits(loaded), _logits(live.model))
         assert [path.name for path in tmp_path.iterdir()] == ["proxy"]
 
+    def test_a_symlink_to_a_directory_stays_one(
+        self, live_of: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        live, _ = live_of()
+        live.merge(W)
+        (tmp_path / "far").mkdir()
+        (tmp_path / "proxy").symlink_to("far")
+        live.save_pretrained(tmp_path / "proxy")
+        assert (tmp_path / "proxy").is_symlink()
+        assert (tmp_path / "far" / "config.json").is_file()
+
     def test_a_failed_save_leaves_nothing(
         self, live_of: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
