@@ -29,13 +29,14 @@ from optuna_demix.merging.arena.format import (
 from optuna_demix.merging.arena.layout import Layout
 from optuna_demix.merging.arena.rows import BlockRows, TensorRows, TensorSource
 from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
-from optuna_demix.merging.checkpoints.tokenizer_files import TOKENIZER_FILES
+from optuna_demix.merging.checkpoints.tokenizer_files import token_files
 from optuna_demix.merging.methods.preparation import Preparation
 
 if TYPE_CHECKING:
     from optuna_demix.merging.checkpoints.components import Component, ComponentSet
 
 _MODEL_FILES = ("config.json", "generation_config.json")
+_CHAT_TEMPLATE = "chat_template.jinja"
 _CHUNK_BYTES = 1 << 24
 
 
@@ -45,14 +46,15 @@ def partial_path(path: Path) -> Path:
 
 
 def read_attachments(components: ComponentSet) -> dict[str, bytes]:
-    """Return the small files that a live model needs, from the first component."""
-    checkpoint = components.components[0].checkpoint
-    names = [*_MODEL_FILES, *TOKENIZER_FILES]
+    """Return the small files that a live model needs, from the component that stands for all."""
+    checkpoint = components.standard
+    files = {name: checkpoint.model_path / name for name in _MODEL_FILES}
     if "auto_map" in checkpoint.config:  # the model's own code
-        names += [file.name for file in checkpoint.path.glob("*.py")]
-    files = [checkpoint.path / name for name in sorted(names)]
+        files |= {file.name: file for file in checkpoint.model_path.glob("*.py")}
+    files |= token_files(checkpoint.tokenizer_path)
+    files[_CHAT_TEMPLATE] = checkpoint.tokenizer_path / _CHAT_TEMPLATE
     try:
-        return {file.name: file.read_bytes() for file in files if file.is_file()}
+        return {name: file.read_bytes() for name, file in sorted(files.items()) if file.is_file()}
     except OSError as error:
         raise read_problem(checkpoint.label, error, checkpoint.path) from error
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix.merging._problem import problem, read_problem
+from optuna_demix.merging.checkpoints.other_formats import no_directory, no_weights
 from optuna_demix.merging.checkpoints.safetensors import TensorEntry, read_header
 from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
 
 if TYPE_CHECKING:
     import os
-
-    from optuna_demix.errors import ComponentError
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -43,9 +42,19 @@ class Checkpoint:
     entries: dict[str, TensorEntry]
 
     @property
+    def model_path(self) -> Path:
+        """Directory of the configurations and of the model's own code."""
+        return self.path
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Directory of the tokenizer's files."""
+        return self.path
+
+    @property
     def config_path(self) -> Path:
         """Path of ``config.json``."""
-        return self.path / CONFIG_FILE
+        return self.model_path / CONFIG_FILE
 
     def signature(self) -> list[list[Any]]:
         """Return ``[file name, size, mtime_ns]`` of every file the digest depends on."""
@@ -79,17 +88,16 @@ def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
     """
     directory = Path(path)
     if not directory.is_dir():
-        remedy = "give the path of a downloaded or trained model directory"
-        raise problem(label, f"no such directory: {directory}", remedy)
-    config = _read_config(directory, label)
+        raise no_directory(directory, label)
     single, index = directory / WEIGHTS_FILE, directory / INDEX_FILE
+    if not (single.is_file() or index.is_file()):
+        raise no_weights(directory, label)
+    config = _read_config(directory, label)
     # Same precedence as transformers when both are there.
     if single.is_file():
         entries = read_header(single, label)
-    elif index.is_file():
-        entries = _read_shards(index, label)
     else:
-        raise _no_weights(directory, label)
+        entries = _read_shards(index, label)
     if not entries:
         raise problem(label, "no tensors in the weight files", "save it again", file=directory)
     return Checkpoint(label, directory, config, entries)
@@ -146,19 +154,3 @@ def _read_shards(index: Path, label: str) -> dict[str, TensorEntry]:
             what = f"tensor {name!r} should be in this shard, says {index.name}, but is not"
             raise problem(label, what, again, file=index.parent / shard)
     return entries
-
-
-def _no_weights(directory: Path, label: str) -> ComponentError:
-    if (directory / "adapter_config.json").exists():
-        what = "an adapter, not a whole model"
-        remedy = "merge it into its base model (merge_and_unload) and save that"
-        return problem(label, what, remedy, file=directory / "adapter_config.json")
-    for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
-        if (directory / name).exists():
-            what = "pickled weights are not read"
-            remedy = "load the model with from_pretrained and save it with save_pretrained"
-            return problem(
-                label, f"{what}: there is no {WEIGHTS_FILE}", remedy, file=directory / name
-            )
-    remedy = "save the model with save_pretrained"
-    return problem(label, f"neither {WEIGHTS_FILE} nor {INDEX_FILE} in {directory}", remedy)

@@ -12,52 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from optuna_demix._wording import unknown_name
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging._aside import write_aside
 from optuna_demix.merging._dtypes import MERGEABLE
 from optuna_demix.merging._problem import problem
-from optuna_demix.merging.checkpoints.checkpoint import (
-    VOLATILE_FIELDS,
-    Checkpoint,
-    open_checkpoint,
+from optuna_demix.merging.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from optuna_demix.merging.checkpoints.configs import (
+    ONE_BASE_REMEDY,
+    check_same_generation,
+    common_model,
+    generation_settings,
 )
-from optuna_demix.merging.checkpoints.skeleton import Skeleton, build_skeleton, load_config
-from optuna_demix.merging.checkpoints.tokenizer_files import (
-    check_same_tokenizer,
-    check_token_ids_fit,
-    vocabulary_file,
-)
+from optuna_demix.merging.checkpoints.tokenization import check_same_tokenizer, check_token_ids_fit
+from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from optuna_demix.merging.checkpoints.safetensors import TensorEntry
-
-# Fields of a config that change neither the parameters nor what the model computes from them.
-_HARMLESS_FIELDS = VOLATILE_FIELDS | {
-    "_attn_implementation_autoset",
-    "architectures",  # compared first, with its own message
-    "attention_dropout",
-    "attn_pdrop",
-    "bos_token_id",
-    "classifier_dropout",
-    "dtype",  # the tensors themselves are compared
-    "embd_pdrop",
-    "eos_token_id",
-    "gradient_checkpointing",
-    "hidden_dropout",
-    "id2label",
-    "initializer_range",
-    "label2id",
-    "output_attentions",
-    "output_hidden_states",
-    "pad_token_id",
-    "resid_pdrop",
-    "return_dict",
-    "torch_dtype",
-    "use_cache",
-}
-_ONE_BASE_REMEDY = "train all components from one base model, or correct the file"
+    from optuna_demix.merging.checkpoints.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
@@ -107,6 +81,9 @@ class ComponentSet:
         dtype: The element type of all tensors of all components.
         components: The components themselves, in order.
         base: The base model, or None.
+        config_of: Name of the component whose configuration, generation settings and tokenizer
+            stand for all.
+        generation: What decides generated text beside the weights, ``eos_token_id`` above all.
     """
 
     names: tuple[str, ...]
@@ -115,6 +92,8 @@ class ComponentSet:
     dtype: torch.dtype
     components: tuple[Component, ...]
     base: Component | None
+    config_of: str
+    generation: dict[str, Any]
 
     @classmethod
     def open(
@@ -122,6 +101,7 @@ class ComponentSet:
         paths: Mapping[str, str | os.PathLike[str]],
         *,
         base: str | os.PathLike[str] | None = None,
+        config_of: str | None = None,
         trust_remote_code: bool = False,
     ) -> ComponentSet:
         """Read the headers of components and check that they can be averaged.
@@ -129,6 +109,8 @@ class ComponentSet:
         Args:
             paths: Directory of each component in the layout of ``save_pretrained``, by name.
             base: Directory of the model they were all trained from; checked like a component.
+            config_of: The component whose configuration, generation settings and tokenizer stand
+                for all. Without it components must agree on where a text ends.
             trust_remote_code: Let models run code from their own directory.
 
         Raises:
@@ -137,32 +119,49 @@ class ComponentSet:
         """
         if not paths:
             raise ComponentError("no components given; name at least one model directory")
+        names = tuple(paths)
+        if config_of is not None and config_of not in names:
+            raise ComponentError(f"config_of: {unknown_name(config_of, names, 'component')}")
         checkpoints = [
             open_checkpoint(path, f"component {name!r}") for name, path in paths.items()
         ]
         if base is not None:
             checkpoints.append(open_checkpoint(base, "base"))
-        first = checkpoints[0]
-        skeleton = _common_skeleton(checkpoints, trust_remote_code=trust_remote_code)
+        skeleton, configs = common_model(checkpoints, trust_remote_code=trust_remote_code)
         components = [_fit(checkpoint, skeleton) for checkpoint in checkpoints]
         dtype = _common_dtype(components)
-        for checkpoint in checkpoints[1 : len(paths)]:
-            check_same_tokenizer(first, checkpoint)
-        # Nothing is ever tokenized with the base's files, so it may come without.
-        if base is not None and vocabulary_file(checkpoints[-1].path) is not None:
-            check_same_tokenizer(first, checkpoints[-1])
-        vocab_size = first.config.get("vocab_size")
-        if isinstance(vocab_size, int):
-            check_token_ids_fit(first, vocab_size)
+        chosen = names.index(config_of) if config_of is not None else 0
+        first = checkpoints[chosen]
+        n_embeddings = configs[chosen].get_text_config().vocab_size
+        for checkpoint in checkpoints:
+            # Nothing is ever tokenized with the base's files, so it may come without.
+            is_base = base is not None and checkpoint is checkpoints[-1]
+            if checkpoint is first or (is_base and vocabulary_file(checkpoint.path) is None):
+                continue
+            check_same_tokenizer(
+                first,
+                checkpoint,
+                n_embeddings=n_embeddings,
+                trust_remote_code=trust_remote_code,
+                same_ends=config_of is None and not is_base,
+            )
+        check_token_ids_fit(first, n_embeddings, trust_remote_code=trust_remote_code)
+        generation = generation_settings(first, configs[chosen])
+        if config_of is None:
+            for checkpoint, config in zip(checkpoints[1 : len(names)], configs[1:], strict=False):
+                theirs = generation_settings(checkpoint, config)
+                check_same_generation(first, generation, checkpoint, theirs)
         return cls(
-            names=tuple(paths),
+            names=names,
             paths={name: Path(path) for name, path in paths.items()},
             tensors={
                 name: TensorSpec(shape, dtype) for name, shape in sorted(skeleton.shapes.items())
             },
             dtype=dtype,
-            components=tuple(components[: len(paths)]),
+            components=tuple(components[: len(names)]),
             base=components[-1] if base is not None else None,
+            config_of=names[chosen],
+            generation=generation,
         )
 
     @property
@@ -171,9 +170,14 @@ class ComponentSet:
         return sum(spec.n_elements for spec in self.tensors.values())
 
     @property
+    def standard(self) -> Checkpoint:
+        """The checkpoint whose configuration and tokenizer stand for all."""
+        return self.components[self.names.index(self.config_of)].checkpoint
+
+    @property
     def config_path(self) -> Path:
-        """The ``config.json`` of the first component, which stands for all."""
-        return self.components[0].checkpoint.config_path
+        """The ``config.json`` that stands for all."""
+        return self.standard.config_path
 
     def digests(self, *, cache: str | os.PathLike[str] | None = None) -> dict[str, str]:
         """Return the SHA-256 of each component's tensors and config, by name.
@@ -237,47 +241,6 @@ def _read_cache(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _common_skeleton(checkpoints: list[Checkpoint], *, trust_remote_code: bool) -> Skeleton:
-    """Check that all configs describe one model and return its skeleton."""
-    first = checkpoints[0]
-    config = load_config(first.path, first.label, trust_remote_code=trust_remote_code)
-    fields = _relevant(config.to_dict())
-    for other in checkpoints[1:]:
-        for field in ("model_type", "architectures"):
-            _check_field(field, first.config, other.config, first, other)
-        loaded = load_config(other.path, other.label, trust_remote_code=trust_remote_code)
-        theirs = _relevant(loaded.to_dict())
-        for field in sorted({*fields, *theirs}):
-            _check_field(field, fields, theirs, first, other)
-    return build_skeleton(
-        config, first.label, first.config_path, trust_remote_code=trust_remote_code
-    )
-
-
-def _relevant(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that matter, in nested configs too."""
-    return {
-        name: _relevant(value) if isinstance(value, dict) else value
-        for name, value in fields.items()
-        if name not in _HARMLESS_FIELDS
-    }
-
-
-def _check_field(
-    field: str,
-    fields: dict[str, Any],
-    theirs: dict[str, Any],
-    first: Checkpoint,
-    other: Checkpoint,
-) -> None:
-    if fields.get(field) != theirs.get(field):
-        what = (
-            f"field {field!r} is {theirs.get(field)!r}, but {fields.get(field)!r} in "
-            f"{first.label} ({first.config_path})"
-        )
-        raise problem(other.label, what, _ONE_BASE_REMEDY, file=other.config_path)
-
-
 def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
     """Match a checkpoint's tensors with those of the model."""
     sources: dict[str, TensorEntry] = {}
@@ -298,7 +261,7 @@ def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
                 f"tensor {name!r} has shape {list(entry.shape)}, but config.json makes it "
                 f"{list(skeleton.shapes[canonical])}"
             )
-            raise problem(checkpoint.label, what, _ONE_BASE_REMEDY, file=entry.file)
+            raise problem(checkpoint.label, what, ONE_BASE_REMEDY, file=entry.file)
         if canonical in sources:
             duplicates.append((canonical, entry))
         else:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from transformers import AutoTokenizer, GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from optuna_demix._files import sync
 from optuna_demix._wording import one_line
@@ -19,6 +18,7 @@ from optuna_demix.errors import ComponentError
 from optuna_demix.merging._aside import sync_directory
 from optuna_demix.merging._dtypes import as_dtype, dtype_name
 from optuna_demix.merging._problem import problem, write_problem
+from optuna_demix.merging._quiet import quiet_transformers
 from optuna_demix.merging.arena.format import REBUILD
 from optuna_demix.merging.checkpoints.skeleton import Skeleton, build_skeleton, load_config
 from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
@@ -173,7 +173,7 @@ class LiveModel:
         if not overwrite and target.exists() and (not target.is_dir() or any(target.iterdir())):
             remedy = "choose another directory or pass overwrite=True"
             raise problem("proxy", "is there already", remedy, file=target)
-        with _directory_aside(target.resolve()) as aside, _quiet_transformers():
+        with _directory_aside(target.resolve()) as aside, quiet_transformers():
             self.model.save_pretrained(aside, state_dict=self._separate_state_dict())
             if self._has_tokenizer():
                 self.tokenizer.save_pretrained(aside)
@@ -210,7 +210,7 @@ def _build_model(
         _check_names(arena, skeleton)
         # Untouched pages of this buffer cost nothing when the model moves to another device.
         flat = torch.empty(arena.layout.n_padded, dtype=dtype)
-        with _quiet_transformers():
+        with quiet_transformers():
             # From a state dict of views: no initialization, no copy, and buffers, ties and
             # attention as from_pretrained makes them.
             model: PreTrainedModel = skeleton.model_class.from_pretrained(
@@ -297,7 +297,7 @@ def _check_weights(w: Any, names: tuple[str, ...]) -> np.ndarray:
 def _load_tokenizer(arena: Arena, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     with arena.extracted() as directory:
         if vocabulary_file(directory) is None:
-            what = "the first component came without a tokenizer"
+            what = "the components came without a tokenizer"
             remedy = "copy the tokenizer files into every component and build the arena again"
             raise problem("arena", what, remedy, file=arena.path)
         try:
@@ -331,20 +331,3 @@ def _directory_aside(target: Path) -> Iterator[Path]:
             sync_directory(target.parent)
     except OSError as error:
         raise write_problem("proxy", error, target) from error
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence progress bars and load reports: tensors were checked here, with better messages."""
-    bars, level = (
-        transformers_logging.is_progress_bar_enabled(),
-        transformers_logging.get_verbosity(),
-    )
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
