@@ -21,6 +21,12 @@ from optuna_demix.merging.checkpoints.checkpoint import (
     Checkpoint,
     open_checkpoint,
 )
+from optuna_demix.merging.checkpoints.fitting import (
+    ONE_BASE_REMEDY,
+    Component,
+    common_dtype,
+    fit,
+)
 from optuna_demix.merging.checkpoints.skeleton import Skeleton, build_skeleton, load_config
 from optuna_demix.merging.checkpoints.tokenizer_files import (
     check_same_tokenizer,
@@ -31,7 +37,6 @@ from optuna_demix.merging.checkpoints.tokenizer_files import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from optuna_demix.merging.checkpoints.safetensors import TensorEntry
 
 # Fields of a config that change neither the parameters nor what the model computes from them.
 _HARMLESS_FIELDS = VOLATILE_FIELDS | {
@@ -57,35 +62,25 @@ _HARMLESS_FIELDS = VOLATILE_FIELDS | {
     "torch_dtype",
     "use_cache",
 }
-_ONE_BASE_REMEDY = "train all components from one base model, or correct the file"
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and element type of one merged tensor."""
+    """Shape of one merged tensor, and the element type it gets.
+
+    Attributes:
+        shape: Its shape.
+        dtypes: Its type in a model of each mergeable type: of most tensors that type, of some
+            always float32.
+    """
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtypes: Mapping[torch.dtype, torch.dtype]
 
     @property
     def n_elements(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Component:
-    """One checkpoint, its tensors under the names that the model gives them.
-
-    Attributes:
-        checkpoint: The directory as found.
-        sources: Where each of the model's tensors lies, by canonical name.
-        duplicates: ``(canonical name, entry)`` of further copies of tied tensors.
-    """
-
-    checkpoint: Checkpoint
-    sources: dict[str, TensorEntry]
-    duplicates: tuple[tuple[str, TensorEntry], ...]
 
 
 @dataclass(frozen=True)
@@ -103,8 +98,9 @@ class ComponentSet:
     Attributes:
         names: The K component names, in the order of the merge weights.
         paths: Directory of each component.
-        tensors: Every tensor of the model, tied ones once, by its name in the model.
-        dtype: The element type of all tensors of all components.
+        tensors: Every tensor of the model that is averaged, tied ones once, by its name there.
+        constants: Element type of those that are not, such as tables of integers, by name.
+        dtype: The element type in which each component holds most of its elements.
         components: The components themselves, in order.
         base: The base model, or None.
     """
@@ -112,6 +108,7 @@ class ComponentSet:
     names: tuple[str, ...]
     paths: dict[str, Path]
     tensors: dict[str, TensorSpec]
+    constants: dict[str, torch.dtype]
     dtype: torch.dtype
     components: tuple[Component, ...]
     base: Component | None
@@ -144,8 +141,8 @@ class ComponentSet:
             checkpoints.append(open_checkpoint(base, "base"))
         first = checkpoints[0]
         skeleton = _common_skeleton(checkpoints, trust_remote_code=trust_remote_code)
-        components = [_fit(checkpoint, skeleton) for checkpoint in checkpoints]
-        dtype = _common_dtype(components)
+        components = [fit(checkpoint, skeleton) for checkpoint in checkpoints]
+        dtype = common_dtype(components)
         for checkpoint in checkpoints[1 : len(paths)]:
             check_same_tokenizer(first, checkpoint)
         # Nothing is ever tokenized with the base's files, so it may come without.
@@ -157,9 +154,8 @@ class ComponentSet:
         return cls(
             names=tuple(paths),
             paths={name: Path(path) for name, path in paths.items()},
-            tensors={
-                name: TensorSpec(shape, dtype) for name, shape in sorted(skeleton.shapes.items())
-            },
+            tensors=_specs(skeleton),
+            constants=skeleton.constants,
             dtype=dtype,
             components=tuple(components[: len(paths)]),
             base=components[-1] if base is not None else None,
@@ -200,6 +196,17 @@ class ComponentSet:
         if self.base is None:
             return None
         return _digests([self.base.checkpoint], cache)[0]
+
+
+def _specs(skeleton: Skeleton) -> dict[str, TensorSpec]:
+    """Return what is averaged, by name, in the order of the names."""
+    by_dtype = {dtype: skeleton.dtypes(dtype) for dtype in MERGEABLE.values()}
+    return {
+        name: TensorSpec(
+            skeleton.shapes[name], {dtype: found[name] for dtype, found in by_dtype.items()}
+        )
+        for name in sorted(set(skeleton.shapes) - set(skeleton.constants))
+    }
 
 
 def _digests(checkpoints: Sequence[Checkpoint], cache: str | os.PathLike[str] | None) -> list[str]:
@@ -275,58 +282,4 @@ def _check_field(
             f"field {field!r} is {theirs.get(field)!r}, but {fields.get(field)!r} in "
             f"{first.label} ({first.config_path})"
         )
-        raise problem(other.label, what, _ONE_BASE_REMEDY, file=other.config_path)
-
-
-def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
-    """Match a checkpoint's tensors with those of the model."""
-    sources: dict[str, TensorEntry] = {}
-    duplicates: list[tuple[str, TensorEntry]] = []
-    for name, entry in checkpoint.entries.items():
-        canonical = skeleton.resolve(name)
-        if canonical is None:
-            if skeleton.is_rebuilt(name):
-                continue
-            what = f"tensor {name!r} has no place in {skeleton.model_class.__name__}"
-            remedy = (
-                "correct config.json, or load the model and save it with "
-                "save_pretrained(directory, save_original_format=False)"
-            )
-            raise problem(checkpoint.label, what, remedy, file=entry.file)
-        if entry.shape != skeleton.shapes[canonical]:
-            what = (
-                f"tensor {name!r} has shape {list(entry.shape)}, but config.json makes it "
-                f"{list(skeleton.shapes[canonical])}"
-            )
-            raise problem(checkpoint.label, what, _ONE_BASE_REMEDY, file=entry.file)
-        if canonical in sources:
-            duplicates.append((canonical, entry))
-        else:
-            sources[canonical] = entry
-    for name in skeleton.shapes:
-        if name not in sources:
-            what = f"no tensor for parameter {name!r} of {skeleton.model_class.__name__}"
-            remedy = "correct config.json or save the whole model again"
-            raise problem(checkpoint.label, what, remedy, file=checkpoint.path)
-    return Component(checkpoint, sources, tuple(duplicates))
-
-
-def _common_dtype(components: list[Component]) -> torch.dtype:
-    """Return the one element type of all tensors of all components."""
-    first = components[0]
-    expected = next(iter(first.sources.values()))
-    for component in components:
-        for name, entry in component.sources.items():
-            label = component.checkpoint.label
-            if entry.dtype not in MERGEABLE:
-                what = f"tensor {name!r} is stored as {entry.dtype}, which cannot be averaged"
-                remedy = "save the model in bfloat16, float16 or float32"
-                raise problem(label, what, remedy, file=entry.file)
-            if entry.dtype != expected.dtype:
-                what = (
-                    f"tensor {name!r} is stored as {entry.dtype}, but others as "
-                    f"{expected.dtype} ({expected.file})"
-                )
-                remedy = "save all components in one dtype"
-                raise problem(label, what, remedy, file=entry.file)
-    return MERGEABLE[expected.dtype]
+        raise problem(other.label, what, ONE_BASE_REMEDY, file=other.config_path)
