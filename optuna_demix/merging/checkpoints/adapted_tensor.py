@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from optuna_demix.merging._dtypes import MERGEABLE
+from optuna_demix.merging.checkpoints.conversion import Converted
 from optuna_demix.merging.checkpoints.safetensors import TensorEntry
 
 if TYPE_CHECKING:
-    from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
+    from collections.abc import Callable
+    from pathlib import Path
 
 _CHUNK_ELEMENTS = 1 << 22
+Stored: TypeAlias = TensorEntry | Converted
 
 
 @dataclass(frozen=True)
@@ -34,62 +36,56 @@ class Factors:
 
 
 @dataclass(frozen=True)
-class AdaptedEntry(TensorEntry):
-    """A tensor of the base as an adapter leaves it, in shape and dtype of the base's.
+class Adapted:
+    """A tensor of the base as an adapter leaves it.
 
     Attributes:
-        origin: What the product is added to: the base's own tensor, or one saved whole.
+        before: The base's own.
+        origin: What the product is added to: the base's own, or one saved whole.
         factors: The product, or None.
     """
 
-    origin: TensorEntry
-    factors: Factors | None
+    before: Stored
+    origin: Stored
+    factors: Factors | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return self.origin.shape
+
+    @property
+    def file(self) -> Path:
+        """Where what the adapter changes lies."""
+        return self.origin.file if self.factors is None else self.factors.B.file
 
 
-def adapted_values(reader: TensorReader, entry: AdaptedEntry, start: int, n: int) -> torch.Tensor:
-    """Return ``n`` elements from ``start`` on, (n,), float32.
+def adapted_elements(
+    source: Adapted, start: int, count: int, read: Callable[[Stored, int, int], torch.Tensor]
+) -> torch.Tensor:
+    """Return elements of an adapted tensor in float32, (count,).
 
     Args:
-        reader: Open on the files of the adapter and its base.
-        entry: The tensor.
-        start: First element.
-        n: Number of elements.
-
-    Raises:
-        ComponentError: If a file cannot be read.
+        source: The tensor.
+        start: The first element.
+        count: How many.
+        read: Returns elements of what is stored, from a first one on, so many.
     """
-    values = _read(reader, entry.origin, start, n)
-    if entry.factors is None or not n:
+    values = read(source.origin, start, count).to(torch.float32, copy=True)
+    if source.factors is None or not count:
         return values
-    A, B = (reader.kept(part, _whole) for part in (entry.factors.A, entry.factors.B))
-    # Factors of the tensor's own rows and columns: (rows, rank), (rank, columns).
-    left, right = (A.T, B.T) if entry.factors.transposed else (B, A)
-    columns = entry.shape[1]
+    A, B = (
+        read(part, 0, part.n_elements).float().view(part.shape)
+        for part in (source.factors.A, source.factors.B)
+    )
+    # The tensor's own rows and columns: (rows, rank), (rank, columns).
+    left, right = (A.T, B.T) if source.factors.transposed else (B, A)
+    columns = source.shape[1]
     step = max(1, _CHUNK_ELEMENTS // columns)
-    first, last = start // columns, -(-(start + n) // columns)
+    first, last = start // columns, -(-(start + count) // columns)
     for row in range(first, last, step):
-        product = (left[row : min(row + step, last)] @ right).mul_(entry.factors.scale).view(-1)
+        product = (left[row : min(row + step, last)] @ right).mul_(source.factors.scale).view(-1)
         offset = row * columns - start  # where the product begins, counted in the values
-        low, high = max(0, offset), min(n, offset + len(product))
+        low, high = max(0, offset), min(count, offset + len(product))
         values[low:high] += product[low - offset : high - offset]
     return values
-
-
-def read_adapted(reader: TensorReader, entry: AdaptedEntry, start: int, target: memoryview) -> None:
-    """Fill ``target`` from byte ``start`` on, as if the tensor were stored in the base's dtype."""
-    dtype = MERGEABLE[entry.dtype]
-    values = adapted_values(
-        reader, entry, start // dtype.itemsize, len(target) // dtype.itemsize
-    ).to(dtype)
-    target[:] = values.view(torch.uint8).numpy().data
-
-
-def _whole(reader: TensorReader, entry: TensorEntry) -> torch.Tensor:
-    return _read(reader, entry, 0, entry.n_elements).view(entry.shape)
-
-
-def _read(reader: TensorReader, entry: TensorEntry, start: int, n: int) -> torch.Tensor:
-    stored = torch.empty(n, dtype=MERGEABLE[entry.dtype])
-    content = stored.view(torch.uint8).numpy().data
-    reader.read_into(entry, start * stored.element_size(), content)
-    return stored.float()

@@ -11,23 +11,29 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix.merging._dtypes import MERGEABLE
-from optuna_demix.merging._problem import problem, read_problem
-from optuna_demix.merging.checkpoints.adapted_tensor import AdaptedEntry, Factors
-from optuna_demix.merging.checkpoints.checkpoint import Checkpoint, file_signature, read_json
+from optuna_demix.merging._problem import problem
+from optuna_demix.merging.checkpoints.adapted_tensor import Adapted, Factors
+from optuna_demix.merging.checkpoints.checkpoint import (
+    Checkpoint,
+    file_signature,
+    hash_tensors,
+    read_json,
+)
 from optuna_demix.merging.checkpoints.safetensors import TensorEntry, read_header
-from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
 from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from optuna_demix.errors import ComponentError
-    from optuna_demix.merging.checkpoints.components import Component
+    from optuna_demix.merging.checkpoints.fitting import Component
     from optuna_demix.merging.checkpoints.skeleton import Skeleton
 
 CONFIG_FILE = "adapter_config.json"
@@ -69,6 +75,8 @@ _USED = frozenset(
 # Ways to begin that leave the base as it is; others take something out of it.
 _PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")
 _PREFIX = "base_model.model."
+# Modules that PEFT puts around the model's own.
+_WRAPPERS = (".base_layer.", ".modules_to_save.")
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(\.weight)?$"
 )
@@ -111,12 +119,7 @@ class AdapterCheckpoint(Checkpoint):
         """Return the SHA-256 of the base's digest and of all that makes up the product."""
         used = {key: self.adapter.get(key) for key in sorted(_USED)}
         state = hashlib.sha256(json.dumps([self.base_digest(), used]).encode())
-        with TensorReader(self.label) as reader:
-            for name, entry in sorted(self.tensors.items()):
-                state.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-                content = bytearray(entry.nbytes)
-                reader.read_into(entry, 0, memoryview(content))
-                state.update(content)
+        hash_tensors(self.tensors, self.label, state)
         return state.hexdigest()
 
 
@@ -164,7 +167,8 @@ def open_adapter(
 
 def once(compute: Callable[[], str]) -> Callable[[], str]:
     """Return a function that computes a value when first called, by whichever thread."""
-    lock, found = Lock(), []
+    lock = Lock()
+    found: list[str] = []
 
     def value() -> str:
         with lock:
@@ -184,40 +188,38 @@ def adapt(component: Component, skeleton: Skeleton) -> Component:
     checkpoint = component.checkpoint
     if not isinstance(checkpoint, AdapterCheckpoint):
         return component
-    n_names = {name: 0 for name in skeleton.shapes}
-    for canonical in skeleton.canonical.values():
-        n_names[canonical] += 1
-    sources: dict[str, Any] = dict(component.sources)
+    n_names = Counter(skeleton.canonical.values())
+    of_base: dict[str, Any] = dict(component.sources)  # nothing of it is adapted yet
+    sources = dict(component.sources)
     pairs: dict[str, dict[str, tuple[str, TensorEntry]]] = {}
     for name, entry in checkpoint.tensors.items():
-        plain = name.removeprefix(_PREFIX).replace(".base_layer.", ".")
-        plain = plain.replace(".modules_to_save.", ".")
-        if entry.dtype not in MERGEABLE:
-            what = f"tensor {name!r} is stored as {entry.dtype}, which cannot be added"
-            raise problem(checkpoint.label, what, _REMEDY, file=entry.file)
+        plain = name.removeprefix(_PREFIX)
+        for wrapper in _WRAPPERS:
+            plain = plain.replace(wrapper, ".")
         factor = _FACTOR.match(plain)
-        target = f"{factor['module']}.weight" if factor else plain
-        canonical = skeleton.resolve(target)
-        if canonical is None:
+        canonical = skeleton.canonical.get(f"{factor['module']}.weight" if factor else plain)
+        if canonical is None or canonical in skeleton.constants:
             what = f"tensor {name!r} has no place in {skeleton.model_class.__name__}"
             raise problem(checkpoint.label, what, _REMEDY, file=entry.file)
         if n_names[canonical] > 1:
-            what = f"tensor {name!r} adapts one of several that config.json ties"
+            what = f"tensor {name!r} adapts one of several tensors that config.json ties"
+            raise problem(checkpoint.label, what, _REMEDY, file=entry.file)
+        if entry.dtype not in MERGEABLE:
+            what = f"tensor {name!r} is stored as {entry.dtype}, which cannot be added"
             raise problem(checkpoint.label, what, _REMEDY, file=entry.file)
         if factor:
-            kind = factor["factor"] + ("e" if factor["embedding"] else "")
+            kind = factor["factor"] + (factor["embedding"] or "")
             pairs.setdefault(canonical, {})[kind] = (name, entry)
             continue
         if entry.shape != skeleton.shapes[canonical]:
             raise _other_shape(checkpoint, name, entry, skeleton.shapes[canonical])
-        sources[canonical] = _adapted(component.sources[canonical], origin=entry)
+        sources[canonical] = Adapted(before=of_base[canonical], origin=entry)
     for canonical, pair in pairs.items():
-        factors = _factors(checkpoint, canonical, pair, skeleton.shapes[canonical])
-        before = sources[canonical]
-        sources[canonical] = (
-            replace(before, factors=factors)
-            if isinstance(before, AdaptedEntry)
-            else _adapted(before, origin=before, factors=factors)
+        now = sources[canonical]
+        sources[canonical] = Adapted(
+            before=of_base[canonical],
+            origin=now.origin if isinstance(now, Adapted) else now,
+            factors=_factors(checkpoint, pair, skeleton.shapes[canonical]),
         )
     return replace(component, sources=sources)
 
@@ -243,13 +245,12 @@ def _check_plain(config: dict[str, Any], file: Path, label: str) -> None:
 
 def _factors(
     checkpoint: AdapterCheckpoint,
-    canonical: str,
     pair: dict[str, tuple[str, TensorEntry]],
     shape: tuple[int, ...],
 ) -> Factors:
     """Return the factors of one tensor with their scale."""
-    embedding = all(kind.endswith("e") for kind in pair)
-    wanted = ("Ae", "Be") if embedding else ("A", "B")
+    embedding = any(len(kind) > 1 for kind in pair)
+    wanted = ("Aembedding_", "Bembedding_") if embedding else ("A", "B")
     for kind in wanted:
         if kind not in pair:
             name, entry = next(iter(pair.values()))
@@ -275,14 +276,6 @@ def _by_module(patterns: Any, module: str, default: float) -> float:
         if re.match(rf"(.*\.)?({pattern})$", module):
             return float(value)
     return float(default)
-
-
-def _adapted(
-    before: TensorEntry, *, origin: TensorEntry, factors: Factors | None = None
-) -> AdaptedEntry:
-    return AdaptedEntry(
-        before.file, before.dtype, before.shape, before.start, before.nbytes, origin, factors
-    )
 
 
 def _other_shape(

@@ -15,6 +15,8 @@ from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Mapping
+    from hashlib import _Hash
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -58,26 +60,47 @@ class Checkpoint:
 
     def signature(self) -> list[list[Any]]:
         """Return ``[file name, size, mtime_ns]`` of every file the digest depends on."""
-        files = sorted({entry.file for entry in self.entries.values()} | {self.config_path})
-        try:
-            stats = [(file, file.stat()) for file in files]
-        except OSError as error:
-            raise read_problem(self.label, error, self.path) from error
-        return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+        files = {entry.file for entry in self.entries.values()} | {self.config_path}
+        return file_signature(files, self.label)
 
     def digest(self) -> str:
         """Return the SHA-256 of all tensors, in the order of their names, and of the config."""
         config = {key: value for key, value in self.config.items() if key not in VOLATILE_FIELDS}
         state = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        with TensorReader(self.label) as reader:
-            buffer = memoryview(bytearray(_CHUNK_BYTES))
-            for name, entry in sorted(self.entries.items()):
-                state.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-                for start in range(0, entry.nbytes, _CHUNK_BYTES):
-                    part = buffer[: min(_CHUNK_BYTES, entry.nbytes - start)]
-                    reader.read_into(entry, start, part)
-                    state.update(part)
+        hash_tensors(self.entries, self.label, state)
         return state.hexdigest()
+
+
+def file_signature(files: Iterable[Path], label: str) -> list[list[Any]]:
+    """Return ``[file name, size, mtime_ns]`` of files, in the order of their paths.
+
+    Raises:
+        ComponentError: If one of them cannot be found.
+    """
+    found: list[list[Any]] = []
+    for file in sorted(files):
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise read_problem(label, error, file) from error
+        found.append([file.name, stat.st_size, stat.st_mtime_ns])
+    return found
+
+
+def hash_tensors(entries: Mapping[str, TensorEntry], label: str, state: _Hash) -> None:
+    """Bring tensors into a hash, in the order of their names.
+
+    Raises:
+        ComponentError: If one of them cannot be read.
+    """
+    with TensorReader(label) as reader:
+        buffer = memoryview(bytearray(_CHUNK_BYTES))
+        for name, entry in sorted(entries.items()):
+            state.update(json.dumps([name, entry.dtype, entry.shape]).encode())
+            for start in range(0, entry.nbytes, _CHUNK_BYTES):
+                part = buffer[: min(_CHUNK_BYTES, entry.nbytes - start)]
+                reader.read_into(entry, start, part)
+                state.update(part)
 
 
 def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
@@ -105,7 +128,7 @@ def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
 
 def _read_config(directory: Path, label: str) -> dict[str, Any]:
     file = directory / CONFIG_FILE
-    config = _read_json(file, label, "save the model with save_pretrained")
+    config = read_json(file, label, "save the model with save_pretrained")
     for scope in (config, *(value for value in config.values() if isinstance(value, dict))):
         for field in _QUANTIZED:
             if scope.get(field):
@@ -115,7 +138,12 @@ def _read_config(directory: Path, label: str) -> dict[str, Any]:
     return config
 
 
-def _read_json(file: Path, label: str, remedy: str) -> dict[str, Any]:
+def read_json(file: Path, label: str, remedy: str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        ComponentError: If it is missing or holds anything else, saying what to do.
+    """
     try:
         content = json.loads(file.read_bytes())
         if not isinstance(content, dict):
@@ -131,7 +159,7 @@ def _read_json(file: Path, label: str, remedy: str) -> dict[str, Any]:
 
 def _read_shards(index: Path, label: str) -> dict[str, TensorEntry]:
     again = "save or download the checkpoint again"
-    weight_map = _read_json(index, label, again).get("weight_map")
+    weight_map = read_json(index, label, again).get("weight_map")
     if not isinstance(weight_map, dict) or not all(
         isinstance(shard, str) for shard in weight_map.values()
     ):

@@ -16,50 +16,49 @@ from optuna_demix._wording import unknown_name
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging._aside import write_aside
 from optuna_demix.merging._dtypes import MERGEABLE
-from optuna_demix.merging._problem import problem
+from optuna_demix.merging.checkpoints.adapters import (
+    adapt,
+    base_needed,
+    is_adapter,
+    once,
+    open_adapter,
+)
 from optuna_demix.merging.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from optuna_demix.merging.checkpoints.configs import (
-    ONE_BASE_REMEDY,
     check_same_generation,
     common_model,
     generation_settings,
 )
-from optuna_demix.merging.checkpoints.tokenization import check_same_tokenizer, check_token_ids_fit
+from optuna_demix.merging.checkpoints.fitting import Component, common_dtype, fit
+from optuna_demix.merging.checkpoints.tokenization import (
+    check_same_tokenizer,
+    check_token_ids_fit,
+)
 from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from optuna_demix.merging.checkpoints.safetensors import TensorEntry
     from optuna_demix.merging.checkpoints.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and element type of one merged tensor."""
+    """Shape of one merged tensor, and the element type it gets.
+
+    Attributes:
+        shape: Its shape.
+        dtypes: Its type in a model of each mergeable type: of most tensors that type, of some
+            always float32.
+    """
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtypes: Mapping[torch.dtype, torch.dtype]
 
     @property
     def n_elements(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Component:
-    """One checkpoint, its tensors under the names that the model gives them.
-
-    Attributes:
-        checkpoint: The directory as found.
-        sources: Where each of the model's tensors lies, by canonical name.
-        duplicates: ``(canonical name, entry)`` of further copies of tied tensors.
-    """
-
-    checkpoint: Checkpoint
-    sources: dict[str, TensorEntry]
-    duplicates: tuple[tuple[str, TensorEntry], ...]
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,9 @@ class ComponentSet:
     Attributes:
         names: The K component names, in the order of the merge weights.
         paths: Directory of each component.
-        tensors: Every tensor of the model, tied ones once, by its name in the model.
-        dtype: The element type of all tensors of all components.
+        tensors: Every tensor of the model that is averaged, tied ones once, by its name there.
+        constants: Element type of those that are not, such as tables of integers, by name.
+        dtype: The element type in which each component holds most of its elements.
         components: The components themselves, in order.
         base: The base model, or None.
         config_of: Name of the component whose configuration, generation settings and tokenizer
@@ -89,6 +89,7 @@ class ComponentSet:
     names: tuple[str, ...]
     paths: dict[str, Path]
     tensors: dict[str, TensorSpec]
+    constants: dict[str, torch.dtype]
     dtype: torch.dtype
     components: tuple[Component, ...]
     base: Component | None
@@ -107,7 +108,8 @@ class ComponentSet:
         """Read the headers of components and check that they can be averaged.
 
         Args:
-            paths: Directory of each component in the layout of ``save_pretrained``, by name.
+            paths: Directory of each component in the layout of ``save_pretrained``, by name: of a
+                whole model, or of a LoRA adapter of the base.
             base: Directory of the model they were all trained from; checked like a component.
             config_of: The component whose configuration, generation settings and tokenizer stand
                 for all. Without it components must agree on where a text ends.
@@ -122,14 +124,12 @@ class ComponentSet:
         names = tuple(paths)
         if config_of is not None and config_of not in names:
             raise ComponentError(f"config_of: {unknown_name(config_of, names, 'component')}")
-        checkpoints = [
-            open_checkpoint(path, f"component {name!r}") for name, path in paths.items()
-        ]
-        if base is not None:
-            checkpoints.append(open_checkpoint(base, "base"))
+        of_base = [] if base is None else [open_checkpoint(base, "base")]
+        checkpoints = [*_open_all(paths, of_base), *of_base]
         skeleton, configs = common_model(checkpoints, trust_remote_code=trust_remote_code)
-        components = [_fit(checkpoint, skeleton) for checkpoint in checkpoints]
-        dtype = _common_dtype(components)
+        components = [fit(checkpoint, skeleton) for checkpoint in checkpoints]
+        dtype = common_dtype(components)
+        components = [adapt(component, skeleton) for component in components]
         chosen = names.index(config_of) if config_of is not None else 0
         first = checkpoints[chosen]
         n_embeddings = configs[chosen].get_text_config().vocab_size
@@ -154,9 +154,8 @@ class ComponentSet:
         return cls(
             names=names,
             paths={name: Path(path) for name, path in paths.items()},
-            tensors={
-                name: TensorSpec(shape, dtype) for name, shape in sorted(skeleton.shapes.items())
-            },
+            tensors=_specs(skeleton),
+            constants=skeleton.constants,
             dtype=dtype,
             components=tuple(components[: len(names)]),
             base=components[-1] if base is not None else None,
@@ -206,6 +205,34 @@ class ComponentSet:
         return _digests([self.base.checkpoint], cache)[0]
 
 
+def _specs(skeleton: Skeleton) -> dict[str, TensorSpec]:
+    """Return what is averaged, by name, in the order of the names."""
+    by_dtype = {dtype: skeleton.dtypes(dtype) for dtype in MERGEABLE.values()}
+    return {
+        name: TensorSpec(
+            skeleton.shapes[name], {dtype: found[name] for dtype, found in by_dtype.items()}
+        )
+        for name in sorted(set(skeleton.shapes) - set(skeleton.constants))
+    }
+
+
+def _open_all(
+    paths: Mapping[str, str | os.PathLike[str]], of_base: Sequence[Checkpoint]
+) -> list[Checkpoint]:
+    """Open all components, adapters on the base."""
+    digest = once(of_base[0].digest) if of_base else None
+    found: list[Checkpoint] = []
+    for name, path in paths.items():
+        label = f"component {name!r}"
+        if not is_adapter(Path(path)):
+            found.append(open_checkpoint(path, label))
+        elif digest is None:
+            raise base_needed(Path(path), label)
+        else:
+            found.append(open_adapter(Path(path), label, of_base[0], digest))
+    return found
+
+
 def _digests(checkpoints: Sequence[Checkpoint], cache: str | os.PathLike[str] | None) -> list[str]:
     """Return the digest of each checkpoint, computing those that the cache does not know."""
     known = _read_cache(Path(cache)) if cache is not None else {}
@@ -239,57 +266,3 @@ def _read_cache(file: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
-    """Match a checkpoint's tensors with those of the model."""
-    sources: dict[str, TensorEntry] = {}
-    duplicates: list[tuple[str, TensorEntry]] = []
-    for name, entry in checkpoint.entries.items():
-        canonical = skeleton.resolve(name)
-        if canonical is None:
-            if skeleton.is_rebuilt(name):
-                continue
-            what = f"tensor {name!r} has no place in {skeleton.model_class.__name__}"
-            remedy = (
-                "correct config.json, or load the model and save it with "
-                "save_pretrained(directory, save_original_format=False)"
-            )
-            raise problem(checkpoint.label, what, remedy, file=entry.file)
-        if entry.shape != skeleton.shapes[canonical]:
-            what = (
-                f"tensor {name!r} has shape {list(entry.shape)}, but config.json makes it "
-                f"{list(skeleton.shapes[canonical])}"
-            )
-            raise problem(checkpoint.label, what, ONE_BASE_REMEDY, file=entry.file)
-        if canonical in sources:
-            duplicates.append((canonical, entry))
-        else:
-            sources[canonical] = entry
-    for name in skeleton.shapes:
-        if name not in sources:
-            what = f"no tensor for parameter {name!r} of {skeleton.model_class.__name__}"
-            remedy = "correct config.json or save the whole model again"
-            raise problem(checkpoint.label, what, remedy, file=checkpoint.path)
-    return Component(checkpoint, sources, tuple(duplicates))
-
-
-def _common_dtype(components: list[Component]) -> torch.dtype:
-    """Return the one element type of all tensors of all components."""
-    first = components[0]
-    expected = next(iter(first.sources.values()))
-    for component in components:
-        for name, entry in component.sources.items():
-            label = component.checkpoint.label
-            if entry.dtype not in MERGEABLE:
-                what = f"tensor {name!r} is stored as {entry.dtype}, which cannot be averaged"
-                remedy = "save the model in bfloat16, float16 or float32"
-                raise problem(label, what, remedy, file=entry.file)
-            if entry.dtype != expected.dtype:
-                what = (
-                    f"tensor {name!r} is stored as {entry.dtype}, but others as "
-                    f"{expected.dtype} ({expected.file})"
-                )
-                remedy = "save all components in one dtype"
-                raise problem(label, what, remedy, file=entry.file)
-    return MERGEABLE[expected.dtype]

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from optuna_demix._wording import one_line, shortened
 from optuna_demix.merging._problem import problem
 from optuna_demix.merging.checkpoints.checkpoint import VOLATILE_FIELDS
+from optuna_demix.merging.checkpoints.fitting import ONE_BASE_REMEDY
 from optuna_demix.merging.checkpoints.skeleton import Skeleton, build_skeleton, load_config
 from optuna_demix.merging.checkpoints.tokenization import CHOOSE
 
@@ -62,7 +63,6 @@ _NO_GENERATION = VOLATILE_FIELDS | {
     "temperature",
     "use_cache",
 }
-ONE_BASE_REMEDY = "train all components from one base model, or correct the file"
 
 
 def common_model(
