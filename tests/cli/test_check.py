@@ -129,7 +129,10 @@ def _talkative(root: Path) -> None:
             _study(components={"prose": {}, "far": {"path": "nowhere"}}),
             ["components.far: no directory", "nowhere"],
         ),
-        (_study(merging={"method": "ties"}), ["base: no directory", "'ties'"]),
+        (
+            _study(merging={"method": "task_arithmetic"}),
+            ["base: no directory", "'task_arithmetic'"],
+        ),
         (_directionless, ["task 'tiny_own'", "give benchmark 'tiny_own/mine' higher_is_better"]),
         (_talkative, ["task 'tiny_prose'", "32 tokens", "max_length 32"]),
     ],

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
     from optuna_demix.merging.checkpoints.skeleton import Skeleton
 
+# What lm-eval takes the longest input from, in its order.
+_LONGEST_INPUT = ("n_positions", "max_position_embeddings", "n_ctx")
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -172,6 +175,16 @@ class ComponentSet:
     def standard(self) -> Checkpoint:
         """The checkpoint whose configuration and tokenizer stand for all."""
         return self.components[self.names.index(self.config_of)].checkpoint
+
+    @property
+    def longest_input(self) -> int | None:
+        """Tokens that fit into the model, by its configuration, where that says it."""
+        config = self.standard.config
+        for scope in (config, config.get("text_config") or {}):
+            for field in _LONGEST_INPUT:
+                if isinstance(scope.get(field), int):
+                    return int(scope[field])
+        return None
 
     @property
     def config_path(self) -> Path:

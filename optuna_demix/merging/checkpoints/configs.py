@@ -118,7 +118,7 @@ def generation_settings(checkpoint: Checkpoint, config: Any) -> dict[str, Any]:
         raise problem(checkpoint.label, f"refused ({one_line(error)})", remedy, file=file) from (
             error
         )
-    known = GenerationConfig().to_dict().keys() - _NO_GENERATION
+    known = vars(GenerationConfig()).keys() - _NO_GENERATION  # type: ignore[no-untyped-call]
     found = {key: value for key, value in settings.to_diff_dict().items() if key in known}
     ends = found.get("eos_token_id")
     if isinstance(ends, list):

@@ -37,14 +37,18 @@ REMEDY = "merge only models trained with one tokenizer, or copy the right tokeni
 CHOOSE = "set merging.config_of to the component whose tokens and settings are to stand for all"
 
 
-def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
-    """Return transformers' tokenizer of a checkpoint that has one.
+def require_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
+    """Refuse a checkpoint with which no text can be scored.
 
     Raises:
-        ComponentError: If its files are damaged, or need a package or code that is not there.
+        ComponentError: If it has no tokenizer, or one whose files are damaged or need a package
+            or code that is not there.
     """
+    if vocabulary_file(checkpoint.tokenizer_path) is None:
+        remedy = "copy the tokenizer files there, and into every other component"
+        raise problem(checkpoint.label, "no tokenizer", remedy, file=checkpoint.tokenizer_path)
     try:
-        return _load(checkpoint, trust_remote_code=trust_remote_code)
+        _load(checkpoint, trust_remote_code=trust_remote_code)
     except Exception as error:  # whatever a tokenizer's own class raises
         what = f"its tokenizer cannot be loaded ({one_line(error)})"
         remedy = "install what it needs or copy the tokenizer files there again"

@@ -14,7 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging import Arena, ComponentSet, LiveModel, drift, load_whole
+from optuna_demix.merging import (
+    Arena,
+    ComponentSet,
+    LiveModel,
+    MergeMethod,
+    drift,
+    find_method,
+    load_whole,
+)
 
 Q = "model.layers.0.self_attn.q_proj"
 DOWN = "model.layers.1.mlp.down_proj"
@@ -130,9 +138,13 @@ def test_adapters_stand_beside_whole_models(
     assert drift(components)["lora"] == pytest.approx(float(moved), rel=1e-4)
 
 
-@pytest.mark.parametrize("method", ["task_arithmetic", "ties"])
+@pytest.mark.parametrize(
+    "method",
+    [find_method("task_arithmetic"), find_method("ties", {"density": 0.5})],
+    ids=lambda method: method.name,
+)
 def test_other_methods_see_whole_models(
-    base: Path, weights: dict[str, torch.Tensor], tmp_path: Path, method: str
+    base: Path, weights: dict[str, torch.Tensor], tmp_path: Path, method: MergeMethod
 ) -> None:
     factors = {name: {Q: _factors(weights[f"{Q}.weight"], seed=i)} for i, name in enumerate("ab")}
     adapters = {name: save_adapter(tmp_path / name, pair) for name, pair in factors.items()}

@@ -138,6 +138,30 @@ def test_tokens_of_a_tiktoken_file_travel_with_the_arena(paths: Paths, tmp_path:
         assert (directory / "qwen.tiktoken").read_text() == "IQ== 0\n"
 
 
+class TestProbes:
+    """Tokenizers that cannot be written down are compared by vocabulary and ids."""
+
+    @pytest.fixture(autouse=True)
+    def _not_canonical(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        place = "optuna_demix.merging.checkpoints.tokenization._canonical"
+        monkeypatch.setattr(place, lambda tokenizer, n_embeddings: None)
+
+    def test_equal_ids_pass(self, byte_paths: Paths, edit_json: Callable[..., None]) -> None:
+        edit_json(
+            byte_paths["code"] / "tokenizer.json",
+            lambda content: content["decoder"].update(trim_offsets=False),
+        )
+        assert ComponentSet.open(byte_paths).names
+
+    def test_other_ids_are_shown(self, byte_paths: Paths, edit_json: Callable[..., None]) -> None:
+        edit_json(
+            byte_paths["code"] / "tokenizer.json",
+            lambda content: content.update(normalizer={"type": "Lowercase"}),
+        )
+        with pytest.raises(ComponentError, match=r"'Hello, world!.*' becomes \[.*\], but \[.* in"):
+            ComponentSet.open(byte_paths)
+
+
 class TestRoom:
     """Token ids that have no embedding, in a model of 64."""
 
