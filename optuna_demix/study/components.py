@@ -65,18 +65,18 @@ def check_components(config: StudyConfig) -> ComponentSet | None:
 
     Raises:
         ComponentError: If one is missing, damaged or unlike the others, or comes without a
-            tokenizer that can be loaded.
+            tokenizer that can be loaded, or the disk has no room for the arena.
         DemixError: If torch or another package that merging needs is missing.
     """
     require_merging()
+    from optuna_demix.merging.arena.room import check_room
     from optuna_demix.merging.checkpoints.tokenization import require_tokenizer
 
     trained = config.training is not None
     paths = {
         name: config.component_path(name)
         for name, component in config.components.items()
-        if component.hub is None
-        and not (trained and component.path is None and not config.component_path(name).is_dir())
+        if component.hub is None and not (trained and not config.component_path(name).exists())
     }
     for name, path in paths.items():
         _check_there(config, name, path)
@@ -86,6 +86,9 @@ def check_components(config: StudyConfig) -> ComponentSet | None:
         return None
     components = _open(config, paths)
     require_tokenizer(components.standard, trust_remote_code=config.scoring.trust_remote_code)
+    check_room(
+        components, config.arena_path, method=merge_method(config), dtype=config.merging.dtype
+    )
     return components
 
 

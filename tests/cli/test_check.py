@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -159,6 +160,15 @@ def test_what_a_worker_would_refuse_is_one_line(
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
     assert all(word in shown.err for word in named), shown.err
+
+
+def test_a_disk_without_room_for_the_arena_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    assert main(["check", str(root / "study.yaml"), "--no-tasks"]) == 2
+    shown = capsys.readouterr()
+    assert "components.arena: needs " in shown.err and "disk has 1,000 free" in shown.err
 
 
 def test_components_that_are_to_be_trained_need_not_be_there(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,6 +34,7 @@ from optuna_demix.merging.arena.format import (
     sections,
 )
 from optuna_demix.merging.arena.layout import Part
+from optuna_demix.merging.arena.room import check_space
 from optuna_demix.merging.arena.rows import BlockRows, TensorRows
 from optuna_demix.merging.checkpoints.state_reader import StateReader
 from optuna_demix.merging.checkpoints.tokenizer_files import token_files
@@ -226,15 +226,10 @@ def _partial_file(path: Path, start: bytes, where: Sections) -> Iterator[_File]:
 
 
 def _check_space(path: Path, needed: int) -> None:
-    try:
-        free = shutil.disk_usage(path.parent).free
-    except OSError as error:
-        raise read_problem("arena", error, path.parent) from error
+    there = 0
     with suppress(OSError):
-        free += partial_path(path).stat().st_blocks * 512  # what is there need not be written
-    if free < needed:
-        what = f"needs {needed:,} bytes, but the disk has {free:,} free"
-        raise problem("arena", what, "free space there or choose another path", file=path)
+        there = partial_path(path).stat().st_blocks * 512  # what is there need not be written
+    check_space(path.parent, path, needed, there=there)
 
 
 def _check_duplicates(component: Component) -> None:

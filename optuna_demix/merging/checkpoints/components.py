@@ -30,10 +30,7 @@ from optuna_demix.merging.checkpoints.configs import (
     generation_settings,
 )
 from optuna_demix.merging.checkpoints.fitting import Component, common_dtype, fit
-from optuna_demix.merging.checkpoints.tokenization import (
-    check_same_tokenizer,
-    check_token_ids_fit,
-)
+from optuna_demix.merging.checkpoints.tokenization import StandardTokenizer
 from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
 
 if TYPE_CHECKING:
@@ -135,20 +132,18 @@ class ComponentSet:
         components = [adapt(component, skeleton) for component in components]
         chosen = names.index(config_of) if config_of is not None else 0
         first = checkpoints[chosen]
-        n_embeddings = configs[chosen].get_text_config().vocab_size
+        tokenizer = StandardTokenizer(
+            first,
+            configs[chosen].get_text_config().vocab_size,
+            trust_remote_code=trust_remote_code,
+        )
         for checkpoint in checkpoints:
             # Nothing is ever tokenized with the base's files, so it may come without.
             is_base = base is not None and checkpoint is checkpoints[-1]
             if checkpoint is first or (is_base and vocabulary_file(checkpoint.path) is None):
                 continue
-            check_same_tokenizer(
-                first,
-                checkpoint,
-                n_embeddings=n_embeddings,
-                trust_remote_code=trust_remote_code,
-                same_ends=config_of is None and not is_base,
-            )
-        check_token_ids_fit(first, n_embeddings, trust_remote_code=trust_remote_code)
+            tokenizer.check_same(checkpoint, same_ends=config_of is None and not is_base)
+        tokenizer.check_fits()
         generation = generation_settings(first, configs[chosen])
         if config_of is None:
             for checkpoint, config in zip(checkpoints[1 : len(names)], configs[1:], strict=False):

@@ -6,6 +6,7 @@ Files are not compared but what transformers makes of them: one tokenizer has ma
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer
@@ -55,81 +56,97 @@ def require_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Non
         raise problem(checkpoint.label, what, remedy, file=checkpoint.tokenizer_path) from error
 
 
-def check_same_tokenizer(
-    first: Checkpoint,
-    other: Checkpoint,
-    *,
-    n_embeddings: int | None,
-    trust_remote_code: bool,
-    same_ends: bool,
-) -> None:
-    """Refuse ``other`` if it would cut text into other tokens than ``first``.
+class StandardTokenizer:
+    """The tokenizer that stands for all components; loaded where files alone do not decide.
 
     Args:
-        first: The checkpoint whose tokenizer stands for all.
-        other: Another one.
-        n_embeddings: Rows of the embedding table. Added tokens beyond it are not compared:
-            no component can have learned one.
+        checkpoint: The component that it belongs to.
+        n_embeddings: Rows of the model's embedding table.
         trust_remote_code: Let tokenizers run code from their own directory.
-        same_ends: Whether the tokens that begin and end a text have to be the same too.
-
-    Raises:
-        ComponentError: Naming the first disagreement.
     """
-    ours, theirs = vocabulary_file(first.tokenizer_path), vocabulary_file(other.tokenizer_path)
-    if ours is None or theirs is None:
-        if theirs is not None:
-            what = f"has a tokenizer, but {first.label} ({first.tokenizer_path}) has none"
+
+    def __init__(
+        self, checkpoint: Checkpoint, n_embeddings: int, *, trust_remote_code: bool
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._n_embeddings = n_embeddings
+        self._trust_remote_code = trust_remote_code
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return _load(self._checkpoint, trust_remote_code=self._trust_remote_code)
+
+    def check_same(self, other: Checkpoint, *, same_ends: bool) -> None:
+        """Refuse a component that would cut text into other tokens.
+
+        Added tokens beyond the embedding table are not compared: no component can have learned
+        one.
+
+        Args:
+            other: The component.
+            same_ends: Whether the tokens that begin and end a text have to be the same too.
+
+        Raises:
+            ComponentError: Naming the first disagreement.
+        """
+        first = self._checkpoint
+        ours, theirs = vocabulary_file(first.tokenizer_path), vocabulary_file(other.tokenizer_path)
+        if ours is None or theirs is None:
+            if theirs is not None:
+                what = f"has a tokenizer, but {first.label} ({first.tokenizer_path}) has none"
+                raise problem(other.label, what, REMEDY, file=other.tokenizer_path / theirs)
+            if ours is not None:
+                what = f"missing, but {first.label} has it"
+                raise problem(other.label, what, REMEDY, file=other.tokenizer_path / ours)
+            return
+        changed = _first_other_file(first, other)
+        if changed is None:
+            return
+        try:
+            left = self._tokenizer
+            right = _load(other, trust_remote_code=self._trust_remote_code)
+        except Exception as error:  # whatever a tokenizer's own class raises
+            what = (
+                f"content differs from that of {first.label} ({first.tokenizer_path}), and it "
+                f"cannot be told whether the tokens do ({one_line(error)})"
+            )
+            raise problem(other.label, what, REMEDY, file=other.tokenizer_path / changed) from (
+                error
+            )
+        if same_ends:
+            _check_ends(first, other, left, right)
+        said = _difference(left, right, self._n_embeddings)
+        if said is not None:
+            what = f"{said} {first.label} ({first.tokenizer_path / ours})"
             raise problem(other.label, what, REMEDY, file=other.tokenizer_path / theirs)
-        if ours is not None:
-            what = f"missing, but {first.label} has it"
-            raise problem(other.label, what, REMEDY, file=other.tokenizer_path / ours)
-        return
-    changed = _first_other_file(first, other)
-    if changed is None:
-        return
-    try:
-        left, right = (_load(c, trust_remote_code=trust_remote_code) for c in (first, other))
-    except Exception as error:  # whatever a tokenizer's own class raises
-        file = other.tokenizer_path / changed
-        what = (
-            f"content differs from that of {first.label} ({first.tokenizer_path}), and it cannot "
-            f"be told whether the tokens do ({one_line(error)})"
-        )
-        raise problem(other.label, what, REMEDY, file=file) from error
-    if same_ends:
-        _check_ends(first, other, left, right)
-    said = _difference(left, right, n_embeddings)
-    if said is not None:
-        what = f"{said} {first.label} ({first.tokenizer_path / ours})"
-        raise problem(other.label, what, REMEDY, file=other.tokenizer_path / theirs)
 
+    def check_fits(self) -> None:
+        """Refuse ids beyond the embedding table where ordinary text makes them.
 
-def check_token_ids_fit(
-    checkpoint: Checkpoint, n_embeddings: int, *, trust_remote_code: bool
-) -> None:
-    """Refuse a tokenizer that makes ids beyond the embedding table of ordinary text.
+        An added token may lie beyond it: most texts do without, and scoring refuses those that do
+        not. A tokenizer that cannot be loaded is left to those who need it.
 
-    An added token may lie beyond it: most texts do without, and scoring refuses those that do
-    not. A tokenizer that cannot be loaded is left to those who need it.
-
-    Raises:
-        ComponentError: Naming a token.
-    """
-    if vocabulary_file(checkpoint.tokenizer_path) is None:
-        return
-    try:
-        tokenizer = _load(checkpoint, trust_remote_code=trust_remote_code)
-    except Exception:  # whatever a tokenizer's own class raises
-        return
-    added = set(tokenizer.added_tokens_encoder)
-    ids = {token: i for token, i in tokenizer.get_vocab().items() if token not in added}
-    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, *tokenizer("").input_ids]
-    ids |= {tokenizer.convert_ids_to_tokens(i): i for i in ends if i is not None}
-    token = max(ids, key=lambda token: ids[token], default=None)
-    if token is not None and ids[token] >= n_embeddings:
-        what = f"token {token!r} is id {ids[token]}, but the model has {n_embeddings} embeddings"
-        raise problem(checkpoint.label, what, REMEDY, file=checkpoint.tokenizer_path)
+        Raises:
+            ComponentError: Naming a token.
+        """
+        checkpoint = self._checkpoint
+        if vocabulary_file(checkpoint.tokenizer_path) is None:
+            return
+        try:
+            tokenizer = self._tokenizer
+        except Exception:  # whatever a tokenizer's own class raises
+            return
+        added = set(tokenizer.added_tokens_encoder)
+        ids = {token: i for token, i in tokenizer.get_vocab().items() if token not in added}
+        ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, *tokenizer("").input_ids]
+        ids |= {tokenizer.convert_ids_to_tokens(i): i for i in ends if i is not None}
+        token = max(ids, key=lambda token: ids[token], default=None)
+        if token is not None and ids[token] >= self._n_embeddings:
+            what = (
+                f"token {token!r} is id {ids[token]}, but the model has {self._n_embeddings} "
+                "embeddings"
+            )
+            raise problem(checkpoint.label, what, REMEDY, file=checkpoint.tokenizer_path)
 
 
 def _load(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
@@ -170,7 +187,7 @@ def _check_ends(first: Checkpoint, other: Checkpoint, left: Any, right: Any) -> 
             raise problem(other.label, what, CHOOSE, file=other.tokenizer_path)
 
 
-def _difference(left: Any, right: Any, n_embeddings: int | None) -> str | None:
+def _difference(left: Any, right: Any, n_embeddings: int) -> str | None:
     """Describe the first thing in which ``right`` departs from ``left``, or return None."""
     ours, theirs = _canonical(left, n_embeddings), _canonical(right, n_embeddings)
     if ours is None or theirs is None:
@@ -187,7 +204,7 @@ def _difference(left: Any, right: Any, n_embeddings: int | None) -> str | None:
     return f"field {next(field for field in fields if field != 'model')!r} differs from that of"
 
 
-def _canonical(tokenizer: Any, n_embeddings: int | None) -> dict[str, Any] | None:
+def _canonical(tokenizer: Any, n_embeddings: int) -> dict[str, Any] | None:
     """Return a fast tokenizer as its library writes it, whatever it was read from."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -199,9 +216,7 @@ def _canonical(tokenizer: Any, n_embeddings: int | None) -> dict[str, Any] | Non
     for state in _CALL_STATE:
         content.pop(state, None)
     content["added_tokens"] = [
-        token
-        for token in content["added_tokens"]
-        if n_embeddings is None or token["id"] < n_embeddings
+        token for token in content["added_tokens"] if token["id"] < n_embeddings
     ]
     for part in ("pre_tokenizer", "post_processor", "decoder"):
         content[part] = _without_offsets(content.get(part))
@@ -225,13 +240,9 @@ def _added(content: dict[str, Any]) -> dict[str, int]:
     return {token["content"]: token["id"] for token in content["added_tokens"]}
 
 
-def _difference_in_ids(left: Any, right: Any, n_embeddings: int | None) -> str | None:
+def _difference_in_ids(left: Any, right: Any, n_embeddings: int) -> str | None:
     known = [
-        {
-            token: number
-            for token, number in tokenizer.get_vocab().items()
-            if n_embeddings is None or number < n_embeddings
-        }
+        {token: number for token, number in tokenizer.get_vocab().items() if number < n_embeddings}
         for tokenizer in (left, right)
     ]
     said = _difference_in_tables((known[0], known[1]))
