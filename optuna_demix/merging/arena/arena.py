@@ -237,7 +237,7 @@ class Arena:
 
     @property
     def layout(self) -> Layout:
-        """Place of every tensor of the first part in its flat vector; most arenas have no other."""
+        """The layout of the first part; most arenas have no other."""
         return self.parts[0].layout
 
     @property

@@ -11,9 +11,9 @@
     page    data (n_blocks, R, block_size), the components' elements side by side
     page    the same of further parts, of other element types
 
-Blocks and tensors are counted through all parts. R is K, or K + 1 where the merge method needs the base: it is the last row. All numbers are
-little-endian. Offsets follow from the sizes and are not stored, no path and no date is stored:
-equal components give equal bytes on every host.
+Blocks and tensors are counted through all parts. R is K, or K + 1 where the merge method needs the
+base: it is the last row. All numbers are little-endian. Offsets follow from the sizes and are not
+stored, no path and no date is stored: equal components give equal bytes on every host.
 """
 
 from __future__ import annotations
