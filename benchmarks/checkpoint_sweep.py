@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import _common
 from _tiny_causal_lms import tiny_config
 
 DTYPES = ("float32", "bfloat16")
@@ -30,7 +31,8 @@ OUTCOMES = ("equal", "refused", "wrong", "crashed", "not built")
 MIXTURES = ((0.5, 0.3, 0.2), (0.1, 0.2, 0.7))
 _INPUTS = ((3, 5, 7, 11, 13, 17, 19), (4, 6, 4, 9))
 _BATCH = 48  # types a process
-_TIMEOUT = 900.0
+_TIMEOUT = 3600.0
+_QUICK_STEP = 10  # every tenth type
 
 
 def examine(model_type: str, dtype: str, folder: Path) -> dict[str, Any]:
@@ -255,31 +257,27 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Run the sweep; the exit status is 1 if a proxy was wrong or a traceback came."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = _common.parser(__doc__.split("\n")[0])
     parser.add_argument("--types", nargs="+", help="model types, by default all")
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.worker:
+        _work(options.types, options.dtypes)
+        return 0
 
+    import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    types = options.types or list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    if options.worker:
-        _work(types, options.dtypes)
-        return 0
+    types = options.types or [*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
     found = []
-    for entry in sweep(types, tuple(options.dtypes)):
+    for entry in sweep(types[::_QUICK_STEP] if options.quick else types, tuple(options.dtypes)):
         found.append(entry)
         if entry["outcome"] != "equal":
-            reason = f" {entry['reason']}" if entry["reason"] else ""
-            print(f"{entry['type']} {entry['dtype']}: {entry['outcome']}{reason}", flush=True)
+            print(f"{entry['type']} {entry['dtype']}: {entry['outcome']} {entry['reason']}")
     print(table(found))
-    if options.out:
-        import transformers
-
-        content = {"transformers": transformers.__version__, "found": found}
-        options.out.write_text(json.dumps(content, indent=1) + "\n")
+    facts = {**_common.provenance(), "transformers": transformers.__version__}
+    _common.write(options.out, {**facts, "found": found})
     return int(any(entry["outcome"] in ("wrong", "crashed") for entry in found))
 
 

@@ -31,7 +31,8 @@ Paths = dict[str, Path]
 
 def _state(path: Path) -> dict[str, torch.Tensor]:
     """Every parameter once."""
-    return dict(AutoModelForCausalLM.from_pretrained(path).named_parameters())
+    model = AutoModelForCausalLM.from_pretrained(path)
+    return {name: parameter.data for name, parameter in model.named_parameters()}
 
 
 def _logits(model: Any) -> torch.Tensor:

@@ -61,7 +61,10 @@ class AttachedFile:
 
 @dataclass(frozen=True)
 class ArenaHeader:
-    """Everything about an arena but its contents."""
+    """Everything about an arena but its contents.
+
+    ``converted_by`` is the release of transformers whose tables changed what was stored, if any.
+    """
 
     names: tuple[str, ...]
     digests: dict[str, str]
@@ -70,6 +73,7 @@ class ArenaHeader:
     dtype: torch.dtype
     parts: tuple[Part, ...]
     files: tuple[AttachedFile, ...]
+    converted_by: str | None
 
     @property
     def n_rows(self) -> int:
@@ -113,6 +117,7 @@ class ArenaHeader:
                 }
                 for part in self.parts
             ],
+            "converted_by": self.converted_by,
             "files": [[file.name, file.nbytes, file.sha256] for file in self.files],
         }
 
@@ -137,6 +142,7 @@ class ArenaHeader:
             dtype=as_dtype(fields["dtype"]),
             parts=tuple(parts),
             files=tuple(AttachedFile(*file) for file in fields["files"]),
+            converted_by=fields["converted_by"],
         )
 
 

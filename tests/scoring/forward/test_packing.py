@@ -146,7 +146,6 @@ def test_a_model_that_ignores_what_it_is_told_is_scored_plainly(
         ("lfm2", "Lfm2ForCausalLM has layers of type 'conv'"),
         ("falcon_h1", "FalconH1ForCausalLM carries a state from token to token"),
         ("cohere2", "inputs of [0-9]+ tokens exceed sliding_window, 4"),
-        ("bloom", "packed rows change a log-likelihood"),
     ],
 )
 def test_a_model_that_sees_more_than_the_mask_is_scored_plainly(
