@@ -72,6 +72,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "hunyuan_v1_moe": {"head_dim": 8},
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2},
     "kimi_linear": {"linear_head_dim": 8, "linear_num_heads": 4},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "longcat_flash": {"num_key_value_heads": 4, "head_dim": 4},
     "mamba2": {"num_heads": 8, "head_dim": 8},

@@ -20,6 +20,7 @@ from optuna_demix.errors import ComponentError
 from optuna_demix.merging._dtypes import as_dtype, dtype_name
 from optuna_demix.merging._problem import problem, read_problem, write_problem
 from optuna_demix.merging.arena.build import (
+    converted_by,
     partial_path,
     plan_header,
     read_attachments,
@@ -200,6 +201,8 @@ class Arena:
             found.append(f"it was built for another merge method than {chosen.name!r}")
         elif self.preparation.base and self.base_digest != components.base_digest(cache=cache):
             found.append("the base has changed")
+        if self._header.converted_by != converted_by(components):
+            found.append("another release of transformers converted the components")
         storage = components.dtype if dtype is None else as_dtype(dtype)
         if self.dtype != storage:
             found.append(f"it is stored in {dtype_name(self.dtype)}, not {dtype_name(storage)}")
@@ -237,7 +240,7 @@ class Arena:
 
     @property
     def layout(self) -> Layout:
-        """Place of every tensor of the first part in its flat vector; most arenas have no other."""
+        """The layout of the first part; most arenas have no other."""
         return self.parts[0].layout
 
     @property

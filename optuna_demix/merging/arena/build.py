@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import transformers
 
 from optuna_demix.merging._aside import sync_directory
 from optuna_demix.merging._problem import problem, read_problem, write_problem
@@ -36,6 +37,7 @@ from optuna_demix.merging.arena.format import (
 from optuna_demix.merging.arena.layout import Part
 from optuna_demix.merging.arena.room import check_space
 from optuna_demix.merging.arena.rows import BlockRows, TensorRows
+from optuna_demix.merging.checkpoints.conversion import Converted
 from optuna_demix.merging.checkpoints.state_reader import StateReader
 from optuna_demix.merging.checkpoints.tokenizer_files import token_files
 from optuna_demix.merging.methods.preparation import Preparation
@@ -85,7 +87,23 @@ def plan_header(
         AttachedFile(name, len(content), hashlib.sha256(content).hexdigest())
         for name, content in attachments.items()
     )
-    return ArenaHeader(components.names, digests, base_digest, preparation, dtype, parts, files)
+    return ArenaHeader(
+        components.names,
+        digests,
+        base_digest,
+        preparation,
+        dtype,
+        parts,
+        files,
+        converted_by(components),
+    )
+
+
+def converted_by(components: ComponentSet) -> str | None:
+    """Return the release of transformers that converts some of the components, if it must."""
+    models = [*components.components, *([components.base] if components.base else [])]
+    converts = any(isinstance(s, Converted) for model in models for s in model.sources.values())
+    return transformers.__version__ if converts else None
 
 
 def write_arena(

@@ -1,4 +1,4 @@
-"""Tensors that have no average, such as tables of integers: equal in all components, and copied."""
+"""Tensors that have no average, such as tables of integers: equal in all models, and copied."""
 
 from __future__ import annotations
 

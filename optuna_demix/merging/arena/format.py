@@ -11,9 +11,9 @@
     page    data (n_blocks, R, block_size), the components' elements side by side
     page    the same of further parts, of other element types
 
-Blocks and tensors are counted through all parts. R is K, or K + 1 where the merge method needs the base: it is the last row. All numbers are
-little-endian. Offsets follow from the sizes and are not stored, no path and no date is stored:
-equal components give equal bytes on every host.
+Blocks and tensors are counted through all parts. R is K, or K + 1 where the merge method needs the
+base: it is the last row. All numbers are little-endian. Offsets follow from the sizes and are not
+stored, no path and no date is stored: equal components give equal bytes on every host.
 """
 
 from __future__ import annotations
@@ -61,7 +61,10 @@ class AttachedFile:
 
 @dataclass(frozen=True)
 class ArenaHeader:
-    """Everything about an arena but its contents."""
+    """Everything about an arena but its contents.
+
+    ``converted_by`` is the release of transformers whose tables changed what was stored, if any.
+    """
 
     names: tuple[str, ...]
     digests: dict[str, str]
@@ -70,6 +73,7 @@ class ArenaHeader:
     dtype: torch.dtype
     parts: tuple[Part, ...]
     files: tuple[AttachedFile, ...]
+    converted_by: str | None
 
     @property
     def n_rows(self) -> int:
@@ -113,6 +117,7 @@ class ArenaHeader:
                 }
                 for part in self.parts
             ],
+            "converted_by": self.converted_by,
             "files": [[file.name, file.nbytes, file.sha256] for file in self.files],
         }
 
@@ -137,6 +142,7 @@ class ArenaHeader:
             dtype=as_dtype(fields["dtype"]),
             parts=tuple(parts),
             files=tuple(AttachedFile(*file) for file in fields["files"]),
+            converted_by=fields["converted_by"],
         )
 
 

@@ -5,8 +5,8 @@ row ``k`` in block ``e // block_size``, so the data region is an array
 ``(n_blocks, R, block_size)`` and one merge reads it from front to back. R is the number of
 components, plus one where the base is among the rows.
 
-Most models keep all tensors in one element type. Where some have another one, such as router biases
-in float32, each type makes a part of its own, with its own blocks.
+Most models keep all tensors in one element type. Where some have another one, such as router
+biases in float32, each type makes a part of its own, with its own blocks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import torch
+
+    from optuna_demix.merging.checkpoints.components import TensorSpec
 
 ALIGNMENT = 64  # elements: a cache line or more in every dtype, and what vector kernels like
 # One block of R rows in float32 should stay within a core's share of the last-level cache.

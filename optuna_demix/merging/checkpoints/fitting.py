@@ -74,7 +74,7 @@ def _found(checkpoint: Checkpoint, skeleton: Skeleton) -> Iterator[tuple[str, st
     """Yield the name in the model, how messages call it, and the source of all that is there."""
     matches = match_names(checkpoint, skeleton.model)
     for renamed, name in matches.unknown:
-        if not (skeleton.is_rebuilt(renamed) or skeleton.is_rebuilt(name)):
+        if not (skeleton.does_without(renamed) or skeleton.does_without(name)):
             what = f"tensor {name!r} has no place in {skeleton.model_class.__name__}"
             remedy = "correct config.json, or load the model and save it with save_pretrained"
             file = checkpoint.entries[name].file

@@ -38,9 +38,11 @@ class Skeleton:
             parameters have one canonical name, the first in the model's own order.
         canonical: Canonical name of every name in the state dict.
         constants: Dtype of those that have no average, such as tables of integers.
+        is_part: Whether the config describes more, such as the text model of a multimodal one.
     """
 
     model: Any
+    is_part: bool
     shapes: dict[str, tuple[int, ...]]
     canonical: dict[str, str]
     constants: dict[str, torch.dtype]
@@ -76,9 +78,9 @@ class Skeleton:
                 found[name] = self._fixed.get(name, dtype)
         return found
 
-    def is_rebuilt(self, name: str) -> bool:
+    def does_without(self, name: str) -> bool:
         """Tell whether the model does without a tensor, named as the model would name it."""
-        return self._ignored.search(name) is not None or name in self._transient
+        return self.is_part or self._ignored.search(name) is not None or name in self._transient
 
 
 def load_config(directory: Path, place: str, *, trust_remote_code: bool) -> Any:
@@ -119,6 +121,7 @@ def build_skeleton(
     patterns = [*_REBUILT, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
     return Skeleton(
         model=model,
+        is_part=type(model.config) is not type(config),
         shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         canonical=canonical,
         constants={

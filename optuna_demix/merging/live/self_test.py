@@ -44,11 +44,13 @@ class Pristine:
         ]
         named = set(model.state_dict())
         self._outside = [
-            (buffer, buffer.clone()) for name, buffer in model.named_buffers() if name not in named
+            (buffer, buffer.clone())
+            for name, buffer in model.named_buffers()
+            if name not in named or not buffer.is_floating_point()
         ]
 
     def restore(self) -> None:
-        """Put everything back but the content of parameters and persistent buffers."""
+        """Put everything back but the content of what is merged."""
         for module, attributes in self._modules:
             for name in set(vars(module)) - _INTERNAL - set(attributes):
                 delattr(module, name)

@@ -205,7 +205,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             return False
         self.model.eval()
         with torch.inference_mode():
-            reason = why_unpackable(self.model, rows, self._run)
+            reason = why_unpackable(self.model, rows)
         if reason is not None:
             self.packs = False
             _log.warning("scoring.shared_prefixes is left off: %s", reason)

@@ -308,31 +308,18 @@ class TestNamesAndBuffers:
     def test_an_arena_that_does_not_fit_the_model_is_refused(
         self, arena: Arena, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from optuna_demix.merging.live import live_model
+        from optuna_demix.merging.live import building
 
         def build(config: Any, *args: Any, **kwargs: Any) -> Any:
             config.num_hidden_layers = 3
             return original(config, *args, **kwargs)
 
-        original = live_model.build_skeleton
-        monkeypatch.setattr(live_model, "build_skeleton", build)
+        original = building.build_skeleton
+        monkeypatch.setattr(building, "build_skeleton", build)
         with pytest.raises(
             ComponentError, match="'model.layers.2.input_layernorm.weight' of the model does not"
         ):
             LiveModel(arena)
-
-    def test_a_model_that_keeps_parts_in_float32_says_so(
-        self,
-        family_of: Callable[..., Any],
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr(LlamaForCausalLM, "_keep_in_fp32_modules_strict", ["norm"])
-        paths = family_of("llama-tied", torch.bfloat16).paths
-        arena = Arena.build(ComponentSet.open(paths), tmp_path / "a")
-        with pytest.raises(ComponentError, match=r"keeps '.*norm.* float32; ask for dtype='float"):
-            LiveModel(arena)
-        LiveModel(arena, dtype="float32").merge(W)
 
     def test_the_generation_config_of_the_components_is_kept(
         self, paths: Paths, tmp_path: Path
