@@ -262,7 +262,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         return encoded
 
     def _check_embedded(self, largest: int) -> None:
-        """Refuse a token id without embedding by name, where torch would only fail an assertion."""
+        """Refuse a token id without embedding by name: torch would only fail an assertion."""
         n_embeddings = self.model.get_input_embeddings().weight.shape[0]
         if largest >= n_embeddings:
             token = self.tokenizer.convert_ids_to_tokens(largest)

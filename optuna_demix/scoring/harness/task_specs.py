@@ -137,9 +137,9 @@ def room_problem(spec: TaskSpec, max_length: int) -> str | None:
         wanted = next((given[key] for key in _MAX_TOKENS if given.get(key) is not None), None)
         if isinstance(wanted, int) and wanted >= max_length:
             return (
-                f"task {leaf.name!r}: generates up to {wanted} tokens, which leaves no room for a "
-                f"prompt in max_length {max_length}; raise max_length or lower max_gen_toks in the "
-                "task's generation_kwargs"
+                f"task {leaf.name!r}: generates up to {wanted} tokens, which leaves no room for "
+                f"a prompt in max_length {max_length}; raise max_length or lower max_gen_toks in "
+                "the task's generation_kwargs"
             )
     return None
 
