@@ -129,10 +129,12 @@ def _open(config: StudyConfig, paths: dict[str, Path]) -> ComponentSet:
     from optuna_demix.merging import ComponentSet
 
     chosen = config.merging.config_of
+    if chosen is not None and chosen not in paths:  # among some of them any other will do
+        chosen = next(iter(paths))
     return ComponentSet.open(
         paths,
         base=base_of(config, paths),
-        config_of=chosen if chosen in paths else None,
+        config_of=chosen,
         trust_remote_code=config.scoring.trust_remote_code,
     )
 

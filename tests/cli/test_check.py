@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from optuna_demix.cli import main
+from optuna_demix.errors import DemixError
 from tests.tiny_study import make_study, write_study, write_task
 
 STUDY: dict[str, Any] = {
@@ -153,13 +154,27 @@ def test_what_a_worker_would_refuse_is_one_line(
     change: Callable[[Path], None],
     named: list[str],
 ) -> None:
-    assert main(["check", str(root / "study.yaml")]) == 0
-    assert "components fit together" in capsys.readouterr().out
     change(root)
     assert main(["check", str(root / "study.yaml")]) == 2
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
     assert all(word in shown.err for word in named), shown.err
+
+
+def test_what_a_worker_would_take_passes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(root / "study.yaml")]) == 0
+    assert "the components fit together, 7,216 parameters each" in capsys.readouterr().out
+
+
+def test_a_file_can_be_checked_where_nothing_merges(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise DemixError("merging needs torch")
+
+    monkeypatch.setattr("optuna_demix.study.components.require_merging", missing)
+    assert main(["check", str(root / "study.yaml"), "--no-tasks"]) == 0
+    assert "components not checked: merging needs torch" in capsys.readouterr().out
 
 
 def test_a_disk_without_room_for_the_arena_is_refused(
