@@ -163,7 +163,7 @@ def test_what_a_worker_would_refuse_is_one_line(
 
 def test_what_a_worker_would_take_passes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(root / "study.yaml")]) == 0
-    assert "the components fit together, 7,216 parameters each" in capsys.readouterr().out
+    assert "the components fit together, 7,728 parameters each" in capsys.readouterr().out
 
 
 def test_a_file_can_be_checked_where_nothing_merges(
