@@ -341,7 +341,7 @@ class TestNamesAndBuffers:
         live.merge(W)
         live.save_pretrained(tmp_path / "proxy")
         assert not (tmp_path / "proxy" / "tokenizer.json").exists()
-        with pytest.raises(ComponentError, match="the first component came without a tok"):
+        with pytest.raises(ComponentError, match="the components came without a tok"):
             _ = live.tokenizer
 
 
