@@ -142,7 +142,7 @@ class ComponentSet:
         first = checkpoints[0]
         skeleton = _common_skeleton(checkpoints, trust_remote_code=trust_remote_code)
         components = [fit(checkpoint, skeleton) for checkpoint in checkpoints]
-        dtype = common_dtype(components)
+        dtype = common_dtype(components, skeleton)
         for checkpoint in checkpoints[1 : len(paths)]:
             check_same_tokenizer(first, checkpoint)
         # Nothing is ever tokenized with the base's files, so it may come without.
