@@ -1,23 +1,26 @@
-"""The models behind ``proxy_fidelity.py``: studies of the quickstart's text, trained and cached.
+"""The models behind the fidelity benchmarks: studies of real text, trained and cached.
 
 Each set of models is a study of its own under the run directory, with the tokens, seed and general
 share that make it up, and is trained by ``optuna_demix.training`` like any user's: a finished
-model is skipped, a half trained one goes on. All continue one base.
+model is skipped, a half trained one goes on. All of a setting continue one base.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from _tiers import BASE_SHARES, PRIOR, TIERS, write_tiers
 from numpy.typing import NDArray
 
 from optuna_demix.config import StudyConfig, load_study_config
@@ -27,12 +30,12 @@ from optuna_demix.training import TrainedModel, train_study
 
 FloatArray = NDArray[np.float64]
 
+WATCHED = "watched"  # capability of what is scored beside the others
 DOMAINS = ("general", "prose", "code", "math", "docs")
 BASE_SEED, COMPONENT_SEED, PROXY_SEED, FINAL_SEED = 0, 100, 200, 300  # references have 1, 2, ...
 SHARE = 0.5  # of general data in every component
 _QUICKSTART = Path(__file__).resolve().parent.parent / "studies" / "quickstart"
 _PRIOR = {"general": 0.5, "prose": 0.125, "code": 0.125, "math": 0.125, "docs": 0.125}
-_BASE_SHARES = {"general": 0.6, "prose": 0.1, "code": 0.1, "math": 0.1, "docs": 0.1}
 
 
 @dataclass(frozen=True)
@@ -55,64 +58,65 @@ class Datasets:
         return list(self.files)
 
 
-FIVE = Datasets({name: f"../text/data/{name}/train.jsonl" for name in DOMAINS}, _PRIOR, "general")
+FIVE = Datasets(
+    {name: f"../../text/data/{name}/train.jsonl" for name in DOMAINS}, _PRIOR, "general"
+)
 TEN = Datasets(
-    {f"{name}-{half}": f"../text10/{name}-{half}.jsonl" for name in DOMAINS for half in "ab"},
+    {f"{name}-{half}": f"../../text10/{name}-{half}.jsonl" for name in DOMAINS for half in "ab"},
     {f"{name}-{half}": _PRIOR[name] / 2 for name in DOMAINS for half in "ab"},
     "general-a",
 )
 """Each of the five cut in two: first and second half of its documents by name."""
+EIGHT = Datasets({name: f"../../text8/{name}.jsonl" for name in TIERS}, PRIOR, "general")
+
+
+def _tasks(domains: Sequence[str], kind: str) -> list[dict[str, str]]:
+    metric = {"bpb": "bits_per_byte", "choice": "acc"}[kind]
+    return [{"task": f"quickstart_{domain}_{kind}", "metric": metric} for domain in domains]
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How large the experiment is. Budgets are the paper's, 50 B of it being one reference here.
+class Setting:
+    """Datasets, a base and benchmarks.
 
     Attributes:
-        base: Tokens of the base.
-        reference: Tokens of a reference.
-        n_references: Number of mixtures.
-        seeds: Training seeds of the references.
-        component: Tokens of a component, for each budget.
-        chosen: The budget that every comparison outside Table 2 uses.
-        proxy: Tokens of a trained proxy, for each budget.
-        shares: Shares of general data that are compared.
-        long: Tokens of components trained beyond the references.
-        n_ten: Number of references of the ten datasets.
-        final_seeds: Searches and trainings of each final mixture.
-        n_merged: Merged proxies of a search.
-        searched: Number and tokens of the trained proxies of a search; as many tokens in all as
-            the components have.
+        name: Its name, which is its directory.
+        datasets: What is mixed.
+        base: Shares of the base's data.
+        capabilities: Benchmarks of each capability, as a study file has them; ``None`` for the
+            quickstart's.
+        watched: Benchmarks that are scored beside them and belong to no capability.
+        model: What the model has otherwise than the quickstart's.
     """
 
-    base: int = 1_600_000
-    reference: int = 240_000
-    n_references: int = 48
-    seeds: tuple[int, ...] = (1, 2)
-    component: tuple[int, ...] = (9_600, 48_000, 144_000, 240_000)
-    chosen: int = 144_000
-    proxy: tuple[int, ...] = (9_600, 19_200, 38_400, 57_600)
-    shares: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
-    long: tuple[int, ...] = (480_000, 960_000)
-    n_ten: int = 32
-    final_seeds: tuple[int, ...] = (0, 1, 2)
-    n_merged: int = 112
-    searched: tuple[tuple[int, int], ...] = ((75, 9_600), (19, 38_400))
+    name: str
+    datasets: Datasets
+    base: Mapping[str, float]
+    capabilities: Mapping[str, list[dict[str, str]]] | None = None
+    watched: Sequence[dict[str, str]] = ()
+    model: Mapping[str, int] = field(default_factory=dict)
 
 
-QUICK = Sizes(
-    base=400_000,
-    reference=64_000,
-    n_references=12,
-    component=(16_000, 64_000),
-    chosen=64_000,
-    proxy=(8_000, 16_000),
-    shares=(0.0, 0.5),
-    long=(),
-    n_ten=0,
-    final_seeds=(0,),
-    n_merged=28,
-    searched=((8, 40_000),),
+_BITS = {
+    "general": _tasks(["general", "prose", "docs"], "bpb"),
+    "code": _tasks(["code"], "bpb"),
+    "math": _tasks(["math"], "bpb"),
+}
+_CHOICE = _tasks(["general", "code", "math"], "choice")
+
+TIERS_SETTING = Setting("tiers", EIGHT, BASE_SHARES, _BITS, _CHOICE)
+LARGE_SETTING = Setting(
+    "tiers_large",
+    EIGHT,
+    BASE_SHARES,
+    _BITS,
+    _CHOICE,
+    model={"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6},
+)
+DOMAINS_SETTING = Setting(
+    "domains",
+    FIVE,
+    {"general": 0.6, "prose": 0.1, "code": 0.1, "math": 0.1, "docs": 0.1},
 )
 
 
@@ -120,19 +124,26 @@ class Workshop:
     """Makes studies and trains their models.
 
     Args:
-        root: The run directory.
-        sizes: How large the experiment is.
+        runs: The run directory; the setting has a folder in it.
+        setting: What is mixed and scored.
+        base: Tokens of the base.
     """
 
-    def __init__(self, root: Path, sizes: Sizes) -> None:
-        self.root = root
-        self.sizes = sizes
+    def __init__(self, runs: Path, setting: Setting, base: int) -> None:
+        self.runs, self.root = runs, runs / setting.name
+        self.setting = setting
+        self._base = base
 
     def prepare(self) -> None:
         """Write the text, the tokenizer and the tasks, as the quickstart does, and the base."""
-        command = [sys.executable, str(_QUICKSTART / "prepare.py"), "--run-dir"]
-        subprocess.run([*command, str(self.root / "text")], check=True, stdout=subprocess.DEVNULL)
-        self.train(self.study("base", tokens=self.sizes.base, seed=BASE_SEED), only=["base"])
+        self.root.mkdir(parents=True, exist_ok=True)
+        text = self.runs / "text"
+        with _one_at_a_time(self.runs / ".text.lock"):
+            command = [sys.executable, str(_QUICKSTART / "prepare.py"), "--run-dir", str(text)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            write_tiers(text / "data", self.runs / "text8")
+        with _one_at_a_time(self.root / ".base.lock"):
+            self.train(self.study("base", tokens=self._base, seed=BASE_SEED), only=["base"])
 
     def study(
         self,
@@ -141,9 +152,10 @@ class Workshop:
         tokens: int,
         seed: int,
         share: float = SHARE,
-        datasets: Datasets = FIVE,
+        datasets: Datasets | None = None,
         merging: Mapping[str, Any] | None = None,
         components_of: str | None = None,
+        watch: bool = True,
     ) -> StudyConfig:
         """A study on some datasets.
 
@@ -152,10 +164,12 @@ class Workshop:
             tokens: Tokens of each of its components and references.
             seed: Of its training.
             share: Share of general data in every component.
-            datasets: What is mixed.
+            datasets: What is mixed; default: the setting's datasets.
             merging: How components are merged.
             components_of: Name of the study that has the components; default: this.
+            watch: Whether the watched benchmarks are scored.
         """
+        datasets = datasets or self.setting.datasets
         models = f"../{components_of}/models" if components_of else "models"
         fields = {
             "datasets": {name: {"files": [file]} for name, file in datasets.files.items()},
@@ -163,7 +177,7 @@ class Workshop:
             "general": {"dataset": datasets.general, "share": share},
             "mixture": {"prior": dict(datasets.prior)},
         }
-        return self._written(key, fields, tokens, seed, merging or {})
+        return self._written(key, fields, tokens, seed, merging or {}, watch)
 
     def _written(
         self,
@@ -172,34 +186,39 @@ class Workshop:
         tokens: int,
         seed: int,
         merging: Mapping[str, Any],
+        watch: bool,
     ) -> StudyConfig:
         quickstart = yaml.safe_load((_QUICKSTART / "study.yaml").read_text(encoding="utf-8"))
         budget = {"tokens": tokens, "learning_rate": 3e-3, "warmup_ratio": 0.05}
         training = quickstart["training"] | {
-            "tokenizer": "../text/tokenizer",
+            "tokenizer": "../../text/tokenizer",
+            "model": quickstart["training"]["model"] | dict(self.setting.model),
             "seed": seed,
             "component": budget,
         }
         if key == "base":
-            training["base"] |= {"tokens": tokens, "composition": _BASE_SHARES}
+            training["base"] |= {"tokens": tokens, "composition": dict(self.setting.base)}
         else:
             del training["base"], training["model"]
+        capabilities = dict(self.setting.capabilities or quickstart["capabilities"])
+        if watch and self.setting.watched:
+            capabilities[WATCHED] = list(self.setting.watched)
         content = {
             "run_dir": ".",
             "base": "../base/models/base",
             **fields,
-            "capabilities": quickstart["capabilities"],
-            "scoring": quickstart["scoring"] | {"include_path": "../text/tasks"},
+            "capabilities": capabilities,
+            "scoring": quickstart["scoring"] | {"include_path": "../../text/tasks"},
             "training": training,
         }
         if merging:
             content["merging"] = dict(merging)
         folder = self.root / key
         folder.mkdir(parents=True, exist_ok=True)
-        cache = self.root / "cache"  # all studies tokenize the same text
+        cache = self.runs / "cache"  # all studies tokenize the same text
         cache.mkdir(exist_ok=True)
         if not (folder / "cache").exists():
-            (folder / "cache").symlink_to(os.path.join("..", "cache"))
+            (folder / "cache").symlink_to(os.path.join("..", "..", "cache"))
         file = folder / "study.yaml"
         _write_if_new(file, yaml.safe_dump(content, sort_keys=False))
         return load_study_config(file)
@@ -207,12 +226,12 @@ class Workshop:
     def halve(self) -> None:
         """Write the text of the ten datasets."""
         for name in DOMAINS:
-            source = self.root / "text" / "data" / name / "train.jsonl"
+            source = self.runs / "text" / "data" / name / "train.jsonl"
             lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
             lines.sort(key=lambda line: str(json.loads(line)["id"]))
             middle = len(lines) // 2
             for half, part in (("a", lines[:middle]), ("b", lines[middle:])):
-                file = self.root / "text10" / f"{name}-{half}.jsonl"
+                file = self.runs / "text10" / f"{name}-{half}.jsonl"
                 file.parent.mkdir(exist_ok=True)
                 _write_if_new(file, "".join(part))
 
@@ -236,7 +255,8 @@ class Workshop:
     def components(self, key: str, tokens: int, **options: Any) -> StudyConfig:
         """A study with its components trained."""
         study = self.study(key, tokens=tokens, seed=COMPONENT_SEED, **options)
-        self.train(study, only=list(study.components))
+        with _one_at_a_time(self.root / ".components.lock"):
+            self.train(study, only=list(study.components))
         return study
 
     def references(
@@ -266,6 +286,14 @@ def nearest_weights(shares: FloatArray, composition: FloatArray) -> tuple[FloatA
     """
     W = np.stack([references.nearest_weights(row, composition) for row in shares])
     return W, float(0.5 * np.abs(W @ composition - shares).sum(axis=1).max())
+
+
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """Other processes of the same run directory wait here."""
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _write_if_new(file: Path, text: str) -> None:

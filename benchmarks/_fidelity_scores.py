@@ -1,4 +1,4 @@
-"""Scores of the models behind ``proxy_fidelity.py``, and what they say about proxies.
+"""Scores of the models behind the fidelity benchmarks, and what they say about proxies.
 
 Scores are arrays (n,) by benchmark, higher is better; every model is scored once and remembered.
 """
@@ -6,10 +6,13 @@ Scores are arrays (n,) by benchmark, higher is better; every model is scored onc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _fidelity_models import WATCHED
 from numpy.typing import NDArray
 
 from optuna_demix.config import StudyConfig
@@ -24,6 +27,8 @@ from optuna_demix.fidelity.agreement import (
 )
 from optuna_demix.fidelity.references import Reference
 from optuna_demix.fidelity.scores import ScoreBook
+from optuna_demix.study.probabilities import ProbabilityProxy, build_probabilities
+from optuna_demix.study.proxies import shares_of
 
 FloatArray = NDArray[np.float64]
 Scores = dict[str, FloatArray]  # benchmark: (n,)
@@ -41,8 +46,44 @@ class Scorer:
 
     def __init__(self, study: StudyConfig) -> None:  # noqa: D107
         self.space = space_of(study)
-        self.capabilities = capabilities_of(study)
-        self._book = ScoreBook(study, self.space, device="cpu")
+        named = capabilities_of(study)
+        self.watched = named.pop(WATCHED, [])
+        self.capabilities = named
+        self._study = study
+
+    @cached_property
+    def _book(self) -> ScoreBook:
+        return ScoreBook(self._study, self.space, device="cpu")
+
+    @cached_property
+    def probability_proxy(self) -> ProbabilityProxy:
+        """The probability mixture of the study's components."""
+        return build_probabilities(self._study, self.space, device="cpu")
+
+    def probabilities(self, weights: FloatArray, exponent: float | None = None) -> Scores:
+        """Scores of the probability mixtures with weights (n, K).
+
+        Args:
+            weights: The weights.
+            exponent: Instead of the default one.
+        """
+        proxy = self.probability_proxy
+        if exponent is not None:
+            proxy = replace(proxy, exponent=exponent)
+        return dict(zip(proxy.benchmarks, proxy.scores(weights).T, strict=True))
+
+    @cached_property
+    def auto_shares(self) -> dict[str, float]:
+        """How much of each benchmark's score is the probability mixture's with ``proxy: auto``."""
+        return shares_of(self._study, self.probability_proxy)
+
+    def auto(self, weights: FloatArray) -> Scores:
+        """Scores as ``proxy: auto`` has them; nothing is merged that does not count."""
+        probabilities = self.probabilities(weights)
+        counted = [b for names in self.capabilities.values() for b in names]
+        if all(self.auto_shares.get(name) == 1.0 for name in counted):
+            return {name: probabilities[name] for name in counted}
+        return mixed(self.proxies(weights), probabilities, self.auto_shares)
 
     def proxies(self, weights: FloatArray) -> Scores:
         """Scores of the proxies with merge weights (n, K)."""
@@ -73,6 +114,15 @@ def capability_scores(scores: Scores, capabilities: Capabilities) -> FloatArray:
     )
 
 
+def mixed(merged: Scores, probabilities: Scores, shares: Mapping[str, float]) -> Scores:
+    """Each benchmark by probabilities as far as their share goes, by merged models else."""
+    return {
+        name: shares.get(name, 0.0) * probabilities.get(name, 0.0)
+        + (1.0 - shares.get(name, 0.0)) * merged[name]
+        for name in merged
+    }
+
+
 # How well rankings agree ---------------------------------------------------------------------
 
 
@@ -80,8 +130,43 @@ def row_of(
     proxies: Scores, references: Sequence[Scores], capabilities: Capabilities
 ) -> dict[str, Any]:
     """Agreement with the references, means over their training seeds, as a row of a table."""
-    _, by_capability, macro = agreements(proxies, references, capabilities)
-    return _row(by_capability, macro)
+    by_benchmark, by_capability, macro = agreements(proxies, references, capabilities)
+    found = _row(by_capability, macro)
+    found["rho_benchmark"] = {
+        name: _rounded(agreement.spearman.value) for name, agreement in by_benchmark.items()
+    }
+    return found
+
+
+def gain_of(
+    proxies: Scores,
+    others: Scores,
+    references: Sequence[Scores],
+    capabilities: Capabilities,
+    resamples: int = 1000,
+) -> list[float]:
+    """How much higher the macro Spearman correlation of proxies is than that of others.
+
+    Returns:
+        The difference, and the ends of its 95 % interval over resampled references.
+    """
+    each = [capability_scores(scores, capabilities) for scores in (proxies, others)]
+    trained = [capability_scores(scores, capabilities) for scores in references]
+    n = len(trained[0])
+    rng = np.random.default_rng([29, n])
+    picks = np.concatenate([np.arange(n)[None], rng.integers(n, size=(resamples, n))])
+    rho = [
+        np.mean([_spearman(P[picks], R[picks]) for R in trained], axis=0).mean(axis=1)
+        for P in each
+    ]
+    gain = rho[0] - rho[1]
+    low, high = np.quantile(gain[1:], [0.025, 0.975])
+    return [round(float(gain[0]), 4), round(float(low), 4), round(float(high), 4)]
+
+
+def _spearman(P: FloatArray, R: FloatArray) -> FloatArray:
+    """Correlation (B, c) of samples (B, n, c)."""
+    return np.stack([spearman_rows(P[..., c], R[..., c]) for c in range(P.shape[2])], axis=1)
 
 
 def ceiling_of(references: Sequence[Scores], capabilities: Capabilities) -> dict[str, Any] | None:

@@ -313,12 +313,16 @@ def _lightgbm(X: FloatArray, y: FloatArray, pool: FloatArray, **settings: Any) -
     return np.asarray(model.predict(pool))
 
 
-def regmix(run: Run) -> Callable[[int], Recommended]:
+def regmix(run: Run, *, leaf: int = 20) -> Callable[[int], Recommended]:
     """RegMix (Liu et al. 2025): one round of Dirichlet mixtures, LightGBM, mean of the best 128.
 
     Its code's settings: prior to the power 0.5, strengths 0.1 to 5, draws that break a bound are
     rejected; 1000 iterations at 0.01 on one target, here the composite; 100,000 candidates from
     Dirichlet(prior). No calls are held back to stop the iterations early.
+
+    Args:
+        run: The search.
+        leaf: Fewest rows of a leaf. LightGBM's default predicts a constant below 40 rows.
     """
     space, rng = run.surface.space, run.rng
     alpha = np.maximum(space.prior**0.5 / (space.prior**0.5).sum(), 1e-9)
@@ -332,7 +336,12 @@ def regmix(run: Run) -> Callable[[int], Recommended]:
         return np.asarray(W / W.sum(axis=1, keepdims=True))
 
     pool = _accepted(rng.dirichlet(np.maximum(space.prior, 1e-9), 200_000), space, 100_000)
-    settings = {"learning_rate": 0.01, "n_estimators": 1000, "random_state": 42}
+    settings = {
+        "learning_rate": 0.01,
+        "n_estimators": 1000,
+        "min_child_samples": leaf,
+        "random_state": 42,
+    }
 
     def plan(budget: int) -> Recommended:
         X = _accepted(draw(100 * budget, run.rng), space, budget)
@@ -468,7 +477,11 @@ def _convex_solver(surface: Surface, slopes: FloatArray) -> Callable[[float], Fl
 # Ours ----------------------------------------------------------------------------------------
 
 
-def ours(run: Run, budgets: Sequence[int]) -> dict[int, Recommended]:
+def ours(
+    run: Run,
+    budgets: Sequence[int],
+    prior_mean: Callable[[FloatArray], FloatArray] | None = None,
+) -> dict[int, Recommended]:
     """``DemixSampler`` and ``recommend`` with their defaults: one objective, benchmarks told."""
     import optuna
 
@@ -486,9 +499,8 @@ def ours(run: Run, budgets: Sequence[int]) -> dict[int, Recommended]:
         return float(run.value(scores))
 
     def study_of(trials: Sequence[optuna.trial.FrozenTrial]) -> optuna.Study:
-        study = optuna.create_study(
-            direction="maximize", sampler=DemixSampler(surface.space, seed=run.seed)
-        )
+        sampler = DemixSampler(surface.space, seed=run.seed, prior_mean=prior_mean)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
         study.set_user_attr(OBJECTIVES_ATTR, layout)
         study.add_trials(trials)
         return study

@@ -100,6 +100,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "layers_block_type": ["mamba", "hybrid", "hybrid"],
         "num_hidden_layers": 3,
         "num_key_value_heads": 4,
+        "n_mamba_heads": 4,
+        "attention_head_dim": 16,
     },
 }
 

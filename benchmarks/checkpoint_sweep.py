@@ -84,13 +84,11 @@ def _save_components(model_type: str, dtype: str, folder: Path) -> dict[str, Pat
                     noise = torch.rand(tensor.shape, generator=_generator(seed, name))
                     tensor.add_(noise.to(tensor), alpha=0.05)
         paths[f"c{seed}"] = path = folder / f"c{seed}"
-        if dtype == "float32":
-            model.save_pretrained(path)
-            continue
-        model.save_pretrained(folder / "float32" / path.name)
-        # Only from_pretrained knows which tensors a model keeps in float32.
+        model.save_pretrained(folder / "random" / path.name)
+        # Only from_pretrained knows which tensors a model keeps in float32, and some have numbers
+        # that it sets whatever is stored.
         _saving_class(config).from_pretrained(
-            folder / "float32" / path.name, dtype=getattr(torch, dtype)
+            folder / "random" / path.name, dtype=getattr(torch, dtype)
         ).save_pretrained(path)
     return paths
 

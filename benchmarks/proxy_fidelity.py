@@ -1,19 +1,29 @@
-"""Whether ranking merged proxies ranks really trained models.
+"""Do proxies rank mixtures as training does, and does the mixture that is found win when trained?
 
-Tiny Llama models (172 k parameters) on the quickstart's text of five domains, all continued from
-one base. References are trained on mixtures drawn like a search draws them, each with two seeds;
-proxies are merged at the same mixtures from components. Scores are bits per byte of held-out text
-and small multiple choice, three capabilities. Budgets keep the paper's proportions
-(arXiv 2602.00747, Tables 2 and 3): its 50 B tokens of a reference are 240 k here.
+Tiny Llama models on real text, all of a setting continued from one base. References are trained on
+mixtures drawn like a search draws them, with two seeds each, and scored in bits per byte of
+held-out text. Budgets keep the paper's proportions (arXiv 2602.00747, Tables 2 and 3): its 50 B
+tokens of a reference are 240 k here, its 30 B of a component 144 k.
 
-- table2: merged proxies at four component budgets beside trained proxies at four budgets; trained
-  totals count one model for each of 112 searched mixtures, as the paper does.
-- merge_methods, general_share, more_data: the proxy under other merges, other shares of general
-  data in the components, ten datasets, and components trained longer than the references.
-- table3: what searches recommend, trained for real and ranked among the references.
-- corrections: what a few references gain when proxies are corrected with them.
+Settings:
 
-Every number is a mean over the training seeds of the references; intervals resample references.
+- ``tiers``: eight datasets, code and mathematics in tiers of quality, as in the paper.
+- ``tiers_large``: the same, models eight times as large, components trained four times as long.
+- ``domains``: the five domains of the quickstart, as a control: the uniform mixture is near the
+  optimum there, so that no search can gain much.
+
+What is measured:
+
+- ``proxies``: how the scores of proxies agree with those of references: merged weights, mixed
+  token probabilities, each benchmark by the proxy that ``proxy: auto`` takes, and small trained
+  models. Means over the training seeds; intervals resample references.
+- ``tried``: other ways to score a mixture, and what they gain.
+- ``finals``: what every method recommends, trained for real and ranked among the references.
+  Differences resample references, searches and trainings.
+- ``tokens_uniform_needs``: times the tokens that the uniform mixture needs to score as well as
+  what ``DemixSampler/auto`` recommends, and ``oracle_share``: how much of the way from the uniform
+  mixture to that of an oracle, a surrogate fitted to all references, was gone.
+
 Models and scores are kept in the run directory: a run that was stopped goes on.
 """
 
@@ -21,387 +31,419 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import parser, print_table, provenance, quiet, write
-from _fidelity_final import table3
+from _common import parser, provenance, quiet, write
+from _fidelity_final import (
+    N_MERGED,
+    REGMIX_LEAF,
+    Final,
+    Ranking,
+    auto_values,
+    by_probabilities,
+    direct,
+    interval,
+    merged_values,
+    oracle_values,
+    ours,
+    probability_values,
+    published,
+    small_models,
+    tokens_needed,
+    train_finals,
+)
 from _fidelity_models import (
-    FIVE,
+    DOMAINS_SETTING,
+    LARGE_SETTING,
     PROXY_SEED,
-    QUICK,
-    SHARE,
-    TEN,
+    TIERS_SETTING,
     FloatArray,
-    Sizes,
+    Setting,
     Workshop,
-    nearest_weights,
     sampled_weights,
 )
-from _fidelity_scores import Scorer, Scores, ceiling_of, corrections, row_of, tokens_at
+from _fidelity_scores import (
+    Scorer,
+    Scores,
+    capability_scores,
+    ceiling_of,
+    gain_of,
+    mixed,
+    row_of,
+)
+from _fidelity_tables import (
+    AUTO,
+    CLEAN_SETS,
+    MERGED,
+    ORACLE,
+    PROBABILITIES,
+    UNIFORM,
+    show,
+    targets,
+)
+from _tiers import CLEAN
 
-from optuna_demix.config import StudyConfig
-from optuna_demix.fidelity.check import ScoredReference, drift_of, judge
-from optuna_demix.fidelity.plots import scatter
-
+EXPONENTS = (0.9, 0.8, 0.7, 0.6, 0.5)
 SEARCHED = 112  # mixtures of a search: models that trained proxies cost
-METHODS: Mapping[str, dict[str, Any]] = {
-    "linear": {},
-    "task_arithmetic": {"lambda": 1.5},
-    "ties": {"density": 0.5},
-    "dare_linear": {"density": 0.5},
-    "dare_ties": {"density": 0.5},
-    "breadcrumbs": {"density": 0.9},
-    "della": {"density": 0.5},
-    "multislerp": {},
-    "karcher": {},
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the experiment is.
+
+    Attributes:
+        base: Tokens of the base.
+        component: Tokens of a component.
+        reference: Tokens of a reference and of a final model.
+        n_references: Number of mixtures.
+        seeds: Training seeds of the references.
+        trained: Tokens of trained proxies, for each budget.
+        searches: Searches of each method.
+        final_seeds: Trainings of what each search recommends.
+        small: Number and tokens of the models that RegMix and CLIMB train, as many tokens in all
+            as the components; ``None`` leaves them out.
+        factors: Budgets of the uniform mixture, in units of a reference.
+        methods: Whose mixtures are trained; empty for all.
+    """
+
+    base: int = 1_600_000
+    component: int = 144_000
+    reference: int = 240_000
+    n_references: int = 48
+    seeds: tuple[int, ...] = (1, 2)
+    trained: tuple[int, ...] = (38_400, 57_600)
+    searches: int = 3
+    final_seeds: tuple[int, ...] = (0, 1, 2, 3)
+    small: tuple[int, int] | None = (30, 38_400)
+    factors: tuple[float, ...] = (1.25, 1.5, 2.0)
+    methods: tuple[str, ...] = ()
+
+
+SETTINGS: Mapping[str, tuple[Setting, Sizes]] = {
+    "tiers": (TIERS_SETTING, Sizes()),
+    "domains": (DOMAINS_SETTING, Sizes(small=(19, 38_400), factors=())),
+    "tiers_large": (
+        LARGE_SETTING,
+        Sizes(
+            base=3_200_000,
+            component=600_000,
+            reference=600_000,
+            n_references=24,
+            seeds=(1,),
+            trained=(),
+            searches=1,
+            final_seeds=(0, 1),
+            small=None,
+            factors=(2.0,),
+            methods=(UNIFORM, CLEAN_SETS, ORACLE, MERGED, AUTO),
+        ),
+    ),
 }
-"""Parameters of each; task_arithmetic with lambda 1 is linear, as weights sum to 1."""
-KNOWN, DRAWS = (8, 16), 60
-_AGREEMENT = {
-    "rho": ".3f",
-    "ci95": "",
-    "quarter": ".3f",
-    "ci95_quarter": "",
-    "recovery": ".3f",
-}
-_TARGETS = (
-    ("macro Spearman", "rho", 0.90),
-    ("best quarter", "rho_top_quarter", 0.60),
-    ("recovery", "recovery", 0.85),
+QUICK = Sizes(
+    base=200_000,
+    component=32_000,
+    reference=48_000,
+    n_references=12,
+    trained=(8_000,),
+    searches=1,
+    final_seeds=(0,),
+    small=(12, 16_000),
+    factors=(2.0,),
 )
 
 
 class Experiment:
-    """All comparisons.
+    """One setting.
 
     Args:
         shop: Trains the models.
+        sizes: How large it is.
     """
 
-    def __init__(self, shop: Workshop) -> None:  # noqa: D107
-        self.shop, self.sizes = shop, shop.sizes
+    def __init__(self, shop: Workshop, sizes: Sizes) -> None:  # noqa: D107
+        self.shop, self.sizes = shop, sizes
         shop.prepare()
-        sizes = self.sizes
-        self._main = Scorer(self._components(sizes.chosen))
-        space = self._main.space
-        self.weights = sampled_weights(space, sizes.n_references)  # (n, K)
-        self.shares = space.data_shares(self.weights)  # (n, D)
-        self.capabilities = self._main.capabilities
-        self.references = [
-            self._main.models(
-                shop.references(f"references-{seed}", sizes.reference, seed, self.shares)
-            )
-            for seed in sizes.seeds
-        ]
-        self.merged = {tokens: self._merged(tokens) for tokens in sizes.component}
-        self.trained: dict[int, Scores] = {}
-
-    def _components(self, tokens: int, **options: Any) -> StudyConfig:
-        return self.shop.components(f"components-{tokens}", tokens, **options)
-
-    def _merged(self, tokens: int) -> Scores:
-        """Scores of the proxies merged from components of a budget."""
-        return Scorer(self._components(tokens)).proxies(self.weights)
-
-    def _row(self, proxies: Scores, **facts: Any) -> dict[str, Any]:
-        return {**facts, **row_of(proxies, self.references, self.capabilities)}
-
-    def table2(self) -> list[dict[str, Any]]:
-        """Merged proxies beside trained ones."""
-        rows = []
-        for tokens in self.sizes.component:
-            study = self._components(tokens)
-            total = tokens * len(study.components)
-            facts = {"method": "merged", "tokens_per_model": tokens, "total_tokens": total}
-            rows.append(self._row(self.merged[tokens], **facts, drift=_drift(study)))
-        for tokens in self.sizes.proxy:
-            folders = self.shop.references(f"trained-{tokens}", tokens, PROXY_SEED, self.shares)
-            self.trained[tokens] = self._main.models(folders)
-            facts = {
-                "method": "trained",
-                "tokens_per_model": tokens,
-                "total_tokens": tokens * SEARCHED,
-            }
-            rows.append(self._row(self.trained[tokens], **facts))
-        return rows
-
-    def merge_methods(self) -> list[dict[str, Any]]:
-        """Every merge method on the components of the chosen budget."""
-        rows = []
-        for method, parameters in METHODS.items():
-            study = self.shop.study(
-                f"method-{method}",
-                tokens=self.sizes.chosen,
+        study = shop.components(f"components-{sizes.component}", sizes.component)
+        self.scorer = Scorer(study)
+        # A search does not score what is only watched.
+        self.search = Scorer(
+            shop.study(
+                "search",
+                tokens=sizes.component,
                 seed=0,
-                merging={"method": method, "parameters": parameters},
-                components_of=f"components-{self.sizes.chosen}",
+                components_of=f"components-{sizes.component}",
+                watch=False,
             )
-            scores = Scorer(study).proxies(self.weights)
-            rows.append(self._row(scores, method=method, parameters=parameters))
-        return rows
+        )
+        self.space = self.scorer.space
+        self.capabilities = self.scorer.capabilities
+        self.uniform = self.space.project(np.full(len(self.space), 1.0 / len(self.space)))
+        self.weights = sampled_weights(self.space, sizes.n_references)  # (n, K)
+        self.shares = self.space.data_shares(self.weights)  # (n, D)
 
-    def general_share(self) -> list[dict[str, Any]]:
-        """Other shares of general data in components, merged as near the references as can be."""
-        rows = []
-        for share in self.sizes.shares:
-            if share == SHARE:
-                study = self._components(self.sizes.chosen)
-            else:
-                key = f"general-{round(100 * share)}"
-                study = self.shop.components(key, self.sizes.chosen, share=share)
-            scorer = Scorer(study)
-            weights, missed = nearest_weights(self.shares, scorer.space.composition)
-            scores = scorer.proxies(weights)
-            rows.append(
-                self._row(
-                    scores,
-                    general_share=share,
-                    drift=_drift(study),
-                    farthest_mixture=round(missed, 4),
-                )
+    @cached_property
+    def references(self) -> list[Scores]:
+        """Scores of the references, for each training seed."""
+        return [
+            self.scorer.models(
+                self.shop.references(f"references-{seed}", self.sizes.reference, seed, self.shares)
             )
-        return rows
+            for seed in self.sizes.seeds
+        ]
 
-    def longer(self) -> list[dict[str, Any]]:
-        """Components trained for longer and longer, up to several times the references."""
-        rows = []
-        for tokens in (*self.sizes.component, *self.sizes.long):
-            scores = self.merged[tokens] if tokens in self.merged else self._merged(tokens)
-            drift = _drift(self._components(tokens))
-            rows.append(self._row(scores, tokens_per_component=tokens, drift=drift))
-        return rows
+    @cached_property
+    def proxies(self) -> dict[str, tuple[int, Scores]]:
+        """Tokens and scores of every kind of proxy at the references' mixtures."""
+        components = self.sizes.component * len(self.space)
+        merged = self.scorer.proxies(self.weights)
+        probabilities = self.scorer.probabilities(self.weights)
+        found = {
+            "merged": (components, merged),
+            "probabilities": (components, probabilities),
+            "auto": (components, mixed(merged, probabilities, self.scorer.auto_shares)),
+        }
+        for tokens in self.sizes.trained:
+            folders = self.shop.references(f"trained-{tokens}", tokens, PROXY_SEED, self.shares)
+            found[f"trained, {tokens}"] = (tokens * SEARCHED, self.scorer.models(folders))
+        return found
 
-    def more_datasets(self) -> list[dict[str, Any]]:
-        """Ten datasets instead of five, with references of their own."""
-        if not self.sizes.n_ten:
-            return []
-        self.shop.halve()
+    def proxy_rows(self) -> list[dict[str, Any]]:
+        """How each kind of proxy agrees with the references."""
         rows = []
-        for datasets, key in ((FIVE, "components"), (TEN, "ten")):
-            n = self.sizes.n_ten
-            name = f"{key}-{self.sizes.chosen}"
-            study = self.shop.components(name, self.sizes.chosen, datasets=datasets)
-            scorer = Scorer(study)
-            weights = sampled_weights(scorer.space, n)
-            shares = scorer.space.data_shares(weights)
-            if datasets is FIVE:
-                references = [{b: s[:n] for b, s in one.items()} for one in self.references]
-            else:
-                references = [
-                    scorer.models(
-                        self.shop.references(
-                            f"ten-references-{seed}",
-                            self.sizes.reference,
-                            seed,
-                            shares,
-                            datasets=datasets,
-                        )
-                    )
-                    for seed in self.sizes.seeds
-                ]
+        for name, (tokens, scores) in self.proxies.items():
+            row = row_of(scores, self.references, self.capabilities)
             rows.append(
                 {
-                    "datasets": len(datasets.names),
-                    "references": n,
-                    "total_tokens": self.sizes.chosen * len(datasets.names),
-                    "ceiling": ceiling_of(references, scorer.capabilities),
-                    **row_of(scorer.proxies(weights), references, scorer.capabilities),
+                    "proxy": name.partition(",")[0],
+                    **({"tokens": int(name.split()[1])} if "," in name else {}),
+                    "tokens_total": tokens,
+                    "rho": row["rho"],
+                    "rho_low": row["ci95"][0],
+                    "rho_high": row["ci95"][1],
+                    "rho_top_quarter": row["rho_top_quarter"],
+                    "top_quarter_low": row["ci95_top_quarter"][0],
+                    "top_quarter_high": row["ci95_top_quarter"][1],
+                    "recovery": row["recovery"],
+                    "rho_benchmark": row["rho_benchmark"],
                 }
             )
         return rows
 
-    def table3(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Final mixtures, trained and ranked."""
-        return table3(self.shop, self._main, self.references)
-
-    def corrections(self) -> list[dict[str, Any]]:
-        """What a few references gain for the others."""
-        proxies = self.merged[self.sizes.chosen]
+    def tried(self) -> list[dict[str, Any]]:
+        """Other ways to score a mixture, against the merged proxies and the plain mixture."""
+        merged = self.proxies["merged"][1]
+        plain = self.scorer.probabilities(self.weights, exponent=1.0)
+        ways = {"merged": merged, "token probabilities": plain}
+        for exponent in EXPONENTS:
+            found = self.scorer.probabilities(self.weights, exponent=exponent)
+            ways[f"token probabilities, exponent {exponent}"] = found
+        half = dict.fromkeys(merged, 0.5)
+        ways["mean of merged and token probabilities"] = mixed(merged, plain, half)
+        ours_ = self.scorer.probabilities(self.weights)
+        ways["mean of merged and the default exponent"] = mixed(merged, ours_, half)
         rows = []
-        for n_known in KNOWN:
-            if n_known + 8 > len(self.shares):
-                continue
-            rows += corrections(
-                proxies,
-                np.sqrt(self.weights),
-                self.references,
-                self.capabilities,
-                n_known=n_known,
-                draws=DRAWS,
+        for way, scores in ways.items():
+            row = row_of(scores, self.references, self.capabilities)
+            rows.append(
+                {
+                    "way": way,
+                    "rho": row["rho"],
+                    "rho_top_quarter": row["rho_top_quarter"],
+                    "rho_benchmark": row["rho_benchmark"],
+                    "minus_merged": gain_of(scores, merged, self.references, self.capabilities),
+                    "minus_plain": gain_of(scores, plain, self.references, self.capabilities),
+                }
             )
         return rows
 
-    def scored(self) -> list[ScoredReference]:
-        """References of the first seed beside their proxies and the second seed."""
-        proxies = self.merged[self.sizes.chosen]
-        first, last = self.references[0], self.references[-1]
+    def mixtures(self) -> dict[str, list[FloatArray]]:
+        """Merge weights (K,) that each search of each method recommends."""
+        space, search = self.space, self.search
+        seeds = range(self.sizes.searches)
+        merged, auto = merged_values(search), auto_values(search)
+        start = probability_values(search)
+        trained = [capability_scores(r, self.capabilities) for r in self.references]
 
-        def at(scores: Scores, i: int) -> dict[str, float]:
-            return {name: float(values[i]) for name, values in scores.items()}
+        def small(method: str, seed: int) -> FloatArray:
+            assert self.sizes.small
+            return small_models(self.shop, search, method, *self.sizes.small, seed)
 
-        names = self._main.space
-        return [
-            ScoredReference(
-                str(i),
-                dict(zip(names.datasets, self.shares[i].tolist(), strict=True)),
-                dict(zip(names.components, self.weights[i].tolist(), strict=True)),
-                at(proxies, i),
-                at(first, i),
-                at(last, i) if len(self.references) > 1 else None,
+        def oracle(seed: int) -> FloatArray:
+            return direct(search, oracle_values(self.weights, trained, seed)[0], seed)
+
+        searched: dict[str, Callable[[int], FloatArray]] = {
+            ORACLE: oracle,
+            PROBABILITIES: lambda seed: by_probabilities(search, seed),
+            MERGED: lambda seed: ours(search, merged, seed),
+            AUTO: lambda seed: ours(search, auto, seed, prior_mean=start),
+            "DeMix as published": lambda seed: published(search, merged, seed),
+        }
+        if self.sizes.small:
+            searched["RegMix"] = lambda seed: small("regmix", seed)
+            searched["CLIMB"] = lambda seed: small("climb", seed)
+        fixed = {UNIFORM: self.uniform, "prior": space.prior}
+        if set(CLEAN) <= set(space.components):
+            clean = np.array([CLEAN.get(name, 0.0) for name in space.components])
+            fixed[CLEAN_SETS] = clean / clean.sum()
+        wanted = self.sizes.methods or (*fixed, *searched)
+        found = {name: [w] for name, w in fixed.items() if name in wanted}
+        for name, search_with in searched.items():
+            if name in wanted:
+                found[name] = [search_with(seed) for seed in seeds]
+        return found
+
+    @cached_property
+    def finals(self) -> list[Final]:
+        """What was recommended, trained."""
+        sizes = self.sizes
+        return train_finals(
+            self.shop, self.scorer, self.mixtures(), sizes.reference, sizes.final_seeds
+        )
+
+    @cached_property
+    def longer(self) -> list[Final]:
+        """The uniform mixture trained for longer."""
+        uniform = {UNIFORM: [self.uniform]}
+        found: list[Final] = []
+        for factor in self.sizes.factors:
+            tokens = round(factor * self.sizes.reference)
+            found += train_finals(self.shop, self.scorer, uniform, tokens, self.sizes.final_seeds)
+        return found
+
+    def final_rows(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Ranks of the final models, and what else they say."""
+        references = [capability_scores(r, self.capabilities) for r in self.references]
+        ranking = Ranking(references, self.finals)
+        samples = {method: ranking.samples(method) for method in ranking.methods}
+        scores = {m: ranking.scores(m, self.finals) for m in ranking.methods}
+        spread = np.mean([r.std(axis=0) for r in references], axis=0)
+        rows = []
+        for method in sorted(samples, key=lambda m: float(samples[m][0])):
+            own = samples[method]
+            gain = (scores[method] - scores[UNIFORM]) / spread
+            rows.append(
+                {
+                    "method": method,
+                    "average_rank": round(float(own[0]), 2),
+                    "se": round(float(own[1:].std()), 2),
+                    "rank": self._named(ranking.by_capability(method)[0]),
+                    "models": sum(final.method == method for final in self.finals),
+                    "minus_uniform": interval(own - samples[UNIFORM]),
+                    "minus": {
+                        other: interval(own - samples[other])
+                        for other in ranking.methods
+                        if other not in (method, UNIFORM)
+                    },
+                    "gain_on_uniform": {
+                        name: interval(gain[:, c]) for c, name in enumerate(self.capabilities)
+                    },
+                }
             )
-            for i in range(len(self.shares))
-        ]
+        share = (samples[UNIFORM] - samples[AUTO]) / (samples[UNIFORM] - samples[ORACLE])
+        more = {
+            "oracle_share": round(float(share[0]), 2),
+            "oracle_share_interval": interval(share)[1:],
+            "oracle_held_out_rho": self._named(oracle_values(self.weights, references, 0)[1]),
+        }
+        if self.sizes.factors:
+            more |= self._tokens()
+        return rows, more
 
+    def _tokens(self) -> dict[str, Any]:
+        """Times the tokens that the uniform mixture needs to match a method, ours first."""
+        budgets = sorted({self.sizes.reference, *(final.tokens for final in self.longer)})
+        uniform = [f for f in self.finals if f.method == UNIFORM] + self.longer
+        means = np.stack(
+            [np.mean([f.scores for f in uniform if f.tokens == b], axis=0) for b in budgets]
+        )
+        methods = [m for m in dict.fromkeys(f.method for f in self.finals) if m != UNIFORM]
+        by_method: dict[str, dict[str, float]] = {}
+        beyond: dict[str, list[str]] = {}
+        for method in methods:
+            wanted = np.mean([f.scores for f in self.finals if f.method == method], axis=0)
+            found = {}
+            for c, name in enumerate(self.capabilities):
+                value, reached = tokens_needed(budgets, means[:, c].tolist(), float(wanted[c]))
+                found[name] = round(value, 2)
+                if not reached:
+                    beyond.setdefault(method, []).append(name)
+            found["macro"] = round(float(np.mean(list(found.values()))), 2)
+            by_method[method] = found
+        return {
+            "tokens_uniform_needs": by_method[AUTO],
+            "tokens_uniform_needs_by_method": by_method,
+            "tokens_uniform_needs_more_than_tried": beyond,
+        }
 
-def _drift(study: StudyConfig) -> float:
-    """Mean drift of the components from the base."""
-    found = drift_of(study) or {}
-    return round(float(np.mean(list(found.values()))), 4)
+    def _named(self, values: FloatArray) -> dict[str, float]:
+        return {
+            name: round(float(v), 3) for name, v in zip(self.capabilities, values, strict=True)
+        }
 
+    def result(self) -> dict[str, Any]:
+        """Everything that was measured."""
+        proxies = self.proxy_rows()
+        finals, more = self.final_rows()
+        return {
+            "sizes": {k: v for k, v in vars(self.sizes).items()},
+            "ceiling": ceiling_of(self.references, self.capabilities),
+            "proxies": proxies,
+            "tried": self.tried(),
+            "finals": finals,
+            **more,
+        }
 
-def chosen_row(rows: Sequence[Mapping[str, Any]], chosen: int) -> Mapping[str, Any]:
-    """The row of Table 2 of the proxies merged from components of the chosen budget."""
-    (row,) = (r for r in rows if r["method"] == "merged" and r["tokens_per_model"] == chosen)
-    return row
-
-
-def ratio_at_equal_rho(
-    rows: Sequence[Mapping[str, Any]], chosen: int
-) -> tuple[float | None, float | None]:
-    """Training tokens of trained proxies over those of merged ones, at the merged correlation.
-
-    Returns:
-        The ratio, None if no trained budget reaches the correlation; and a lower bound in that
-        case: the ratio of the largest budget that falls short.
-    """
-    merged = chosen_row(rows, chosen)
-    trained = [row for row in rows if row["method"] == "trained"]
-    totals = [row["total_tokens"] for row in trained]
-    tokens = tokens_at(merged["rho"]["macro"], totals, [row["rho"]["macro"] for row in trained])
-    if tokens is not None:
-        return round(tokens / merged["total_tokens"], 2), None
-    return None, round(totals[-1] / merged["total_tokens"], 2)
-
-
-def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of agreement as a line of a table."""
-
-    def interval(values: Sequence[float | None]) -> str:
-        low, high = values
-        return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
-
-    line = {key: value for key, value in row.items() if not isinstance(value, (dict, list))}
-    line |= {"rho": row["rho"]["macro"], "ci95": interval(row["ci95"])}
-    if row["rho_top_quarter"]["macro"] is not None:
-        line["quarter"] = row["rho_top_quarter"]["macro"]
-        line["ci95_quarter"] = interval(row["ci95_top_quarter"])
-    if row["recovery"]["macro"] is not None:
-        line["recovery"] = row["recovery"]["macro"]
-    return line
-
-
-def check(result: Mapping[str, Any], chosen: int) -> list[dict[str, Any]]:
-    """What was aimed at, and whether it was reached."""
-    row = chosen_row(result["table2"], chosen)
-    found = [
-        {"target": what, "value": row[key]["macro"], "bound": bound}
-        for what, key, bound in _TARGETS
-    ]
-    ratio = result["token_ratio_at_equal_rho"]
-    found.append({"target": "times fewer training tokens", "value": ratio, "bound": 6.4})
-    for target in found:
-        target["met"] = target["value"] is not None and target["value"] >= target["bound"]
-    ranks = result["table3"]
-    if ranks:
-        found.append(
+    def keep(self, folder: Path) -> None:
+        """Write raw scores and mixtures."""
+        folder.mkdir(parents=True, exist_ok=True)
+        benchmarks = list(self.references[0])
+        sets: dict[str, Scores] = {
+            f"reference, seed {seed}": scores
+            for seed, scores in zip(self.sizes.seeds, self.references, strict=True)
+        }
+        sets |= {name: scores for name, (_, scores) in self.proxies.items() if name != "auto"}
+        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["model", "mixture", *benchmarks])
+            for name, scores in sets.items():
+                for i in range(len(self.weights)):
+                    writer.writerow([name, i, *(f"{scores[b][i]:.6f}" for b in benchmarks)])
+        with (folder / "mixtures.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["mixture", *self.space.components])
+            for i, row in enumerate(self.weights):
+                writer.writerow([i, *(f"{w:.6f}" for w in row)])
+        models = [
             {
-                "target": "best average rank: DemixSampler",
-                "value": ranks[0]["method"],
-                "bound": "DemixSampler",
-                "met": ranks[0]["method"].startswith("DemixSampler"),
+                "method": final.method,
+                "search": final.search,
+                "seed": final.seed,
+                "tokens": final.tokens,
+                "weights": dict(
+                    zip(self.space.components, final.weights.round(4).tolist(), strict=True)
+                ),
+                "scores": {name: round(value, 5) for name, value in final.benchmarks.items()},
             }
-        )
-    return found
-
-
-def show(result: Mapping[str, Any]) -> None:
-    """Print every table."""
-    budget = {"method": "", "tokens_per_model": "d", "total_tokens": "d"}
-    print("\nTable 2")
-    print_table([flat(row) for row in result["table2"]], {**budget, **_AGREEMENT})
-    if result["ceiling"]:
-        ceiling = result["ceiling"]
-        print(
-            f"ceiling, one seed ranked by another: {ceiling['rho_macro']:.3f}, best quarter "
-            f"{ceiling['rho_top_quarter']:.3f}"
-        )
-    print(f"times fewer training tokens at equal rho: {result['token_ratio_at_equal_rho']}")
-    for key, columns in (
-        ("merge_methods", {"method": ""}),
-        ("general_share", {"general_share": ".2f", "drift": ".3f", "farthest_mixture": ".3f"}),
-        ("longer_components", {"tokens_per_component": "d", "drift": ".3f"}),
-        ("more_datasets", {"datasets": "d", "references": "d"}),
-    ):
-        print(f"\n{key}")
-        print_table([flat(row) for row in result[key]], {**columns, **_AGREEMENT})
-    print("\nTable 3")
-    for row in result["table3"]:
-        ranks = "  ".join(f"{name} {rank:.1f}" for name, rank in row["rank"].items())
-        error = "" if row["se"] is None else f" ± {row['se']:.2f}"
-        print(f"{row['average_rank']:6.2f}{error}  {row['method']}  ({ranks})")
-    if result["corrections"]:
-        print("\ncorrections, on references not learned from")
-        columns = {name: ".3f" for name in result["corrections"][0]}
-        columns |= {"correction": "", "n_known": "d"}
-        print_table(result["corrections"], columns)
-    for target in result["targets"]:
-        verdict = "met   " if target["met"] else "MISSED"
-        print(f"{verdict} {target['target']}: {target['value']}, required {target['bound']}")
-
-
-def keep(
-    folder: Path,
-    rows: Sequence[ScoredReference],
-    result: Mapping[str, Any],
-    experiment: Experiment,
-) -> None:
-    """Write scatter plots, raw scores and final mixtures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fidelity = judge(rows, {name: list(b) for name, b in experiment.capabilities.items()})
-    for capability in fidelity.capabilities:
-        (folder / f"{capability}.svg").write_text(scatter(fidelity, capability), encoding="utf-8")
-    benchmarks = [b for names in experiment.capabilities.values() for b in names]
-    sets: dict[str, Scores] = {
-        f"reference, seed {seed}": scores
-        for seed, scores in zip(experiment.sizes.seeds, experiment.references, strict=True)
-    }
-    sets |= {f"merged, {tokens}": scores for tokens, scores in experiment.merged.items()}
-    sets |= {f"trained, {tokens}": scores for tokens, scores in experiment.trained.items()}
-    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["model", "mixture", *benchmarks])
-        for name, scores in sets.items():
-            for i in range(len(experiment.shares)):
-                writer.writerow([name, i, *(f"{scores[b][i]:.6f}" for b in benchmarks)])
-    _mixtures(folder / "mixtures.csv", experiment.shares, rows[0].shares)
-    text = json.dumps(result["final_models"], indent=1) + "\n"
-    (folder / "final_models.json").write_text(text, encoding="utf-8")
-
-
-def _mixtures(file: Path, shares: FloatArray, names: Mapping[str, float]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["mixture", *names])
-        for i, row in enumerate(shares):
-            writer.writerow([i, *(f"{share:.6f}" for share in row)])
+            for final in [*self.finals, *self.longer]
+        ]
+        text = json.dumps(models, indent=1) + "\n"
+        (folder / "final_models.json").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
     """Run the benchmark from the command line."""
     arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument(
+        "--setting",
+        choices=list(SETTINGS),
+        action="append",
+        help="only this one; may be given several times (default: tiers and domains)",
+    )
     arguments.add_argument(
         "--run",
         type=Path,
@@ -410,39 +452,31 @@ def main() -> None:
         help="where models and scores are kept (default: runs/fidelity, or runs/fidelity-quick)",
     )
     arguments.add_argument(
-        "--keep", type=Path, metavar="DIR", help="write plots and raw scores there"
+        "--keep", type=Path, metavar="DIR", help="write raw scores and mixtures there"
     )
     options = arguments.parse_args()
     quiet()
-    sizes = QUICK if options.quick else Sizes()
     root = options.run or Path("runs") / ("fidelity-quick" if options.quick else "fidelity")
-    experiment = Experiment(Workshop(root.resolve(), sizes))
-    rows = experiment.table2()
-    ratio, bound = ratio_at_equal_rho(rows, sizes.chosen)
-    result: dict[str, Any] = {
-        "table2": rows,
-        "ceiling": ceiling_of(experiment.references, experiment.capabilities),
-        "token_ratio_at_equal_rho": ratio,
-        "token_ratio_is_above": bound,
-        "merge_methods": experiment.merge_methods(),
-        "general_share": experiment.general_share(),
-        "longer_components": experiment.longer(),
-        "corrections": experiment.corrections(),
-        "more_datasets": experiment.more_datasets(),
-    }
-    result["table3"], result["final_models"] = experiment.table3()
-    result["targets"] = check(result, sizes.chosen)
-    show(result)
-    if options.keep:
-        keep(options.keep, experiment.scored(), result, experiment)
-    about = {
-        **provenance(),
-        "quick": options.quick,
-        "seeds": {"references": list(sizes.seeds), "final": list(sizes.final_seeds)},
-        "n_references": sizes.n_references,
-    }
-    del result["final_models"]
-    write(options.out, {**about, **result})
+    result: dict[str, Any] = {}
+    if options.out and options.out.exists() and not options.quick:
+        # Settings that are not run now stay as they were measured.
+        result = json.loads(options.out.read_text(encoding="utf-8"))["settings"]
+    for name in options.setting or ("tiers", "domains"):
+        setting, sizes = SETTINGS[name]
+        if options.quick:
+            sizes = QUICK
+        experiment = Experiment(Workshop(root.resolve(), setting, sizes.base), sizes)
+        result[name] = {**provenance(), "quick": options.quick, **experiment.result()}
+        show(name, result[name])
+        if options.keep:
+            experiment.keep(options.keep / name)
+    aimed = targets(result)
+    print()
+    for target in aimed:
+        verdict = "met   " if target["met"] else "MISSED"
+        print(f"{verdict} {target['target']}: {target['value']}, aimed at {target['bound']}")
+    about = {"n_merged": N_MERGED, "regmix_leaf": REGMIX_LEAF}
+    write(options.out, {**about, "settings": result, "targets": aimed})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,12 @@ from __future__ import annotations
 SCORE_PREFIX = "score:"
 """Prefix of the user attributes of a trial that hold one benchmark's score each."""
 
+MERGED_PREFIX = "merged:"
+"""Prefix of those that hold its score by the merged model, where two proxies score it."""
+
+PROBABILITY_PREFIX = "probability:"
+"""Prefix of those that hold its score by the mixture of token probabilities."""
+
 BLOCKS_ATTR = "demix:blocks"
 """User attribute of a raced trial: of every benchmark its score on each block of items."""
 

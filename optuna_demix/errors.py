@@ -34,6 +34,18 @@ class TaskError(InputError):
     """An lm-eval task or metric that does not exist or cannot be scored."""
 
 
+class NeedsModelError(TaskError):
+    """Benchmarks that need more of a model than the log-likelihoods of given text.
+
+    Attributes:
+        benchmarks: Their names; the message explains the first.
+    """
+
+    def __init__(self, message: str, benchmarks: tuple[str, ...] = ()) -> None:  # noqa: D107
+        super().__init__(message)
+        self.benchmarks = benchmarks
+
+
 class StudyError(InputError):
     """An Optuna study or storage that does not fit the ``study.yaml``."""
 

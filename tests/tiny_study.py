@@ -38,6 +38,7 @@ def write_study(root: Path, **changes: Any) -> Path:
     """Write ``study.yaml`` alone, with some fields changed (``None`` removes one)."""
     study: dict[str, Any] = {
         "run_dir": "run",
+        "proxy": "merged",
         "components": list(COMPONENTS),
         "capabilities": {
             "language": [{"task": "tiny_prose", "metric": "bits_per_byte"}],

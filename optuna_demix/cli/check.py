@@ -62,9 +62,10 @@ def _check(arguments: argparse.Namespace) -> int:
     if not arguments.no_tasks:
         from optuna_demix.study.evaluation import check_benchmarks
 
-        check_benchmarks(config, components)
+        notes = check_benchmarks(config, components)
         n_tasks = sum(map(len, config.capabilities.values()))
         print(f"  {n_tasks} benchmarks found")
+        print(*(f"  {note}\n" for note in notes), sep="", end="")
     command = create_command(config, storage="URL", study_name="NAME")
     print(f"make the study with:\n  {command}")
     return 0

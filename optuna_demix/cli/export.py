@@ -61,7 +61,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from optuna_demix.search.recommendation import recommend
     from optuna_demix.storage.connection import connect, storage_url
     from optuna_demix.study.attach import check_directions, load_study
-    from optuna_demix.study.search import options_from
+    from optuna_demix.study.search import options_of
 
     if arguments.format not in FORMATS:
         export([], arguments.format)  # says which there are
@@ -73,7 +73,7 @@ def _export(arguments: argparse.Namespace) -> int:
         connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
     )
     check_directions(study, config)
-    result = recommend(study, space, options=options_from(config, study._storage))
+    result = recommend(study, space, options=options_of(config, space, study))
     mixture = result.mixtures[arguments.mixture]
     sources = sources_of(
         mixture.data_shares,

@@ -1,4 +1,4 @@
-"""``optuna-demix fidelity``: proxies beside really trained models."""
+"""``optuna-demix fidelity``: both proxies beside really trained models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "fidelity",
         _fidelity,
-        "compare merged proxies with models really trained on the same mixtures",
+        "compare both proxies with models really trained on the same mixtures",
         "optuna-demix fidelity studies/quickstart/study.yaml "
         "--references runs/quickstart/models/references",
     )
@@ -53,14 +53,19 @@ def _fidelity(arguments: argparse.Namespace) -> int:
             bar.total = total
             bar.update(count - bar.n)
 
+        def report(line: str) -> None:
+            if not arguments.no_progress:
+                bar.write(f"optuna-demix: {line}", file=sys.stderr)
+
         result = check_fidelity(
             config,
             Path(arguments.references) if arguments.references else folder,
             repeats=Path(arguments.repeats) if arguments.repeats else None,
             device=arguments.device,
             done=done,
+            report=report,
         )
-    for capability in result.capabilities if arguments.plots else ():
+    for capability in result.benchmark_names if arguments.plots else ():
         file = _plot_file(Path(arguments.plots), capability)
         write_output(file, scatter(result, capability), option="--plots")
     if arguments.json == "-":

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_demix._wording import unknown_name
 from optuna_demix.cli._console import quiet_optuna, say, write_output
 from optuna_demix.cli._options import add_command, add_device, add_storage
 from optuna_demix.errors import InputError, StudyError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from optuna.study import Study
+
     from optuna_demix.cli._options import Commands
-    from optuna_demix.search._result import Recommendation
+    from optuna_demix.config import StudyConfig
+    from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.search._result import Mixture, Recommendation
+    from optuna_demix.search.objective import Scores
+    from optuna_demix.study.agreement import ProxyComparison
     from optuna_demix.study.direct import DirectRecommendation
 
 
@@ -36,6 +48,13 @@ def add_parser(commands: Commands) -> None:
         "components' token probabilities, which needs no study",
     )
     parser.add_argument(
+        "--weights",
+        nargs="+",
+        metavar="NAME=WEIGHT",
+        help="what each capability counts, instead of the study's own composite: "
+        "--weights code=2 math=1; capabilities that are not named count 0",
+    )
+    parser.add_argument(
         "--verify", action="store_true", help="merge and score the mixtures, do not only predict"
     )
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
@@ -45,14 +64,58 @@ def add_parser(commands: Commands) -> None:
 
 def _recommend(arguments: argparse.Namespace) -> int:
     direct = arguments.proxy == "probabilities"
-    result = _from_probabilities(arguments) if direct else _from_trials(arguments)
+    if direct:
+        answer = _Answer(_from_probabilities(arguments))
+    else:
+        answer = _from_trials(arguments)
     if arguments.json == "-":
-        print(result.to_json())
+        print(answer.to_json())
         return 0
     if arguments.json:
-        write_output(Path(arguments.json), result.to_json() + "\n")
-    print(result)
+        write_output(Path(arguments.json), answer.to_json() + "\n")
+    print(answer)
     return 0
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is printed: a recommendation, and where it was verified by two proxies both of them."""
+
+    recommendation: Recommendation | DirectRecommendation
+    proxies: ProxyComparison | None = None
+
+    def to_json(self) -> str:
+        plain = self.recommendation.to_dict()
+        if self.proxies is not None:
+            plain["proxies"] = self.proxies.to_dict()
+        return json.dumps(plain, indent=2, allow_nan=False, default=str)
+
+    def __str__(self) -> str:
+        tables = [str(self.recommendation)]
+        if self.proxies is not None:
+            tables.append(str(self.proxies))
+        return "\n\n".join(tables)
+
+
+def _weighted(config: StudyConfig, given: list[str] | None) -> StudyConfig:
+    """The study with other weights of its capabilities."""
+    if given is None:
+        return config
+    weights = dict.fromkeys(config.capabilities, 0.0)
+    for part in given:
+        name, _, number = part.rpartition("=")
+        if name not in weights:
+            raise InputError(f"--weights: {unknown_name(name, weights, 'capability')}")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            weights[name] = math.nan
+        if not 0.0 <= weights[name] < math.inf:
+            raise InputError(f"--weights: {part!r} is not NAME=WEIGHT with a number from 0 on")
+    if not any(weights.values()):
+        raise InputError("--weights: they are all 0; give one capability a positive weight")
+    sampler = config.sampler.model_copy(update={"composite": weights})
+    return config.model_copy(update={"sampler": sampler})
 
 
 def _from_probabilities(arguments: argparse.Namespace) -> DirectRecommendation:
@@ -67,7 +130,7 @@ def _from_probabilities(arguments: argparse.Namespace) -> DirectRecommendation:
     from optuna_demix.study.direct import recommend_directly
     from optuna_demix.study.probabilities import build_probabilities
 
-    config = load_study_config(arguments.study)
+    config = _weighted(load_study_config(arguments.study), arguments.weights)
     space = space_of(config)
     quiet_optuna(quiet=True)
     report = (lambda line: None) if arguments.no_progress else say
@@ -77,50 +140,87 @@ def _from_probabilities(arguments: argparse.Namespace) -> DirectRecommendation:
     return recommend_directly(config, space, proxy)
 
 
-def _from_trials(arguments: argparse.Namespace) -> Recommendation:
+def _from_trials(arguments: argparse.Namespace) -> _Answer:
     if arguments.study_name is None:
         raise InputError("--study-name is missing; name the study, or give --proxy probabilities")
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
-    from optuna_demix.search.recommendation import recommend, verify
+    from optuna_demix.search.recommendation import recommend
     from optuna_demix.storage.connection import connect, storage_url
     from optuna_demix.study.attach import check_directions, load_study
-    from optuna_demix.study.fingerprint import differences
-    from optuna_demix.study.search import options_from
+    from optuna_demix.study.search import options_of
 
     config = load_study_config(arguments.study)
+    if arguments.weights and config.objective == "composite":
+        raise InputError(
+            "--weights: the trials of this study have a single objective, whose weights stand; "
+            "give --proxy probabilities, or make a study with 'objective: capabilities'"
+        )
+    config = _weighted(config, arguments.weights)
     space = space_of(config)
     quiet_optuna(quiet=True)
     study = load_study(
         connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
     )
     check_directions(study, config)
-    result = recommend(study, space, options=options_from(config, study._storage))
-    if arguments.verify and result.params:
+    options = options_of(config, space, study)
+    result = recommend(study, space, options=options)
+    if not arguments.verify:
+        return _Answer(result)
+    if result.params:
         raise StudyError(
             f"study {study.study_name!r} has parameters beside the mixture "
             f"({', '.join(result.params)}), which a merge does not have; leave --verify out"
         )
-    if arguments.verify:
-        from tqdm import tqdm
+    return _verified(arguments, config, space, study, result, options.scalar_composite)
 
-        from optuna_demix.study.evaluation import build_objective
 
-        objective, fingerprint = build_objective(config, space, device=arguments.device)
-        changed = differences(study, fingerprint)
-        if changed:
-            say(f"warning: not what the study was made with: {'; '.join(changed[:3])}")
-        with tqdm(
-            total=len(result.mixtures),
-            desc="verify",
-            unit="merge",
-            disable=arguments.no_progress,
-            file=sys.stderr,
-        ) as bar:
-            result = verify(
-                result,
-                study,
-                lambda mixture: objective.values(objective.score(mixture.merge_weights)),
-                done=bar.update,
-            )
-    return result
+def _verified(
+    arguments: argparse.Namespace,
+    config: StudyConfig,
+    space: MixtureSpace,
+    study: Study,
+    result: Recommendation,
+    composite: str | Sequence[float],
+) -> _Answer:
+    """The recommendation with its mixtures scored, by both proxies where the study has both."""
+    from tqdm import tqdm
+
+    from optuna_demix.config.study import objective_names
+    from optuna_demix.search.recommendation import verify
+    from optuna_demix.study.agreement import side_by_side
+    from optuna_demix.study.evaluation import build_objective
+    from optuna_demix.study.fingerprint import differences
+
+    objective, fingerprint = build_objective(
+        config, space, device=arguments.device, merge_always=True
+    )
+    changed = differences(study, fingerprint)
+    if changed:
+        say(f"warning: not what the study was made with: {'; '.join(changed[:3])}")
+    names = {id(mixture): name for name, mixture in result.mixtures.items()}
+    scored: dict[str, Scores] = {}
+
+    def score(mixture: Mixture) -> list[float]:
+        scores = scored[names[id(mixture)]] = objective.score(mixture.merge_weights)
+        return objective.values(scores)
+
+    with tqdm(
+        total=len(result.mixtures),
+        desc="verify",
+        unit="merge",
+        disable=arguments.no_progress,
+        file=sys.stderr,
+    ) as bar:
+        result = verify(result, study, score, done=bar.update)
+    if objective.probabilities is None:
+        return _Answer(result)
+    comparison = side_by_side(
+        scored,
+        objective.layout(),
+        objective_names(config),
+        space,
+        objective.probabilities,
+        composite,
+    )
+    return _Answer(result, comparison)

@@ -4,32 +4,72 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictStr, field_validator, model_validator
 
 from optuna_demix.config._base import Count, PositiveCount, PositiveNumber, Seed, StrictModel
+from optuna_demix.scoring.settings import TaskSettings
 
+_Part = Annotated[PositiveNumber, Field(lt=1.0)]
 _DEVICE = re.compile(r"auto|(cpu|cuda)(:[0-9]+)?")
 
 
-class BenchmarkConfig(StrictModel):
-    """One lm-eval task metric.
+class TaskSettingsConfig(StrictModel):
+    """Settings of lm-eval's run, for all benchmarks or, over these, for one.
+
+    Attributes:
+        num_fewshot: Number of few-shot examples; default: the task's own.
+        limit: Score the first items only: so many, or below 1 that part of them.
+        apply_chat_template: Put prompts into the tokenizer's chat template, or into the one of
+            this name.
+        system_instruction: What prompts begin with; in a chat, the system's message.
+        fewshot_as_multiturn: Few-shot examples as turns of the chat (default) or in one message.
+        gen_kwargs: Arguments of generation over the task's own: ``max_gen_toks``, ``until``,
+            ``temperature``, …
+        metadata: Arguments of tasks that make their own data, such as RULER's
+            ``max_seq_lengths``.
+        think_end_token: Only what follows the last such token, by its text or id, is an answer.
+    """
+
+    num_fewshot: Count | None = None
+    limit: PositiveCount | _Part | None = None
+    apply_chat_template: StrictBool | StrictStr | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool | None = None
+    gen_kwargs: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    think_end_token: StrictStr | Count | None = None
+
+    @property
+    def settings(self) -> TaskSettings:
+        """The settings as the scorer takes them."""
+        return TaskSettings(
+            **{each.name: getattr(self, each.name) for each in fields(TaskSettings)}
+        )
+
+    @model_validator(mode="after")
+    def _usable(self) -> TaskSettingsConfig:
+        said = self.settings.problem()
+        if said is not None:
+            raise ValueError(said)
+        return self
+
+
+class BenchmarkConfig(TaskSettingsConfig):
+    """One lm-eval task metric, with the settings that it has for itself.
 
     Attributes:
         task: Name of an lm-eval task, built in or from ``scoring.include_path``.
         metric: Metric of the task, ``acc`` or ``exact_match,strict-match`` (with a filter).
         name: What it is called in the study; default ``task/metric``.
-        num_fewshot: Number of few-shot examples; default: the task's own.
-        limit: Score the first items only.
         higher_is_better: Direction, where the task does not say it.
     """
 
     task: str
     metric: str
     name: str | None = None
-    num_fewshot: Count | None = None
-    limit: PositiveCount | None = None
     higher_is_better: bool | None = None
 
     @property
@@ -53,17 +93,16 @@ class RacingConfig(StrictModel):
     p_threshold: Annotated[PositiveNumber, Field(lt=1.0)] = 0.2
 
 
-class ScoringConfig(StrictModel):
-    """How lm-eval scores a proxy.
+class ScoringConfig(TaskSettingsConfig):
+    """How lm-eval scores a proxy, with the settings that all benchmarks share.
 
     Attributes:
-        include_path: Directory of local tasks.
+        include_path: Directory of local tasks, or several; of tasks of one name the last one's.
         batch_size: Rows of one forward pass; ``auto`` begins with ``max_batch_size`` and halves
             when memory runs out.
         max_batch_size: Where ``auto`` begins; default 64.
         max_length: Longest input in tokens; default: the model's own.
-        limit: Score the first items of every task only.
-        num_fewshot: Few-shot examples of every task; default: each task's own number.
+        add_bos_token: Begin texts with the BOS token, or do not; default: the tokenizer's way.
         seed: Of few-shot examples and of the order of items.
         dtype: Of the model; default: that of the arena.
         mixed_precision_dtype: Run forward passes under autocast to this dtype.
@@ -76,12 +115,11 @@ class ScoringConfig(StrictModel):
         confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
     """
 
-    include_path: str | None = None
+    include_path: str | list[str] | None = None
     batch_size: PositiveCount | Literal["auto"] = 32
     max_batch_size: PositiveCount | None = None
     max_length: PositiveCount | None = None
-    limit: PositiveCount | None = None
-    num_fewshot: Count | None = None
+    add_bos_token: bool | None = None
     seed: Seed = 1234
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     mixed_precision_dtype: Literal["bfloat16", "float16"] | None = None

@@ -19,10 +19,12 @@ from optuna_demix.config.mixture import (
     GeneralConfig,
     MixtureConfig,
 )
+from optuna_demix.config.probabilities import ProbabilitiesConfig
 from optuna_demix.config.scoring import BenchmarkConfig, ScoringConfig
 from optuna_demix.config.search import DashboardConfig, SamplerConfig
 from optuna_demix.config.training import TrainingConfig
-from optuna_demix.errors import ConfigError
+from optuna_demix.errors import ConfigError, TaskError
+from optuna_demix.scoring.settings import resolve
 
 
 class StudyConfig(StrictModel):
@@ -38,6 +40,11 @@ class StudyConfig(StrictModel):
         capabilities: Benchmarks by capability.
         objective: ``capabilities``: one direction for each; ``composite``: a single one, the
             weighted mean of the capabilities.
+        proxy: What stands for a trained mixture: ``merged`` weights, ``probabilities`` (the
+            components' token probabilities, mixed), or ``auto``: probabilities where a score is
+            smooth in them, the mean of both for accuracies, merged weights for the rest. It means
+            ``merged`` with racing, the published schedule, or a merge method of your choice.
+        probabilities: How token probabilities are mixed.
         scoring: How lm-eval is run.
         merging: How components are merged.
         sampler: Options of the sampler.
@@ -53,6 +60,8 @@ class StudyConfig(StrictModel):
     mixture: MixtureConfig = Field(default_factory=MixtureConfig)
     capabilities: dict[str, list[BenchmarkConfig]] = Field(min_length=1)
     objective: Literal["capabilities", "composite"] = "capabilities"
+    proxy: Literal["auto", "merged", "probabilities"] = "auto"
+    probabilities: ProbabilitiesConfig = Field(default_factory=ProbabilitiesConfig)
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
     merging: MergingConfig = Field(default_factory=MergingConfig)
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
@@ -110,10 +119,22 @@ class StudyConfig(StrictModel):
         for capability, benchmarks in self.capabilities.items():
             if not benchmarks:
                 raise ValueError(f"capabilities.{capability}: no benchmark; add one or remove it")
+        own = {
+            b.label: b.settings for benchmarks in self.capabilities.values() for b in benchmarks
+        }
+        try:
+            resolve(self.scoring.settings, own, where="scoring")
+        except TaskError as error:
+            raise ValueError(str(error)) from None
         if self.scoring.racing is not None and self.objective != "composite":
             raise ValueError(
                 "scoring.racing: Optuna prunes trials of a single objective only; set "
                 "'objective: composite' or remove 'racing'"
+            )
+        asked = self._asks_for_merges()
+        if self.proxy == "probabilities" and asked:
+            raise ValueError(
+                f"proxy: 'probabilities' merges nothing, but {asked} asks for it; leave one out"
             )
         if isinstance(self.sampler.composite, dict):
             for name in self.sampler.composite:
@@ -129,6 +150,19 @@ class StudyConfig(StrictModel):
             if not any(w > 0 for w in self.sampler.composite.values()):
                 raise ValueError("sampler.composite: at least one weight must be positive")
         return self
+
+    @property
+    def resolved_proxy(self) -> Literal["auto", "merged", "probabilities"]:
+        """The proxy, with ``auto`` as ``merged`` where something asks for merges."""
+        return "merged" if self.proxy == "auto" and self._asks_for_merges() else self.proxy
+
+    def _asks_for_merges(self) -> str | None:
+        """The field that only merged weights can serve, if there is one."""
+        if self.scoring.racing is not None:
+            return "scoring.racing"
+        if self.sampler.schedule == "demix":
+            return "sampler.schedule"
+        return "merging.method" if self.merging.method != "linear" else None
 
     @property
     def source(self) -> Path:
@@ -172,10 +206,10 @@ class StudyConfig(StrictModel):
         return self.run_path / "components.arena"
 
     @property
-    def include_path(self) -> Path | None:
-        """Directory of local lm-eval tasks."""
-        path = self.scoring.include_path
-        return None if path is None else self.resolve(path)
+    def include_paths(self) -> list[Path]:
+        """Directories of local lm-eval tasks."""
+        given = self.scoring.include_path or []
+        return [self.resolve(path) for path in ([given] if isinstance(given, str) else given)]
 
     def component_path(self, name: str) -> Path:
         """Directory of a component's checkpoint; for a hub one, where it is downloaded to."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -22,10 +23,10 @@ class RowStore:
 
     Args:
         folder: The folder of one scoring plan; made when the first row is written.
-        n_tokens: Number of values of a row, T.
+        n_tokens: Number of values of a row, T; ``None`` takes rows of any length.
     """
 
-    def __init__(self, folder: Path, n_tokens: int) -> None:
+    def __init__(self, folder: Path, n_tokens: int | None = None) -> None:
         self._folder = folder
         self._n_tokens = n_tokens
 
@@ -39,8 +40,27 @@ class RowStore:
             row = np.load(self.file(digest), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
-        fits = isinstance(row, np.memmap) and row.dtype == np.float32
-        return row if fits and row.shape == (self._n_tokens,) else None
+        fits = isinstance(row, np.memmap) and row.dtype == np.float32 and row.ndim == 1
+        return row if fits and self._n_tokens in (None, len(row)) else None
+
+    def keep(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep arrays beside the rows; a file that is there stays.
+
+        Raises:
+            DemixError: If the disk is full.
+        """
+        file = self._folder / f"{name}.npz"
+        if self.kept(name) is None:
+            with self._writing(), whole_file(file) as stream:
+                np.savez(stream, allow_pickle=False, **arrays)
+
+    def kept(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """Arrays that were kept; ``None`` if they are missing or damaged."""
+        try:
+            with np.load(self._folder / f"{name}.npz", allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, BadZipFile):
+            return None
 
     def complete(
         self,

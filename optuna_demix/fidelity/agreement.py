@@ -9,7 +9,7 @@ to compare, a measure is None, not 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class Agreement:
 
 
 _Samples = dict[str, "dict[str, FloatArray]"]  # name: measure: its values (B,)
-_MEASURES = ("spearman", "top_quarter", "kendall", "recovery")
+_Parts = tuple[_Samples, _Samples, _Samples]  # by benchmark, by capability, and macro
 
 
 def agreements(
@@ -90,55 +90,105 @@ def agreements(
     Returns:
         By benchmark, by capability, and macro.
     """
+    benchmarks, by_capability, macro = _mean_over_trainings(
+        proxies, references, capabilities, tuple(_MEASURES), seed, resamples
+    )
+    return (
+        {name: _agreement(values) for name, values in benchmarks.items()},
+        {name: _agreement(values) for name, values in by_capability.items()},
+        _agreement(macro["macro"]),
+    )
+
+
+def spearman_differences(
+    first: Mapping[str, FloatArray],
+    second: Mapping[str, FloatArray],
+    references: Mapping[str, FloatArray] | Sequence[Mapping[str, FloatArray]],
+    capabilities: Mapping[str, Sequence[str]],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> tuple[dict[str, Estimate], dict[str, Estimate], Estimate]:
+    """Spearman's correlation of the second proxies with references, less that of the first.
+
+    Both are taken in the same resamples of the references: what makes a sample hard for both is
+    no doubt about their difference.
+
+    Args:
+        first: Scores (n,) of proxies by benchmark, higher is better.
+        second: Scores (n,) of other proxies of the same mixtures.
+        references: As for :func:`agreements`.
+        capabilities: Benchmarks of each capability.
+        seed: Of the resamples.
+        resamples: Number of them.
+
+    Returns:
+        By benchmark, by capability, and macro.
+    """
+    one, other = (
+        _mean_over_trainings(proxies, references, capabilities, ("spearman",), seed, resamples)
+        for proxies in (first, second)
+    )
+    benchmarks, by_capability, macro = (
+        {name: _estimate(b[name]["spearman"] - a[name]["spearman"]) for name in a}
+        for a, b in zip(one, other, strict=True)
+    )
+    return benchmarks, by_capability, macro["macro"]
+
+
+def _mean_over_trainings(
+    proxies: Mapping[str, FloatArray],
+    references: Mapping[str, FloatArray] | Sequence[Mapping[str, FloatArray]],
+    capabilities: Mapping[str, Sequence[str]],
+    measures: Sequence[str],
+    seed: int,
+    resamples: int,
+) -> _Parts:
+    """Measures of the references as they are, then in resamples of them: (1 + resamples,)."""
     trainings = [references] if isinstance(references, Mapping) else list(references)
     n = len(next(iter(proxies.values())))
     rows = np.random.default_rng([seed, n]).integers(n, size=(resamples, n))
-    picks = np.concatenate([np.arange(n)[None], rows])  # (1 + resamples, n); first: as it is
-    found = [_sampled(proxies, training, capabilities, picks) for training in trainings]
-
-    def mean(part: int, name: str) -> Agreement:
-        each = [one[part][name] for one in found]
-        return _agreement({m: np.mean([values[m] for values in each], axis=0) for m in _MEASURES})
-
-    return (
-        {name: mean(0, name) for name in trainings[0]},
-        {name: mean(1, name) for name in capabilities},
-        mean(2, "macro"),
+    picks = np.concatenate([np.arange(n)[None], rows])  # (1 + resamples, n)
+    found = [_sampled(proxies, one, capabilities, measures, picks) for one in trainings]
+    benchmarks, by_capability, macro = (
+        {
+            name: {m: np.mean([part[name][m] for part in parts], axis=0) for m in measures}
+            for name in parts[0]
+        }
+        for parts in zip(*found, strict=True)
     )
+    return benchmarks, by_capability, macro
 
 
 def _sampled(
     proxies: Mapping[str, FloatArray],
     references: Mapping[str, FloatArray],
     capabilities: Mapping[str, Sequence[str]],
+    measures: Sequence[str],
     picks: NDArray[np.intp],
-) -> tuple[_Samples, _Samples, _Samples]:
-    """Every measure in samples of references, picks (B, n): by benchmark, capability, macro."""
-    by_benchmark = {
-        name: _measured(proxies[name][picks], references[name][picks]) for name in references
-    }
+) -> _Parts:
+    """Measures in samples of references, picks (B, n): by benchmark, capability, macro."""
+
+    def measured(p: FloatArray, r: FloatArray) -> dict[str, FloatArray]:
+        return {measure: _MEASURES[measure](p[picks], r[picks]) for measure in measures}
+
+    by_benchmark = {name: measured(proxies[name], references[name]) for name in references}
     by_capability = {}
     for capability, names in capabilities.items():
         p = np.mean([proxies[name] for name in names], axis=0)
         r = np.mean([references[name] for name in names], axis=0)
-        values = _measured(p[picks], r[picks])
-        values["recovery"] = np.mean([by_benchmark[name]["recovery"] for name in names], axis=0)
+        values = measured(p, r)
+        if "recovery" in values:
+            each = [by_benchmark[name]["recovery"] for name in names]
+            values["recovery"] = np.mean(each, axis=0)
         by_capability[capability] = values
     macro = {
         measure: np.mean([values[measure] for values in by_capability.values()], axis=0)
-        for measure in _MEASURES
+        if by_capability
+        else np.full(len(picks), np.nan)
+        for measure in measures
     }
     return by_benchmark, by_capability, {"macro": macro}
-
-
-def _measured(p: FloatArray, r: FloatArray) -> dict[str, FloatArray]:
-    """Every measure of each of B samples of proxies (B, n) and references (B, n), each (B,)."""
-    return {
-        "spearman": spearman_rows(p, r),
-        "top_quarter": np.array([_top_quarter(*pair) for pair in zip(p, r, strict=True)]),
-        "kendall": kendall_rows(p, r),
-        "recovery": _recovery(p, r),
-    }
 
 
 def spearman_rows(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -177,9 +227,16 @@ def best_quarter(r: FloatArray) -> NDArray[np.bool_]:
     return mask
 
 
-def _top_quarter(p: FloatArray, r: FloatArray) -> float:
-    best = best_quarter(r)
-    return float(spearman_rows(p[None, best], r[None, best])[0])
+def _top_quarter(p: FloatArray, r: FloatArray) -> FloatArray:
+    """Spearman's correlation (B,) of paired rows (B, n) within each row's best quarter."""
+    best = r >= np.quantile(r, 0.75, axis=1, keepdims=True)  # as best_quarter
+    sizes = best.sum(axis=1)  # ties make it larger
+    rho = np.empty(len(p))
+    for size in np.unique(sizes):
+        rows = sizes == size
+        x, y = (values[rows][best[rows]].reshape(-1, size) for values in (p, r))
+        rho[rows] = spearman_rows(x, y)
+    return rho
 
 
 def _recovery(p: FloatArray, r: FloatArray) -> FloatArray:
@@ -192,6 +249,14 @@ def _recovery(p: FloatArray, r: FloatArray) -> FloatArray:
         ratio = np.where(mean_r > 0, mean_p / mean_r, mean_r / mean_p)
     ratio[~(mean_p * mean_r > 0)] = np.nan
     return np.asarray(ratio, dtype=float)
+
+
+_MEASURES: dict[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
+    "spearman": spearman_rows,
+    "top_quarter": _top_quarter,
+    "kendall": kendall_rows,
+    "recovery": _recovery,
+}
 
 
 def _agreement(values: Mapping[str, FloatArray]) -> Agreement:

@@ -1,27 +1,36 @@
-"""The whole check: references, proxies, their scores, and what they say about the proxy."""
+"""The whole check: references, proxies, their scores, and what they say about the proxies."""
 
 from __future__ import annotations
 
-import json
+import gc
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix._text_table import text_table
 from optuna_demix.config.space import space_of
 from optuna_demix.config.study import capabilities_of
-from optuna_demix.errors import ConfigError
-from optuna_demix.fidelity.agreement import Agreement, Estimate, agreements
+from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.fidelity.agreement import Estimate, agreements
+from optuna_demix.fidelity.comparison import (
+    BOTH,
+    MERGED,
+    PROBABILITIES,
+    ProxyAgreement,
+    compare,
+    mean_of,
+)
 from optuna_demix.fidelity.references import Reference, find_references
+from optuna_demix.fidelity.result import Fidelity, ScoredReference
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.config import StudyConfig
     from optuna_demix.fidelity.scores import Scores
+    from optuna_demix.mixture import MixtureSpace
 
 DRIFT_BENDS = 0.07
 """Drift from which on proxies fall behind: at 0.069 the merged models of DeMix kept 0.81 of the
@@ -29,93 +38,6 @@ code score of really trained ones, at 0.101 they kept 0.75 (arXiv 2602.00747, Ta
 
 _SAME_SHARES = 1e-6
 _FEW_IN_QUARTER = 20  # references: below, the best quarter holds fewer than five
-
-
-@dataclass(frozen=True)
-class ScoredReference:
-    """A reference and the proxy of its mixture.
-
-    Attributes:
-        name: Name of the reference's folder.
-        shares: Data shares it was trained on.
-        weights: Merge weights of its proxy.
-        proxy: Scores of the proxy by benchmark, higher is better.
-        trained: Scores of the reference.
-        repeat: Scores of the reference trained again with another seed, if there is one.
-    """
-
-    name: str
-    shares: dict[str, float]
-    weights: dict[str, float]
-    proxy: dict[str, float]
-    trained: dict[str, float]
-    repeat: dict[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """What references say about proxies.
-
-    Attributes:
-        references: The models compared, in order.
-        benchmark_names: Benchmarks of each capability.
-        benchmarks: Agreement by benchmark.
-        capabilities: Agreement by capability, the mean of its benchmarks.
-        macro: Means over the capabilities.
-        ceiling: Agreement of a second training of the references with the first, by capability
-            and as ``macro``: no proxy can be expected to do better. None without repeats.
-        drift: Distance of each component from the base, ``|T - B| / (|T| + |B|)``; None without
-            a base.
-        warnings: Reasons for doubt, a line each.
-    """
-
-    references: list[ScoredReference]
-    benchmark_names: dict[str, list[str]]
-    benchmarks: dict[str, Agreement]
-    capabilities: dict[str, Agreement]
-    macro: Agreement
-    ceiling: dict[str, Agreement] | None
-    drift: dict[str, float] | None
-    warnings: list[str]
-
-    def to_json(self) -> str:
-        """All of it as JSON, undefined figures as null."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False)
-
-    def capability_scores(self, capability: str) -> tuple[FloatArray, ...]:
-        """Scores of the references (n,) and of their proxies (n,): means over benchmarks."""
-        names = self.benchmark_names[capability]
-        trained = [np.mean([row.trained[name] for name in names]) for row in self.references]
-        proxy = [np.mean([row.proxy[name] for name in names]) for row in self.references]
-        return np.array(trained), np.array(proxy)
-
-    def __str__(self) -> str:
-        """A table of capabilities and benchmarks, drift and warnings."""
-        ceiling = self.ceiling or {}
-        rows = [("macro", self.macro, ceiling.get("macro"))]
-        rows += [(name, found, ceiling.get(name)) for name, found in self.capabilities.items()]
-        rows += [(f"  {name}", found, None) for name, found in self.benchmarks.items()]
-        header = ["", "Spearman", "best quarter", "Kendall", "recovery"]
-        if self.ceiling is not None:
-            header += ["ceiling", "ceiling best quarter"]
-        lines = [
-            [
-                name,
-                _with_interval(found.spearman),
-                _with_interval(found.top_quarter),
-                _number(found.kendall.value),
-                _number(found.recovery.value),
-                *(_ceiling_cells(limit) if self.ceiling is not None else []),
-            ]
-            for name, found, limit in rows
-        ]
-        text = [f"{len(self.references)} references, 95 % intervals over them", ""]
-        text += text_table([header, *lines])
-        if self.drift is not None:
-            shown = ", ".join(f"{name} {value:.3f}" for name, value in self.drift.items())
-            text += ["", f"drift from the base: {shown}"]
-        text += [f"warning: {line}" for line in self.warnings]
-        return "\n".join(text)
 
 
 def check_fidelity(
@@ -128,10 +50,11 @@ def check_fidelity(
     done: Callable[[int, int], object] | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Fidelity:
-    """Compare really trained models with the proxies of their mixtures.
+    """Compare really trained models with both proxies of their mixtures.
 
     Every model is scored once, with the study's own tasks and scorer; its scores are kept under
-    ``<run_dir>/fidelity`` and a second call goes on from them.
+    ``<run_dir>/fidelity`` and a second call goes on from them. Where the study has no probability
+    mixture, a warning says why and merged proxies alone are judged.
 
     Args:
         config: The study.
@@ -147,29 +70,17 @@ def check_fidelity(
         DemixError: If a reference, component or task cannot be used, or there are too few
             references to judge by.
     """
-    from optuna_demix.fidelity.scores import ScoreBook
-
     space = space_of(config)
     found = find_references(references, space)
     again = _repeated(found, find_references(repeats, space)) if repeats is not None else None
-    book = ScoreBook(config, space, device=device, report=report)
-    tick = _Ticker(len(found) * (2 if again is None else 3), done)
-    # All files are checked before the first score is paid for.
-    opened = [book.open(reference) for reference in found]
-    opened_again = None if again is None else [book.open(reference) for reference in again]
-    rows = []
-    for i, reference in enumerate(found):
-        trained = tick(book.reference(opened[i]))
-        proxy = tick(book.proxy(reference.weights, name=f"reference {reference.name}"))
-        repeat = None if opened_again is None else tick(book.reference(opened_again[i]))
-        rows.append(
-            ScoredReference(
-                reference.name, reference.shares, reference.weights, proxy, trained, repeat
-            )
-        )
+    rows = _scored(config, space, found, again, device=device, done=done, report=report)
+    gc.collect()  # model and scorer hold each other, and the next ones need their memory
+    mixed, doubts = _from_probabilities(config, space, found, device=device, report=report)
+    for row, scores in zip(rows, mixed, strict=True):
+        row.proxies.update(scores)
     drift = drift_of(config)
-    warnings = _warnings(found, drift, config)
-    return judge(rows, capabilities_of(config), drift=drift, warnings=warnings, seed=seed)
+    doubts += _warnings(found, drift, config)
+    return judge(rows, capabilities_of(config), drift=drift, warnings=doubts, seed=seed)
 
 
 def judge(
@@ -183,24 +94,32 @@ def judge(
     """Turn scores into figures.
 
     Args:
-        rows: References and proxies, all with the same benchmarks.
+        rows: References and proxies, all with the same kinds of proxy and the same benchmarks.
         capabilities: Benchmarks of each capability.
         drift: Drift of each component, if known.
         warnings: Reasons for doubt found elsewhere.
         seed: Of the bootstrap.
     """
     names = [name for benchmarks in capabilities.values() for name in benchmarks]
-
-    def column(which: str) -> dict[str, FloatArray]:
-        return {name: np.array([getattr(row, which)[name] for row in rows]) for name in names}
-
-    trained = column("trained")
-    by_benchmark, by_capability, macro = agreements(
-        column("proxy"), trained, capabilities, seed=seed
-    )
+    trained = _columns([row.trained for row in rows], names)
+    proxies = {
+        kind: _columns([row.proxies[kind] for row in rows], names) for kind in rows[0].proxies
+    }
+    mixed = proxies.get(PROBABILITIES)
+    if mixed is not None:
+        proxies[BOTH] = mean_of(proxies[MERGED], mixed)
+    found = {
+        kind: _agreement(kind, scores, trained, capabilities, seed)
+        for kind, scores in proxies.items()
+    }
+    comparison = None
+    if mixed is not None:
+        shared = {name: capabilities[name] for name in found[PROBABILITIES].capabilities}
+        comparison = compare(proxies, found, trained, capabilities=shared, seed=seed)
     ceiling = None
-    if all(row.repeat is not None for row in rows):
-        _, ceilings, total = agreements(column("repeat"), trained, capabilities, seed=seed)
+    again = [row.repeat for row in rows if row.repeat is not None]
+    if len(again) == len(rows):
+        _, ceilings, total = agreements(_columns(again, names), trained, capabilities, seed=seed)
         ceiling = {"macro": total, **ceilings}
     doubts = list(warnings)
     if len(rows) < _FEW_IN_QUARTER:
@@ -209,8 +128,109 @@ def judge(
             "its correlation says little"
         )
     return Fidelity(
-        list(rows), capabilities, by_benchmark, by_capability, macro, ceiling, drift, doubts
+        references=list(rows),
+        benchmark_names=capabilities,
+        proxies=found,
+        comparison=comparison,
+        merged_only=[] if mixed is None else [name for name in names if name not in mixed],
+        ceiling=ceiling,
+        drift=drift,
+        warnings=doubts,
     )
+
+
+def _columns(rows: Sequence[Scores], names: Sequence[str]) -> dict[str, FloatArray]:
+    """Scores (n,) of those of the benchmarks that the rows have."""
+    return {name: np.array([row[name] for row in rows]) for name in names if name in rows[0]}
+
+
+def _agreement(
+    kind: str,
+    scores: dict[str, FloatArray],
+    trained: dict[str, FloatArray],
+    capabilities: dict[str, list[str]],
+    seed: int,
+) -> ProxyAgreement:
+    """Agreement on what a kind of proxy can score."""
+    whole = {name: each for name, each in capabilities.items() if all(b in scores for b in each)}
+    references = {name: trained[name] for name in scores}
+    found = ProxyAgreement(*agreements(scores, references, whole, seed=seed))
+    if kind != BOTH:
+        return found
+    # Its mean is that of the merged proxies by its making.
+    return ProxyAgreement(
+        {name: replace(one, recovery=Estimate(None)) for name, one in found.benchmarks.items()},
+        {name: replace(one, recovery=Estimate(None)) for name, one in found.capabilities.items()},
+        replace(found.macro, recovery=Estimate(None)),
+    )
+
+
+def _scored(
+    config: StudyConfig,
+    space: MixtureSpace,
+    found: Sequence[Reference],
+    again: Sequence[Reference] | None,
+    *,
+    device: str,
+    done: Callable[[int, int], object] | None,
+    report: Callable[[str], None] | None,
+) -> list[ScoredReference]:
+    """Scores of references, of their repeats and of their merged proxies."""
+    from optuna_demix.fidelity.scores import ScoreBook
+
+    book = ScoreBook(config, space, device=device, report=report)
+    tick = _Ticker(len(found) * (2 if again is None else 3), done)
+    # All files are checked before the first score is paid for.
+    opened = [book.open(reference) for reference in found]
+    opened_again = None if again is None else [book.open(reference) for reference in again]
+    rows = []
+    for i, reference in enumerate(found):
+        trained = tick(book.reference(opened[i]))
+        merged = tick(book.proxy(reference.weights, name=f"reference {reference.name}"))
+        repeat = None if opened_again is None else tick(book.reference(opened_again[i]))
+        rows.append(
+            ScoredReference(
+                reference.name,
+                reference.shares,
+                reference.weights,
+                {MERGED: merged},
+                trained,
+                repeat,
+            )
+        )
+    return rows
+
+
+def _from_probabilities(
+    config: StudyConfig,
+    space: MixtureSpace,
+    found: Sequence[Reference],
+    *,
+    device: str,
+    report: Callable[[str], None] | None,
+) -> tuple[list[dict[str, Scores]], list[str]]:
+    """Scores of the probability mixture of each reference, and what is missing of them."""
+    from optuna_demix.study.probabilities import build_probabilities
+
+    try:
+        proxy = build_probabilities(config, space, device=device, partial=True, report=report)
+    except DemixError as error:
+        return [{} for _ in found], [f"merged proxies alone are judged: {error}"]
+    W = np.array([[reference.weights[name] for name in space.components] for reference in found])
+    values = dict(zip(proxy.benchmarks, proxy.scores(W).T, strict=True))  # each (n,)
+    finite = {name: scores for name, scores in values.items() if np.isfinite(scores).all()}
+    doubts = [
+        f"benchmark {name!r} has no finite score under the probability mixture of reference "
+        f"{found[int(np.argmin(np.isfinite(scores)))].name}: merged proxies alone are judged by it"
+        for name, scores in values.items()
+        if name not in finite
+    ]
+    if not finite:
+        return [{} for _ in found], doubts
+    return [
+        {PROBABILITIES: {name: float(scores[i]) for name, scores in finite.items()}}
+        for i in range(len(found))
+    ], doubts
 
 
 class _Ticker:
@@ -281,20 +301,3 @@ def _warnings(
             "their ranks only as far as the table above"
         )
     return lines
-
-
-def _ceiling_cells(found: Agreement | None) -> list[str]:
-    """Cells of the two ceilings; empty for a benchmark, which has none."""
-    if found is None:
-        return ["", ""]
-    return [_number(found.spearman.value), _number(found.top_quarter.value)]
-
-
-def _with_interval(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return _number(estimate.value)
-    return f"{_number(estimate.value)} [{estimate.low:.2f}, {estimate.high:.2f}]"
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from optuna_demix.fidelity.agreement import best_quarter
+from optuna_demix.fidelity.comparison import MERGED, PROBABILITIES
 
 if TYPE_CHECKING:
-    from optuna_demix._typing import FloatArray
-    from optuna_demix.fidelity.check import Fidelity
+    from collections.abc import Sequence
 
-_SIZE = 420  # pixels, square
+    from optuna_demix._typing import FloatArray
+    from optuna_demix.fidelity.result import Fidelity
+
+_PROXIES = {
+    MERGED: "score of the merged proxy",
+    PROBABILITIES: "score of the probability mixture",
+}
+_SIZE = 420  # pixels of a panel, square
 _LEFT, _TOP, _RIGHT, _BOTTOM = 64, 56, 16, 48
 _TICKS = 5
 _STYLE = (
@@ -26,7 +33,7 @@ _STYLE = (
 
 
 def scatter(fidelity: Fidelity, capability: str) -> str:
-    """Draw the proxies of one capability over their references.
+    """Draw the proxies of one capability over their references, one panel for each kind.
 
     Args:
         fidelity: The figures.
@@ -36,20 +43,22 @@ def scatter(fidelity: Fidelity, capability: str) -> str:
         An SVG document. The best quarter of the references is red, the dashed line is where proxy
         and reference score the same.
     """
-    trained, proxy = fidelity.capability_scores(capability)
-    found = fidelity.capabilities[capability]
-    parts = [f"Spearman {_shown(found.spearman.value)}"]
-    if found.spearman.low is not None and found.spearman.high is not None:
-        parts[0] += f" [{found.spearman.low:.2f}, {found.spearman.high:.2f}]"
-    parts.append(f"best quarter {_shown(found.top_quarter.value)}")
-    parts.append(f"recovery {_shown(found.recovery.value)}")
-    return draw(
-        trained,
-        proxy,
-        title=capability,
-        subtitle=", ".join(parts),
-        axes=("score of the trained reference", "score of the merged proxy"),
-    )
+    panels = []
+    for proxy, axis in _PROXIES.items():
+        if proxy not in fidelity.proxies:
+            continue
+        found = fidelity.proxies[proxy].capabilities.get(capability)
+        if found is None:
+            continue
+        parts = [f"Spearman {_shown(found.spearman.value)}"]
+        if found.spearman.low is not None and found.spearman.high is not None:
+            parts[0] += f" [{found.spearman.low:.2f}, {found.spearman.high:.2f}]"
+        parts.append(f"best quarter {_shown(found.top_quarter.value)}")
+        parts.append(f"recovery {_shown(found.recovery.value)}")
+        trained, scores = fidelity.capability_scores(capability, proxy)
+        axes = ("score of the trained reference", axis)
+        panels.append(_panel(trained, scores, capability, ", ".join(parts), axes))
+    return _document(panels)
 
 
 def draw(
@@ -61,11 +70,27 @@ def draw(
     axes: tuple[str, str],
 ) -> str:
     """Draw points (n,), (n,) on axes of their own, the best quarter by ``x`` in red."""
+    return _document([_panel(x, y, title, subtitle, axes)])
+
+
+def _document(panels: Sequence[Sequence[str]]) -> str:
+    """Panels side by side."""
+    width = _SIZE * len(panels)
+    marks = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_SIZE}" '
+        f'width="{width}" height="{_SIZE}"><style>{_STYLE}</style>',
+        f'<rect width="{width}" height="{_SIZE}" fill="#fff"/>',
+    ]
+    for number, panel in enumerate(panels):
+        marks += [f'<g transform="translate({number * _SIZE} 0)">', *panel, "</g>"]
+    return "\n".join([*marks, "</svg>\n"])
+
+
+def _panel(
+    x: FloatArray, y: FloatArray, title: str, subtitle: str, axes: tuple[str, str]
+) -> list[str]:
     across, up = _Axis(x, _LEFT, _SIZE - _RIGHT), _Axis(y, _SIZE - _BOTTOM, _TOP)
     marks = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_SIZE} {_SIZE}" '
-        f'width="{_SIZE}" height="{_SIZE}"><style>{_STYLE}</style>',
-        f'<rect width="{_SIZE}" height="{_SIZE}" fill="#fff"/>',
         f'<text class="t" x="{_LEFT}" y="20">{escape(title)}</text>',
         f'<text x="{_LEFT}" y="40">{escape(subtitle)}</text>',
     ]
@@ -91,9 +116,8 @@ def draw(
         f"{escape(axes[0])}</text>",
         f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">'
         f"{escape(axes[1])}</text>",
-        "</svg>\n",
     ]
-    return "\n".join(marks)
+    return marks
 
 
 class _Axis:

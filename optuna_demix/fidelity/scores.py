@@ -67,7 +67,7 @@ class ScoreBook:
         self._config = config
         self._folder = config.run_path / "fidelity" / "scores"
         self._objective, self._fingerprint = build_objective(
-            config, space, device=device, report=report
+            config, space, device=device, proxy="merged", report=report
         )
 
     def proxy(self, weights: Mapping[str, float], *, name: str) -> Scores:
@@ -122,6 +122,7 @@ class ScoreBook:
             from optuna_demix.merging import load_whole
 
             load_whole(opened.component, self._objective.model)  # type: ignore[arg-type]
+            assert self._objective.scorer is not None
             return self._objective.scorer.score()
 
         return self._remembered(["model", dtype, opened.digest], opened.name, score)

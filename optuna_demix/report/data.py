@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_demix.attributes import MERGED_PREFIX, PROBABILITY_PREFIX
 from optuna_demix.search._analysis import analyze
-from optuna_demix.search._predictions import read_predictions
+from optuna_demix.search._predictions import read_predictions, read_proxy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +63,9 @@ class ReportData:
         proposed_std: Standard deviations (n, m) of the values about them.
         held_out: Objective values (n, m) predicted by a surrogate that has not seen the trial.
         held_out_std: Standard deviations (n, m) of the values about them.
+        merged: Objective values (n, m) of each trial's merged model, where two proxies score it.
+        probability: Those of the probability mixture of each trial's weights;
+            NaN where workers have written none.
         effects: Which component moves which benchmark, all other parameters as recommended.
         validation: Held-out accuracy of the surrogate, by benchmark as in ``effects``.
         states: Number of trials by state, such as ``{"COMPLETE": 60, "RUNNING": 2}``.
@@ -79,6 +83,8 @@ class ReportData:
     proposed_std: FloatArray
     held_out: FloatArray
     held_out_std: FloatArray
+    merged: FloatArray
+    probability: FloatArray
     effects: Effects
     validation: Validation
     states: Mapping[str, int]
@@ -121,9 +127,8 @@ def gather(
     signs, mixing = fit.targets.signs, fit.targets.mixing
     own = analysis.trials.complete & (analysis.trials.numbers >= 0)  # pruned ones lack a score
     arrays = analysis.trials.take(own)
-    proposed, proposed_std = read_predictions(
-        [trials[number] for number in arrays.numbers], analysis.objectives
-    )
+    shown_trials = [trials[number] for number in arrays.numbers]
+    proposed, proposed_std = read_predictions(shown_trials, analysis.objectives)
     merit = analysis.recommendation.merit(finite_scores(arrays.V))
     shown = analysis.spaces[0]
 
@@ -149,6 +154,8 @@ def gather(
             validation.std[own] @ np.abs(mixing),
             np.sqrt(validation.noise[own] ** 2 @ mixing**2),
         ),
+        merged=read_proxy(shown_trials, fit.targets, MERGED_PREFIX),
+        probability=read_proxy(shown_trials, fit.targets, PROBABILITY_PREFIX),
         effects=effects_of(
             predict,
             shown,

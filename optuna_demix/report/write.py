@@ -13,7 +13,7 @@ from optuna_demix.report.data import gather
 from optuna_demix.report.note import write_note
 from optuna_demix.report.plots._figures import figures
 from optuna_demix.report.reporter import Reporter
-from optuna_demix.study.search import options_from
+from optuna_demix.study.search import options_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -48,7 +48,7 @@ def write_report(
     from optuna_demix.report.files import write_files
 
     dashboard.require_available()
-    data = gather(study, space, options=options_from(config, study._storage))
+    data = gather(study, space, options=options_of(config, space, study))
     drawn, note = figures(data), write_note(data)
     if folder is not None:
         write_files(folder, drawn, note, title=study.study_name)

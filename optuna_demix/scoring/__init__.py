@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.block_scores import BlockScores
-from optuna_demix.scoring.checks import check_tasks
+from optuna_demix.scoring.checks import check_tasks, undirected
 from optuna_demix.scoring.scorer import HarnessScorer
+from optuna_demix.scoring.settings import TaskSettings
 
-__all__ = ["Benchmark", "BlockScores", "HarnessScorer", "check_tasks"]
+__all__ = [
+    "Benchmark",
+    "BlockScores",
+    "HarnessScorer",
+    "TaskSettings",
+    "check_tasks",
+    "undirected",
+]

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from optuna_demix._wording import did_you_mean
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.harness.task_specs import TaskSpec, problem, room_problem
+from optuna_demix.scoring.harness.task_specs import (
+    TaskSpec,
+    direction_of,
+    problem,
+    room_problem,
+)
 
 if TYPE_CHECKING:
     from optuna_demix.scoring.benchmark import Benchmark
@@ -54,6 +59,35 @@ def check_tasks(
         elif max_length is not None and (said := room_problem(found, max_length)) is not None:
             problems.append(TaskError(said))
     return problems
+
+
+def undirected(
+    benchmarks: Sequence[Benchmark], *, include_path: IncludePath = None
+) -> dict[str, str]:
+    """Benchmarks of which no file says whether a higher score is better, without loading any.
+
+    Those of tasks that code of their own makes may say so once they are loaded; all others never
+    will, and :func:`check_tasks` refuses them. Either is settled by ``higher_is_better``.
+
+    Args:
+        benchmarks: What is to be scored.
+        include_path: Directory or directories of local tasks.
+
+    Returns:
+        The task and its file by benchmark; tasks that do not exist are left out.
+
+    Raises:
+        TaskError: If ``include_path`` is no directory or a task file cannot be read.
+    """
+    from optuna_demix.scoring.harness import Catalog
+
+    catalog = Catalog(task_folders(include_path))
+    specs = {benchmark.name: catalog.spec(benchmark.task) for benchmark in benchmarks}
+    return {
+        benchmark.name: spec.where
+        for benchmark in benchmarks
+        if (spec := specs[benchmark.name]) is not None and direction_of(benchmark, spec) is None
+    }
 
 
 def check_names(benchmarks: Sequence[Benchmark]) -> None:

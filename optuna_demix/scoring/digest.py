@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from optuna_demix.scoring.source import reachable_source
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.IGNORECASE)  # of the object or of one that it holds
 
@@ -22,8 +23,8 @@ def digest(value: Any) -> str:
 def canonical(value: Any) -> Any:
     """Replace what JSON cannot hold by something that holds no memory address.
 
-    A function becomes its source code, so that a changed function changes the hash; where there is
-    no source (built-ins, partial objects) its qualified name.
+    A function becomes its source code and that of its helpers, so that a changed function changes
+    the hash; where there is no source (built-ins, callable objects) its qualified name.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -39,6 +40,8 @@ def canonical(value: Any) -> Any:
         return _source(value)
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
+    if hasattr(value, "tolist"):  # an array, whose text leaves out the middle of a long one
+        return canonical(value.tolist())
     text = str(value)
     return type(value).__qualname__ if _ADDRESS.search(text) else text
 
@@ -47,6 +50,7 @@ def _source(function: Any) -> Any:
     if hasattr(function, "func") and hasattr(function, "args"):  # functools.partial
         return canonical([function.func, function.args, function.keywords])
     try:
-        return inspect.getsource(function)
+        source = reachable_source(function)
     except (TypeError, OSError):
         return getattr(function, "__qualname__", type(function).__qualname__)
+    return source[0] if len(source) == 1 else source

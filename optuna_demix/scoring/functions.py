@@ -6,8 +6,9 @@ in them up to an exponential, an accuracy counts where the likeliest choice is a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,3 +106,37 @@ class ScoreFunction:
                 raise ValueError("an accuracy has no derivative")
             total += share * part.slopes(log_likelihoods)
         return total
+
+
+def to_arrays(functions: Mapping[str, ScoreFunction]) -> dict[str, NDArray[Any]]:
+    """Functions as arrays by name, which :func:`from_arrays` reads."""
+    arrays: dict[str, NDArray[Any]] = {"names": np.array(list(functions), dtype=np.str_)}
+    for i, function in enumerate(functions.values()):
+        arrays[f"{i}/shares"] = np.array(function.shares)
+        for j, part in enumerate(function.parts):
+            for name, value in vars(part).items():
+                arrays[f"{i}/{j}/{name}"] = np.asarray(value)
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, ScoreFunction]:
+    """The functions that :func:`to_arrays` wrote.
+
+    Raises:
+        KeyError: If an array is missing.
+    """
+
+    def part(at: str) -> Part:
+        if f"{at}/right" in arrays:
+            return Choice(*(arrays[f"{at}/{name}"] for name in ("requests", "lengths", "right")))
+        return Linear(
+            arrays[f"{at}/requests"],
+            arrays[f"{at}/coefficients"],
+            exponential=bool(arrays[f"{at}/exponential"]),
+        )
+
+    found = {}
+    for i, name in enumerate(arrays["names"].tolist()):
+        shares = tuple(arrays[f"{i}/shares"].tolist())
+        found[name] = ScoreFunction(tuple(part(f"{i}/{j}") for j in range(len(shares))), shares)
+    return found

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
 from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
 from optuna_demix.scoring.harness.task_specs import NO_FILTER
 from optuna_demix.scoring.items import ItemTable, tabulate
+from optuna_demix.scoring.settings import TaskSettings
 
 Values: TypeAlias = Mapping[tuple[str, str], Any]
 """What one document gives, by metric and filter."""
@@ -57,14 +59,17 @@ class PreparedTask:
     values: list[Values | None] = field(default_factory=list)
     broken: bool = False
 
-    def build(self, limit: float | None, *, where: str) -> None:
+    def build(
+        self, settings: TaskSettings, *, chat: Callable[..., str] | None, where: str
+    ) -> None:
         """Build the requests, few-shot examples included, once and for all.
 
         Args:
-            limit: Documents, as a number or a fraction.
+            settings: How.
+            chat: Makes a prompt of a chat's messages, where prompts are chats.
             where: What an error says the task is.
         """
-        lm_eval_tasks.build_requests(self.task, limit, where=where)
+        lm_eval_tasks.build_requests(self.task, settings, chat=chat, where=where)
         by_document: dict[Any, list[Any]] = {}
         for instance in self.task.instances:
             by_document.setdefault(instance.doc_id, []).append(instance)
@@ -144,14 +149,40 @@ class PreparedTask:
         _, name = lm_eval_tasks.aggregation(self.task, metric)
         return tabulate(raw, name)
 
+    def content(self) -> list[Any]:
+        """All that its values depend on beside the answers, to be hashed."""
+        gold = [[request] for request in self.gold] or [[]] * len(self.documents)
+        content = [
+            [document, [[i.request_type, i.arguments, i.repeats] for i in (*instances, *right)]]
+            for (document, instances), right in zip(self.documents, gold, strict=True)
+        ]
+        return [lm_eval_tasks.settings(self.task), self.blocks, digest(content)]
+
 
 @dataclass(frozen=True)
 class UnitKey:
-    """A task or group under one setting; loaded once however many benchmarks read it."""
+    """A task or group under some settings; loaded once however many benchmarks read it."""
 
     task: str
-    num_fewshot: int | None
-    limit: float | None
+    settings: TaskSettings
+
+
+class RequestKind(NamedTuple):
+    """Requests that the model is given together.
+
+    Attributes:
+        request_type: lm-eval's name of what is asked.
+        think_end_token: What ends the model's thoughts, where texts are asked for.
+    """
+
+    request_type: str
+    think_end_token: str | int | None
+
+    @classmethod
+    def of(cls, instance: Any, settings: TaskSettings) -> RequestKind:
+        """The kind of one of lm-eval's requests."""
+        generates = instance.request_type == "generate_until"
+        return cls(instance.request_type, settings.think_end_token if generates else None)
 
 
 @dataclass(frozen=True)
@@ -170,11 +201,20 @@ class Unit:
     tasks: dict[str, PreparedTask]
     groups: dict[str, Any]
 
-    def build(self) -> None:
+    def build(self, chat: Callable[..., str] | None) -> None:
         """Build the requests of every task."""
         for task in self.tasks.values():
             where = f"{self.spec.path or self.key.task}: task {task.task.task_name!r}"
-            task.build(self.key.limit, where=where)
+            task.build(self.key.settings, chat=chat, where=where)
+
+    def content(self) -> list[Any]:
+        """All that its scores depend on beside the answers, to be hashed."""
+        settings = self.key.settings
+        return [
+            [settings.num_fewshot, settings.limit, self.key.task],
+            [[g.name, g.child_names, g.aggregate_metric_list] for g in self.groups.values()],
+            [[name, *task.content()] for name, task in self.tasks.items()],
+        ]
 
     @property
     def group(self) -> Any | None:
@@ -190,3 +230,21 @@ class Unit:
     def broken(self) -> bool:
         """Whether the model answered any of the tasks with NaN."""
         return any(task.broken for task in self.tasks.values())
+
+
+def wanted_of(addresses: Iterable[tuple[UnitKey, str, str]]) -> dict[UnitKey, Wanted]:
+    """What is read of each unit, in order.
+
+    Args:
+        addresses: Unit, metric and filter of each benchmark.
+    """
+    read: dict[UnitKey, set[tuple[str, str]]] = {}
+    for key, metric, filter_name in addresses:
+        read.setdefault(key, set()).add((metric, filter_name))
+    return {
+        key: Wanted(
+            frozenset(name for metric, name in found if metric != GOLD_METRIC),
+            any(metric == GOLD_METRIC for metric, _ in found),
+        )
+        for key, found in read.items()
+    }

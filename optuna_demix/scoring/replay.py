@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from optuna_demix.errors import TaskError
+from optuna_demix.errors import NeedsModelError
 from optuna_demix.scoring.functions import Choice, Linear, Part, ScoreFunction
 from optuna_demix.scoring.gold import GOLD_METRIC
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
@@ -45,7 +45,7 @@ class Replay:
         signs: 1, or -1 where less is better, by benchmark.
 
     Raises:
-        TaskError: If a benchmark needs more of a model than log-likelihoods.
+        NeedsModelError: If benchmarks need more of a model than log-likelihoods.
     """
 
     def __init__(
@@ -139,10 +139,11 @@ class Replay:
         }
         writing = [name for name, found in kinds.items() if "generate_until" in found]
         if writing:
-            raise TaskError(
+            raise NeedsModelError(
                 f"benchmark {writing[0]!r} is scored on text that a model writes, which cannot be "
                 "told from probabilities of given text; score merged proxies instead, or use its "
-                f"metric {GOLD_METRIC}"
+                f"metric {GOLD_METRIC}",
+                tuple(writing),
             )
 
     def _refuse_greedy_answers(self) -> None:
@@ -159,11 +160,12 @@ class Replay:
                     if before.setdefault(name, given) != given:
                         reading.add(name)
         if reading:
-            name = next(name for name in self._addresses if name in reading)
-            raise TaskError(
-                f"benchmark {name!r} reads whether an answer is the one that the model finds "
+            names = [name for name in self._addresses if name in reading]
+            raise NeedsModelError(
+                f"benchmark {names[0]!r} reads whether an answer is the one that the model finds "
                 "likeliest, which its log-likelihood does not tell; score merged proxies "
-                "instead, or use another metric"
+                "instead, or use another metric",
+                tuple(names),
             )
 
     def _function(self, name: str, place: Mapping[float, int]) -> ScoreFunction | None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.benchmark import Benchmark, check_limit, check_num_fewshot
+from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.block_scores import BlockScores
 from optuna_demix.scoring.checks import IncludePath, check_names, examine, task_folders
 from optuna_demix.scoring.digest import digest
-from optuna_demix.scoring.gold import GOLD_METRIC
 from optuna_demix.scoring.harness.task_specs import (
     NO_FILTER,
     TaskSpec,
     direction_of,
     filters_of,
     resolve_filter,
+)
+from optuna_demix.scoring.settings import (
+    TaskSettings,
+    check_bos,
+    check_positive,
+    check_template,
+    resolve,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from optuna_demix.scoring.items import ItemTable
-    from optuna_demix.scoring.prepared_task import UnitKey, Wanted
+    from optuna_demix.scoring.prepared_task import UnitKey
     from optuna_demix.scoring.replay import Replay
 
 
@@ -40,8 +46,9 @@ class HarnessScorer:
 
     Without overrides in a benchmark the scores are those of
     ``lm_eval.simple_evaluate(HFLM(pretrained=model, ...), tasks=[...])`` on the same weights, with
-    the same ``batch_size``, ``max_length``, ``num_fewshot``, ``limit`` and
-    ``fewshot_random_seed`` and the tasks in the order of the benchmarks, to the last bit.
+    the same settings, ``fewshot_random_seed=seed``, an empty cache of processed data sets and the
+    tasks in the order of the benchmarks, to the last bit. Only the name of a chat template means
+    more than in lm-eval, which takes any name for the default.
 
     Not safe for use from several threads at once.
 
@@ -57,6 +64,15 @@ class HarnessScorer:
         limit: Documents of every task, a number (>= 1) or a fraction (< 1); ``None`` for all.
         num_fewshot: Few-shot examples of every task that does not fix them to 0; ``None`` for
             each task's own number.
+        apply_chat_template: As all to ``think_end_token``, of every task: see
+            :class:`~optuna_demix.scoring.settings.TaskSettings`.
+        system_instruction: Likewise.
+        fewshot_as_multiturn: Likewise.
+        gen_kwargs: Likewise.
+        metadata: Likewise.
+        think_end_token: Likewise.
+        add_bos_token: Begin texts with the tokenizer's BOS token, or do not; ``None`` leaves it to
+            the tokenizer.
         seed: Of the choice of few-shot examples.
         confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
         mixed_precision_dtype: Run forward passes under autocast to ``"bfloat16"`` or
@@ -86,6 +102,13 @@ class HarnessScorer:
         max_length: int | None = None,
         limit: float | None = None,
         num_fewshot: int | None = None,
+        apply_chat_template: bool | str | None = None,
+        system_instruction: str | None = None,
+        fewshot_as_multiturn: bool | None = None,
+        gen_kwargs: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        think_end_token: str | int | None = None,
+        add_bos_token: bool | None = None,
         seed: int = 1234,
         confirm_run_unsafe_code: bool = False,
         mixed_precision_dtype: str | None = None,
@@ -94,19 +117,26 @@ class HarnessScorer:
     ) -> None:
         self.benchmarks = tuple(benchmarks)
         check_names(self.benchmarks)
-        _check_positive("batch_size", batch_size)
-        for setting, value in (
-            ("max_length", max_length),
-            ("blocks", blocks),
-        ):
+        check_positive("batch_size", batch_size)
+        for setting, value in (("max_length", max_length), ("blocks", blocks)):
             if value is not None:
-                _check_positive(setting, value)
-        check_limit(limit, where="scorer")
-        check_num_fewshot(num_fewshot, where="scorer")
+                check_positive(setting, value)
+        common = TaskSettings(
+            num_fewshot=num_fewshot,
+            limit=limit,
+            apply_chat_template=apply_chat_template,
+            system_instruction=system_instruction,
+            fewshot_as_multiturn=fewshot_as_multiturn,
+            gen_kwargs=gen_kwargs,
+            metadata=metadata,
+            think_end_token=think_end_token,
+        )
+        common.check("scorer")
+        runs = resolve(common, {b.name: b for b in self.benchmarks}, where="scorer")
 
         from optuna_demix.scoring.harness import Catalog, PreparedModel
         from optuna_demix.scoring.harness.tasks import LM_EVAL_VERSION
-        from optuna_demix.scoring.prepared_task import UnitKey
+        from optuna_demix.scoring.prepared_task import UnitKey, wanted_of
         from optuna_demix.scoring.suite import Suite
 
         catalog = Catalog(task_folders(include_path))
@@ -125,18 +155,14 @@ class HarnessScorer:
             "blocks": blocks,
         }
         self._seed = seed
-        self._keys = {
-            b.name: UnitKey(
-                b.task,
-                num_fewshot if b.num_fewshot is None else b.num_fewshot,
-                limit if b.limit is None else b.limit,
-            )
-            for b in self.benchmarks
-        }
+        self._keys = {b.name: UnitKey(b.task, runs[b.name]) for b in self.benchmarks}
         self._filters = {
             b.name: resolve_filter(b, filters_of(b, specs[b.name])) or NO_FILTER
             for b in self.benchmarks
         }
+        check_bos(tokenizer, add_bos_token)
+        for run in runs.values():
+            check_template(tokenizer, run.apply_chat_template)
         self._lm = PreparedModel(
             model,
             tokenizer,
@@ -144,11 +170,12 @@ class HarnessScorer:
             max_length=max_length,
             mixed_precision_dtype=mixed_precision_dtype,
             shared_prefixes=shared_prefixes,
+            add_bos_token=add_bos_token,
         )
         self._suite = Suite(
             catalog,
             {self._keys[name]: spec for name, spec in specs.items()},
-            _read_by_benchmarks(map(self._address, self.benchmarks)),
+            wanted_of(map(self._address, self.benchmarks)),
             self._lm,
             seed=seed,
             n_blocks=1 if blocks is None else blocks,
@@ -259,7 +286,7 @@ class HarnessScorer:
         The last :meth:`score` is forgotten: its answers make way for the given ones.
 
         Raises:
-            TaskError: If a benchmark needs more of a model than log-likelihoods.
+            NeedsModelError: If benchmarks need more of a model than log-likelihoods.
         """
         from optuna_demix.scoring.replay import Replay
 
@@ -291,7 +318,15 @@ class HarnessScorer:
 
     def describe(self) -> dict[str, Any]:
         """What is scored and how, JSON-able."""
-        return {**self._description(), "plan_digest": self.plan_digest()}
+        given = {name: vars(key.settings) for name, key in self._keys.items()}
+        return {
+            **self._description(),
+            "settings": {
+                name: {field: value for field, value in fields.items() if value is not None}
+                for name, fields in given.items()
+            },
+            "plan_digest": self.plan_digest(),
+        }
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -311,7 +346,7 @@ class HarnessScorer:
                     "metric": b.measure,
                     "filter": self._filters[b.name],
                     "higher_is_better": self._higher[b.name],
-                    "limit": self._keys[b.name].limit,
+                    "limit": self._keys[b.name].settings.limit,
                     "tasks": self._suite.describe(self._keys[b.name]),
                 }
                 for b in self.benchmarks
@@ -343,27 +378,3 @@ class HarnessScorer:
                 f"give benchmark {benchmark.name!r} higher_is_better"
             )
         return found.pop()
-
-
-def _read_by_benchmarks(
-    addresses: Iterable[tuple[UnitKey, str, str]],
-) -> dict[UnitKey, Wanted]:
-    """What is read of each unit, in the order of the benchmarks."""
-    from optuna_demix.scoring.prepared_task import Wanted
-
-    read: dict[UnitKey, set[tuple[str, str]]] = {}
-    for key, metric, filter_name in addresses:
-        read.setdefault(key, set()).add((metric, filter_name))
-    return {
-        key: Wanted(
-            frozenset(name for metric, name in found if metric != GOLD_METRIC),
-            any(metric == GOLD_METRIC for metric, _ in found),
-        )
-        for key, found in read.items()
-    }
-
-
-def _check_positive(setting: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        hint = "; 'auto' would change the scores' last bits" if value == "auto" else ""
-        raise TaskError(f"{setting} must be a whole number >= 1, not {value!r}{hint}")

@@ -15,9 +15,10 @@ from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
+from optuna_demix.scoring.harness.processing import processed_anew
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.items import ItemTable, join, standard_error
-from optuna_demix.scoring.prepared_task import PreparedTask, Unit, Wanted
+from optuna_demix.scoring.prepared_task import PreparedTask, RequestKind, Unit, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ class Suite:
     ) -> None:
         self._model = model
         self.n_blocks = n_blocks
-        with random_state(RandomState.seeded(*lm_eval_tasks.STARTING_SEEDS)):
+        # lm-eval's seeds, and nothing that another run has drawn: every host has these documents.
+        start = RandomState.seeded(*lm_eval_tasks.STARTING_SEEDS)
+        with random_state(start), processed_anew():
             self._units = {
                 key: Unit(
                     key,
@@ -70,13 +73,13 @@ class Suite:
                     groups,
                 )
                 for key, spec in specs.items()
-                for tasks, groups in [catalog.load(key.task)]
+                for tasks, groups in [catalog.load(key.task, key.settings.metadata)]
             }
             for unit in self._units.values():
                 for task in unit.tasks.values():
-                    lm_eval_tasks.configure(task.task, unit.key.num_fewshot, seed=seed)
+                    lm_eval_tasks.configure(task.task, unit.key.settings, seed=seed)
             for unit in self._units.values():
-                unit.build()
+                unit.build(model.chat(unit.key.settings.apply_chat_template))
             # Where lm-eval would now turn to the model; sampled answers start from here.
             self._start = self._state = RandomState.current()
         for unit in self._units.values():
@@ -85,8 +88,9 @@ class Suite:
         kinds = dict.fromkeys(kind for requests in self._requests for kind in requests)
         self._plans = {
             kind: model.prepare(
-                kind,
+                kind.request_type,
                 [[i for _, i in requests.get(kind, ())] for requests in self._requests],
+                think_end_token=kind.think_end_token,
             )
             for kind in kinds
         }
@@ -290,37 +294,33 @@ class Suite:
 
     def requests(self) -> dict[str, int]:
         """Number of requests by kind."""
-        return {
-            kind: sum(len(plan.instances) for plan in plans) for kind, plans in self._plans.items()
-        }
+        counts: dict[str, int] = {}
+        for plan in self._in_order():
+            counts[plan.kind] = counts.get(plan.kind, 0) + len(plan.instances)
+        return counts
 
     def forward_passes(self) -> int:
         """Batches of one scoring, generation not counted."""
         return sum(len(plan.passes) for plans in self._plans.values() for plan in plans)
 
     def digest(self) -> str:
-        """Hash of configurations, documents, requests and token ids; free of paths."""
+        """Hash of documents, requests, token ids and what turns answers into scores."""
         return digest(
-            [
-                [
-                    [unit.key.num_fewshot, unit.key.limit, unit.key.task],
-                    [_group_content(group) for group in unit.groups.values()],
-                    [_task_content(name, task) for name, task in unit.tasks.items()],
-                ]
-                for unit in self._units.values()
-            ]
-            + [self._model.content(plan) for plans in self._plans.values() for plan in plans]
+            [unit.content() for unit in self._units.values()]
+            + [self._model.content(plan) for plan in self._in_order()]
         )
 
     @property
     def _tasks(self) -> Iterator[PreparedTask]:
         return (task for unit in self._units.values() for task in unit.tasks.values())
 
-    def _requests_of(self, block: int) -> dict[str, list[tuple[PreparedTask, Any]]]:
-        found: dict[str, list[tuple[PreparedTask, Any]]] = {}
-        for task in self._tasks:
-            for instance in task.requests(block):
-                found.setdefault(instance.request_type, []).append((task, instance))
+    def _requests_of(self, block: int) -> dict[RequestKind, list[tuple[PreparedTask, Any]]]:
+        found: dict[RequestKind, list[tuple[PreparedTask, Any]]] = {}
+        for unit in self._units.values():
+            for task in unit.tasks.values():
+                for instance in task.requests(block):
+                    kind = RequestKind.of(instance, unit.key.settings)
+                    found.setdefault(kind, []).append((task, instance))
         return found
 
     def _leaf_values(self, unit: Unit, metric: str, blocks: Blocks) -> dict[str, dict[str, Any]]:
@@ -375,16 +375,3 @@ def _is_nan(answer: Any) -> bool:
 
 def _by_size(group: Any, metric: str) -> bool:
     return all(a.weight_by_size for a in group.aggregate_metric_list if a.metric == metric)
-
-
-def _task_content(name: str, prepared: PreparedTask) -> Any:
-    gold = [[request] for request in prepared.gold] or [[]] * len(prepared.documents)
-    content = [
-        [document, [[i.request_type, i.arguments, i.repeats] for i in (*instances, *right)]]
-        for (document, instances), right in zip(prepared.documents, gold, strict=True)
-    ]
-    return [name, lm_eval_tasks.settings(prepared.task), prepared.blocks, digest(content)]
-
-
-def _group_content(group: Any) -> Any:
-    return [group.name, group.child_names, group.aggregate_metric_list]

@@ -79,6 +79,7 @@ def analyze(
 
     spaces = spaces_of(study, space)
     options = options_of(study, options)
+    options.check_spaces(spaces)
     own = study.get_trials(deepcopy=False)
     _refuse_other_mixtures(study, own, spaces)
     known, constants = StudyState(study, options.warm_start).current(spaces)
@@ -86,7 +87,8 @@ def analyze(
     _require_trials(study, history)
     joint, targets = history.joint, history.targets
     seed = options.seed or 0
-    fit = Fit(options.kind, joint, targets, history.arrays(), seed)
+    arrays = history.arrays()
+    fit = Fit(options.kind, joint, targets, arrays, seed, prior_mean=options.prior_mean)
     how = options.scalar_composite
     fit.grow_pool(how, size=_POOL, generations=_GENERATIONS, optimism=0.0)
     has_front = options.composite == "pareto" and len(study.directions) > 1

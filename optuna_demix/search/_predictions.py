@@ -1,4 +1,4 @@
-"""What a trial was expected to score when it was proposed, as attributes that tools can sort by.
+"""What was expected of a trial, as attributes that tools can sort by.
 
 Optuna's dashboard shows scalar user attributes of trials as columns.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.proposals.fit import Fit
+    from optuna_demix.search.rows.targets import Targets
 
 
 def prediction_attrs(
@@ -58,6 +59,27 @@ def read_predictions(
     std = [[_number(t, PREDICTED_STD_PREFIX + name) for name in objectives] for t in trials]
     shape = (len(trials), len(objectives))
     return np.array(mean, dtype=float).reshape(shape), np.array(std, dtype=float).reshape(shape)
+
+
+def read_proxy(trials: Sequence[FrozenTrial], targets: Targets, prefix: str) -> FloatArray:
+    """Objectives (n, m) of trials as one of two proxies scores their weights.
+
+    NaN where one of an objective's benchmarks has no such score.
+
+    Args:
+        trials: The trials, n of them.
+        targets: How m objectives follow from benchmarks.
+        prefix: Of the attributes that hold the proxy's scores.
+    """
+    names = targets.benchmarks
+    scores = np.array(
+        [[_number(trial, prefix + name) for name in names] for trial in trials],
+        dtype=float,
+    ).reshape(len(trials), len(names))
+    if not names:  # objectives of unknown benchmarks
+        return np.full((len(trials), len(targets.signs)), np.nan)
+    columns = [scores[:, part != 0] @ part[part != 0] for part in targets.mixing.T]
+    return np.stack(columns, axis=1)
 
 
 def violation(space: MixtureSpace, params: Mapping[str, Any]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
@@ -15,8 +15,10 @@ from optuna_demix.attributes import (
     BLOCKS_ATTR,
     FAILURE_ATTR,
     ITEMS_PREFIX,
+    MERGED_PREFIX,
     OBJECTIVES_ATTR,
     PARTIAL_PREFIX,
+    PROBABILITY_PREFIX,
     SCORE_PREFIX,
 )
 from optuna_demix.errors import ConfigError
@@ -55,6 +57,17 @@ class RacingScorer(Scorer, Protocol):
         """Score the model as it is block by block."""
 
 
+class Probabilities(Protocol):
+    """What an objective needs of a probability mixture."""
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]:
+        """Names of the benchmarks that it scores, B of them."""
+
+    def scores(self, weights: NDArray[np.float64], /) -> NDArray[np.float64]:
+        """Scores (n, B) of merge weights (n, K), in the order of the space."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of one proxy.
@@ -62,10 +75,14 @@ class Scores:
     Attributes:
         benchmarks: By benchmark, higher is better.
         capabilities: By capability: the mean of its benchmarks.
+        merged: What the merged model scored by benchmark, where it was one of two proxies.
+        probabilities: What the probability mixture scored.
     """
 
     benchmarks: dict[str, float]
     capabilities: dict[str, float]
+    merged: dict[str, float] = field(default_factory=dict)
+    probabilities: dict[str, float] = field(default_factory=dict)
 
 
 class MixtureObjective:
@@ -85,11 +102,16 @@ class MixtureObjective:
 
     Args:
         space: The mixture.
-        model: Merges; its components must be those of the space.
+        model: Merges; its components must be those of the space. ``None`` where nothing is
+            merged.
         scorer: Scores the merged model.
         capabilities: Benchmarks of each capability.
         weights: Weight of every capability in a single objective, none negative and not all 0;
             ``None`` for one objective each.
+        probabilities: The probability mixture of the same components, where it counts.
+        shares: How much of a benchmark's score is that of the probability mixture, from 0 to 1;
+            the rest is the merged model's.
+        merge_always: Merge and score also where no benchmark counts it, for comparison.
         racing: Score in blocks and ask the study's pruner after each; the scorer must be able to.
             What is reported: each ``"block"``'s own value, for
             :class:`optuna.pruners.WilcoxonPruner`, or the running ``"mean"``, for other pruners.
@@ -99,20 +121,25 @@ class MixtureObjective:
     Attributes:
         model: The model.
         scorer: The scorer.
+        probabilities: The probability mixture.
 
     Raises:
         ConfigError: If model and space have different components, a capability has no benchmark,
-            the weights cannot be used, or several objectives are to be raced.
+            the weights cannot be used, several objectives or two proxies are to be raced, or a
+            benchmark has no proxy.
     """
 
     def __init__(
         self,
         space: MixtureSpace,
-        model: Model,
-        scorer: Scorer,
+        model: Model | None,
+        scorer: Scorer | None,
         capabilities: Mapping[str, Sequence[str]],
         *,
         weights: Mapping[str, float] | None = None,
+        probabilities: Probabilities | None = None,
+        shares: Mapping[str, float] | None = None,
+        merge_always: bool = False,
         racing: Literal["block", "mean"] | None = None,
     ) -> None:
         _check_capabilities(capabilities)
@@ -123,29 +150,59 @@ class MixtureObjective:
                 f"racing needs a single objective, not {len(capabilities)}: Optuna does not prune "
                 "trials of several; give the capabilities weights or leave racing off"
             )
-        if sorted(model.names) != sorted(space.components):
+        self.capabilities = {name: list(items) for name, items in capabilities.items()}
+        known = () if probabilities is None else probabilities.benchmarks
+        self._shares = {
+            name: (shares or {}).get(name, 0.0) if name in known else 0.0
+            for name in self.benchmarks
+        }
+        if racing is not None and any(self._shares.values()):
+            raise ConfigError(
+                "racing compares merged proxies block by block; leave it off, or the "
+                "probability mixture"
+            )
+        self._merges = merge_always or any(share < 1.0 for share in self._shares.values())
+        if self._merges and (model is None or scorer is None):
+            raise ConfigError("benchmarks that merged proxies are scored on need a model")
+        if model is not None and sorted(model.names) != sorted(space.components):
             raise ConfigError(
                 f"the model merges {', '.join(model.names)} but the mixture weighs "
                 f"{', '.join(space.components)}; name the same components in both"
             )
         self.space = space
-        self.capabilities = {name: list(items) for name, items in capabilities.items()}
         self.model = model
         self.scorer = scorer
+        self.probabilities = probabilities
         self._racing = racing
         self._weights = None if weights is None else dict(weights)
-        self._order = [space.components.index(name) for name in model.names]
+        names = space.components if model is None else model.names
+        self._order = [space.components.index(name) for name in names]
 
     def score(self, weights: NDArray[np.float64] | Mapping[str, float]) -> Scores:
-        """Merge with weights (K,), in the order of the space or by component, and score.
+        """Score the proxies of weights (K,), in the order of the space or by component.
 
         Raises:
             ConfigError: If they are not one weight for each component.
         """
-        self._merge(weights)
-        return self._scores(self.scorer.score())
+        w = self._checked(weights)
+        merged = self._merge_and_score(w) if self._merges else {}
+        if self.probabilities is None:
+            return self._scores(merged)
+        row = self.probabilities.scores(w[None])[0]
+        mixed = dict(zip(self.probabilities.benchmarks, row.tolist(), strict=True))
+        both = {}
+        for name, share in self._shares.items():
+            part = share * mixed[name] if share > 0.0 else 0.0
+            both[name] = part + (1.0 - share) * merged[name] if share < 1.0 else part
+        return replace(self._scores(both), merged=merged, probabilities=mixed)
 
-    def _merge(self, weights: NDArray[np.float64] | Mapping[str, float]) -> None:
+    def _merge_and_score(self, w: NDArray[np.float64]) -> dict[str, float]:
+        assert self.model is not None and self.scorer is not None
+        self.model.merge(w[self._order])
+        return self.scorer.score()
+
+    def _checked(self, weights: NDArray[np.float64] | Mapping[str, float]) -> NDArray[np.float64]:
+        """Weights (K,) in the order of the space."""
         components = self.space.components
         if isinstance(weights, Mapping):
             for name in weights:
@@ -162,7 +219,7 @@ class MixtureObjective:
             raise ConfigError(
                 f"got {merged.size} merge weights; give one each for {', '.join(components)}"
             )
-        self.model.merge(merged[self._order])
+        return merged
 
     def _scores(self, benchmarks: Mapping[str, float]) -> Scores:
         capabilities = {
@@ -204,6 +261,8 @@ class MixtureObjective:
         for name, score in scores.benchmarks.items():
             if math.isfinite(score):
                 trial.set_user_attr(SCORE_PREFIX + name, float(score))
+        if scores.merged and scores.probabilities:
+            self._write_both(trial, scores)
         if bad:
             trial.set_user_attr(FAILURE_ATTR, f"no finite score for {', '.join(bad)}")
             values: list[float] = [math.nan] * len(layout)
@@ -211,11 +270,22 @@ class MixtureObjective:
             values = self.values(scores)
         return values[0] if len(values) == 1 else values
 
+    def _write_both(self, trial: Trial, scores: Scores) -> None:
+        """Tell what each of two proxies scored, where that is not the score itself."""
+        for name in scores.merged.keys() & scores.probabilities.keys():
+            for prefix, found in (
+                (MERGED_PREFIX, scores.merged[name]),
+                (PROBABILITY_PREFIX, scores.probabilities[name]),
+            ):
+                if math.isfinite(found):
+                    trial.set_user_attr(prefix + name, float(found))
+
     def _race(self, trial: Trial, weights: Mapping[str, float]) -> Scores:
         """Score block by block, as far as the study's pruner lets it."""
         from optuna import TrialPruned
 
-        self._merge(weights)
+        assert self.model is not None
+        self.model.merge(self._checked(weights)[self._order])
         blocks: dict[str, list[float]] = {}
         for step, seen in enumerate(cast("RacingScorer", self.scorer).race()):
             for name, score in seen.block.items():

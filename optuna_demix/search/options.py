@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 from optuna_demix._wording import shown
 from optuna_demix.errors import ConfigError
+from optuna_demix.search.rows.prior_mean import benchmarks_of
 from optuna_demix.surrogate import check_kind
 
 if TYPE_CHECKING:
     from optuna.study import Study
+
+    from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.search.rows.prior_mean import ScoreOfMixtures
 
 SCHEDULES = ("continuous", "demix")
 
@@ -35,6 +39,8 @@ class SearchOptions:
         seed: Seed of everything that is random. With ``None`` the sampler draws one, and
             recommendation, terminator and report use 0.
         warm_start: Earlier studies whose trials are learned from as well.
+        prior_mean: Cheap prediction of the scores that the surrogate starts from, see
+            :class:`~optuna_demix.DemixSampler`.
 
     Raises:
         ConfigError: If a value is out of range, unknown or of another type.
@@ -46,6 +52,7 @@ class SearchOptions:
     kl: float = 0.0
     seed: int | None = None
     warm_start: Sequence[Study] = ()
+    prior_mean: ScoreOfMixtures | None = None
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -58,6 +65,13 @@ class SearchOptions:
                 f"seed must be a whole number from 0 to 2**32 - 1, or None; got {self.seed!r}"
             )
         check_kind(self.kind)
+        if self.prior_mean is not None:
+            benchmarks_of(self.prior_mean)
+            if self.schedule == "demix":
+                raise ConfigError(
+                    "prior_mean does not go with schedule='demix', which is the published one; "
+                    "use 'continuous'"
+                )
         if isinstance(self.composite, str):
             if self.composite not in ("rank", "mean", "pareto"):
                 raise ConfigError(
@@ -88,6 +102,18 @@ class SearchOptions:
             raise ConfigError(
                 f"composite has {len(self.composite)} weights and the study {n_objectives} "
                 "objectives; give one weight for each, in their order"
+            )
+
+    def check_spaces(self, spaces: Sequence[MixtureSpace]) -> None:
+        """Check that there is one mixture only, if there is a prior mean.
+
+        Raises:
+            ConfigError: If there are several: the prior mean is a function of one.
+        """
+        if self.prior_mean is not None and len(spaces) > 1:
+            raise ConfigError(
+                f"prior_mean predicts the scores of one mixture, but {len(spaces)} are searched; "
+                "leave it out"
             )
 
 

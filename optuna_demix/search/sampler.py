@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.proposals.state import SpaceState
+    from optuna_demix.search.rows.prior_mean import ScoreOfMixtures
 
 _MOVES = 4  # proposals of one trial, where other workers keep choosing the same
 
@@ -97,6 +98,23 @@ class DemixSampler(BaseSampler):
             repeats an earlier one exactly, whatever ``min_distance``.
         warm_start: Earlier studies whose trials are learned from as well. Components they did
             not have count as weight 0.
+        prior_mean: A cheap prediction that the surrogate starts from: a function of merge weights
+            (n, K), in the order of the space's components, that returns scores (n, m) like the
+            objective's values, or, if it has an attribute ``benchmarks``, a column for each of
+            these (higher is better; those it does not name have no prior mean). NaN is no
+            prediction; a score with NaN in a finished trial does without. For each score held-out
+            errors decide how far it is used, see :class:`~optuna_demix.surrogate.Surrogate`. Of
+            the startup trials every other one is the optimum of the prior mean, or lies where it
+            predicts good scores. It is called for thousands of mixtures at a time, and must be
+            picklable where the sampler has to be. For one mixture and ``schedule="continuous"``:
+
+            .. code-block:: python
+
+                def guess(W):  # (n, K): linear between what each component scores alone
+                    return W @ np.array([[0.41], [0.36], [0.28]])
+
+
+                sampler = DemixSampler(space, prior_mean=guess)
         schedule_sizes: Trials of each iteration of ``schedule="demix"``; the last one repeats.
         pool_size: Candidates ranked in each iteration of ``schedule="demix"``.
 
@@ -120,6 +138,7 @@ class DemixSampler(BaseSampler):
         kl: float = 0.0,
         reevaluate: bool = False,
         warm_start: Sequence[Study] = (),
+        prior_mean: ScoreOfMixtures | None = None,
         schedule_sizes: Sequence[int] = SIZES,
         pool_size: int = POOL,
     ) -> None:
@@ -131,7 +150,9 @@ class DemixSampler(BaseSampler):
             kl=kl,
             seed=seed,
             warm_start=warm_start,
+            prior_mean=prior_mean,
         )
+        self.options.check_spaces(self._spaces)
         self._streams = Streams(seed)
         self._continuous = ContinuousProposer(
             self.options,

@@ -113,6 +113,7 @@ class _Judge:
     def __init__(
         self, study: Study, spaces: Sequence[MixtureSpace], options: SearchOptions
     ) -> None:
+        options.check_spaces(spaces)
         self._spaces = spaces
         self._options = options
         self._state = StudyState(study, options.warm_start)
@@ -142,7 +143,14 @@ class _Judge:
     def _judge(self, known: SpaceState, size: int) -> Outlook:
         history, options = known.history, self._options
         trials = history.arrays().first(size)
-        fit = Fit(options.kind, history.joint, history.targets, trials, options.seed or 0)
+        fit = Fit(
+            options.kind,
+            history.joint,
+            history.targets,
+            trials,
+            options.seed or 0,
+            prior_mean=options.prior_mean,
+        )
         fit.grow_pool(options.scalar_composite)
         merit = Composite(options.scalar_composite, fit.reference)
         return converge(fit, merit, kl=options.kl)

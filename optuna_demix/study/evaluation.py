@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal
 
 from optuna_demix.errors import DemixError, TaskError
@@ -29,6 +29,8 @@ def build_objective(
     space: MixtureSpace,
     *,
     device: str = "auto",
+    proxy: Literal["merged"] | None = None,
+    merge_always: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> tuple[MixtureObjective, dict[str, Any]]:
     """Open the components, build the arena, load the tasks.
@@ -37,6 +39,8 @@ def build_objective(
         config: The study.
         space: Its mixture.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``.
+        proxy: Instead of the study's own.
+        merge_always: Merge and score also where no benchmark counts it, for comparison.
         report: Called with a line before each long step.
 
     Returns:
@@ -62,6 +66,18 @@ def build_objective(
         arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
     )
     scorer = build_scorer(config, model, report=say)
+    mixture, shares = None, dict[str, float]()
+    if (proxy or config.resolved_proxy) != "merged":
+        from optuna_demix.study.probabilities import score_components
+        from optuna_demix.study.proxies import shares_of
+
+        partial = config.resolved_proxy == "auto"
+        mixture = score_components(
+            config, space, components, model, scorer, partial=partial, report=say
+        )
+        shares = shares_of(config, mixture)
+        if not mixture.slow:
+            mixture = mixture.without_slow()  # lets go of the model
     merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
     merging["generation"] = components.generation
     if method.parameters:
@@ -69,15 +85,20 @@ def build_objective(
     if arena.base_digest is not None:
         merging["base"] = arena.base_digest
     weights = config.capability_weights if config.objective == "composite" else None
+    names = [b for benchmarks in capabilities_of(config).values() for b in benchmarks]
+    merges = merge_always or any(shares.get(name, 0.0) < 1.0 for name in names)
     objective = MixtureObjective(
         space,
-        model,
-        scorer,
+        model if merges else None,
+        scorer if merges else None,
         capabilities_of(config),
         weights=weights,
+        probabilities=mixture,
+        shares=shares,
+        merge_always=merge_always,
         racing=_reported(scoring.racing),
     )
-    fingerprint = {
+    fingerprint: dict[str, Any] = {
         "space": space.fingerprint(),
         "capabilities": capabilities_of(config),
         "objective": weights or "capabilities",
@@ -88,17 +109,28 @@ def build_objective(
         "scoring": {"plan": scorer.plan_digest(), "device": chosen.split(":")[0]},
         "code": code_versions(),
     }
+    if mixture is not None:
+        fingerprint["proxy"] = {
+            "probabilities": mixture.plan,
+            "exponent": mixture.exponent,
+            "shares": shares,
+        }
     return objective, fingerprint
 
 
 def build_scorer(
-    config: StudyConfig, model: LiveModel, *, report: Callable[[str], None]
+    config: StudyConfig,
+    model: LiveModel,
+    *,
+    only: Collection[str] | None = None,
+    report: Callable[[str], None],
 ) -> HarnessScorer:
     """Load a study's tasks and prepare their requests.
 
     Args:
         config: The study.
         model: What is to be scored.
+        only: Benchmarks that are wanted; ``None`` for all.
         report: Called with a line before the tasks are loaded.
 
     Raises:
@@ -111,14 +143,14 @@ def build_scorer(
     if scoring.shared_prefixes:
         model.merge([1 / len(model.names)] * len(model.names))  # it is tried on a real proxy
     return HarnessScorer(
-        _benchmarks(config),
+        [b for b in _benchmarks(config) if only is None or b.name in only],
         model.model,
         model.tokenizer,
-        include_path=config.include_path,
+        include_path=config.include_paths,
         batch_size=scoring.rows,
         max_length=scoring.max_length,
-        limit=scoring.limit,
-        num_fewshot=scoring.num_fewshot,
+        **vars(scoring.settings),
+        add_bos_token=scoring.add_bos_token,
         seed=scoring.seed,
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
         mixed_precision_dtype=scoring.mixed_precision_dtype,
@@ -127,23 +159,28 @@ def build_scorer(
     )
 
 
-def check_benchmarks(config: StudyConfig, components: ComponentSet | None = None) -> None:
+def check_benchmarks(config: StudyConfig, components: ComponentSet | None = None) -> list[str]:
     """Check that tasks and metrics of a study exist, without loading a dataset.
 
     Args:
         config: The study.
         components: Its components, whose longest input the tasks have to fit.
 
+    Returns:
+        A line for each benchmark whose direction only its task's own code may know, once it is
+        loaded.
+
     Raises:
         TaskError: Naming the tasks and metrics that cannot be scored.
         DemixError: If lm-eval is missing.
     """
-    from optuna_demix.scoring import check_tasks
+    from optuna_demix.scoring import check_tasks, undirected
 
+    benchmarks = _benchmarks(config)
     try:
         problems = check_tasks(
-            _benchmarks(config),
-            include_path=config.include_path,
+            benchmarks,
+            include_path=config.include_paths,
             confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code,
             max_length=config.scoring.max_length
             or (None if components is None else components.longest_input),
@@ -154,6 +191,11 @@ def check_benchmarks(config: StudyConfig, components: ComponentSet | None = None
         ) from None
     if problems:
         raise TaskError(f"{config.source}: {'; '.join(str(problem) for problem in problems)}")
+    return [
+        f"{name}: only the code of {where} may know whether a higher score is better; give it "
+        "higher_is_better to be sure before models are loaded"
+        for name, where in undirected(benchmarks, include_path=config.include_paths).items()
+    ]
 
 
 def _reported(racing: RacingConfig | None) -> Literal["block", "mean"] | None:
@@ -171,9 +213,8 @@ def _benchmarks(config: StudyConfig) -> list[Any]:
             task=benchmark.task,
             metric=benchmark.metric,
             name=benchmark.label,
-            num_fewshot=benchmark.num_fewshot,
-            limit=benchmark.limit,
             higher_is_better=benchmark.higher_is_better,
+            **vars(benchmark.settings),
         )
         for benchmarks in config.capabilities.values()
         for benchmark in benchmarks

@@ -15,14 +15,21 @@ if TYPE_CHECKING:
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.options import SearchOptions
     from optuna_demix.search.sampler import DemixSampler
+    from optuna_demix.study.proxies import PriorMean
 
 
-def options_from(config: StudyConfig, storage: BaseStorage | None = None) -> SearchOptions:
+def options_from(
+    config: StudyConfig,
+    storage: BaseStorage | None = None,
+    *,
+    prior_mean: PriorMean | None = None,
+) -> SearchOptions:
     """What a study file says to its sampler, ``recommend``, the terminator and the report.
 
     Args:
         config: The study.
         storage: Where the earlier studies are that it learns from; ``None`` leaves them out.
+        prior_mean: What is known of the scores beforehand.
 
     Raises:
         StudyError: If the storage does not hold one of them.
@@ -36,8 +43,20 @@ def options_from(config: StudyConfig, storage: BaseStorage | None = None) -> Sea
         schedule=given.schedule,
         kl=given.kl,
         seed=given.seed,
+        prior_mean=prior_mean,
         warm_start=() if storage is None else _earlier(config, storage),
     )
+
+
+def options_of(config: StudyConfig, space: MixtureSpace, study: Study) -> SearchOptions:
+    """The options to read a study with: those of its workers, as far as this host has the files.
+
+    Raises:
+        StudyError: If the storage does not hold an earlier study that it learns from.
+    """
+    from optuna_demix.study.proxies import kept_prior_mean
+
+    return options_from(config, study._storage, prior_mean=kept_prior_mean(config, space, study))
 
 
 def sampler_of(
@@ -71,6 +90,7 @@ def sampler_of(
         kl=options.kl,
         reevaluate=given.reevaluate,
         warm_start=options.warm_start,
+        prior_mean=options.prior_mean,
         schedule_sizes=given.schedule_sizes or SIZES,
     )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.errors import InputError
+from optuna_demix.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -94,6 +94,27 @@ def checked_errors(errors: ArrayLike | None, shape: tuple[int, ...]) -> FloatArr
     if not np.all(np.isfinite(result) & (result >= 0.0)):
         raise InputError("errors must be finite and not negative; use 0 where one is not known")
     return result
+
+
+def checked_prior(prior: ArrayLike, shape: tuple[int, int]) -> FloatArray:
+    """A prior mean (n, m) as floats, NaN where it is not finite.
+
+    Raises:
+        ConfigError: If it is not numbers, or of another shape; (n,) will do for one benchmark.
+    """
+    try:
+        values = np.asarray(prior, dtype=float)
+    except (TypeError, ValueError):
+        values = None
+    if values is not None and values.ndim == 1 and shape[1] == 1:
+        values = values[:, None]
+    if values is None or values.shape != shape:
+        got = "what is no array of numbers" if values is None else f"shape {values.shape}"
+        raise ConfigError(
+            f"prior_mean must return an array of shape {shape}, a row for each mixture and a "
+            f"column for each score, got {got}; correct it"
+        )
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def center_scale(y: FloatArray) -> tuple[float, float]:

@@ -65,6 +65,7 @@ class LinearTrees:
 
     def __init__(self, task: Task, offset: FloatArray | None = None) -> None:
         self._n_mixture = task.n_mixture
+        self._width = task.X.shape[1]
         self._trees = TreeEnsemble(
             self._features(task.X),
             task.z,
@@ -86,7 +87,20 @@ class LinearTrees:
         return self._trees.predict(self._features(X))
 
     def _features(self, X: FloatArray) -> FloatArray:
-        return warp(X, self._n_mixture, _TREE_POWER)
+        # Behind its own columns a row may have a prior mean.
+        return warp(X[:, : self._width], self._n_mixture, _TREE_POWER)
+
+
+class Process:
+    """The Gaussian process alone."""
+
+    def __init__(self, task: Task) -> None:
+        process = _process(task)
+        self.shares = {"gp": 1.0}
+        self.optimism = 1.0 + _DOUBT_ROWS / len(task.z)
+        self.held_out = process.held_out
+        self.mean = process.mean
+        self.predict = process.predict
 
 
 class ProcessWithTrees:
@@ -97,10 +111,10 @@ class ProcessWithTrees:
     rows, between 0 and 1.
     """
 
-    def __init__(self, task: Task) -> None:
-        self._process = _process(task)
-        self.shares = {"gp": 1.0}
-        self.optimism = 1.0 + _DOUBT_ROWS / len(task.z)
+    def __init__(self, task: Task, process: Regressor | None = None) -> None:
+        self._process = process or Process(task)
+        self.shares = self._process.shares
+        self.optimism = self._process.optimism
         margin = self._process.held_out
         trees = LinearTrees(task, offset=margin.mean)
         self.amount = _useful_amount(trees.held_out.mean, task.z - margin.mean)
@@ -127,11 +141,12 @@ class ProcessWithTrees:
 class ProcessAndLinearTrees:
     """Weighted mean of the process and the linear trees, the weight chosen on held-out rows."""
 
-    def __init__(self, task: Task) -> None:
-        first, second = _process(task), LinearTrees(task)
+    def __init__(
+        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
+    ) -> None:
+        first, second = process or Process(task), trees or LinearTrees(task)
         self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
-        shares = {"gp": self.weight, "lightgbm-linear": 1.0 - self.weight}
-        self.shares = {kind: share for kind, share in shares.items() if share > 0.0}
+        self.shares = _mixed_shares(self.weight, first.shares, second.shares)
         self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
         self._first, self._second = first, second
         self.held_out = self._mix(first.held_out, second.held_out)
@@ -155,11 +170,24 @@ class ProcessAndLinearTrees:
         return self._mix(self._first.predict(X), self._second.predict(X))
 
     def _mix(self, first: Prediction, second: Prediction) -> Prediction:
-        a = self.weight
-        mean = a * first.mean + (1.0 - a) * second.mean
-        # Variance of a draw from either: where the two disagree, the mean is uncertain.
-        variance = a * first.variance + (1.0 - a) * second.variance
-        return Prediction(mean, variance + a * (1.0 - a) * (first.mean - second.mean) ** 2)
+        return mixed(self.weight, first, second)
+
+
+def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Prediction:
+    """Mean of two predictions with weight a, one or (n,), of the first.
+
+    The variance is that of a draw from either: where the two disagree, the mean is uncertain.
+    """
+    mean = a * first.mean + (1.0 - a) * second.mean
+    variance = a * first.variance + (1.0 - a) * second.variance
+    return Prediction(mean, variance + a * (1.0 - a) * (first.mean - second.mean) ** 2)
+
+
+def _mixed_shares(a: float, first: dict[str, float], second: dict[str, float]) -> dict[str, float]:
+    """Weight of each kind in the mean of two regressors, those that have some."""
+    kinds = dict.fromkeys([*first, *second])
+    shares = {k: a * first.get(k, 0.0) + (1.0 - a) * second.get(k, 0.0) for k in kinds}
+    return {kind: share for kind, share in shares.items() if share > 0.0}
 
 
 def _stack_weight(z: FloatArray, first: FloatArray, second: FloatArray) -> float:
@@ -223,3 +251,22 @@ def check_kind(kind: object) -> None:
 def build(kind: str, task: Task) -> Regressor:
     """A regressor of the kind, fitted to one benchmark."""
     return _REGRESSORS[kind](task)
+
+
+def build_smooth(kind: str, task: Task) -> Regressor:
+    """The part of a kind that is cheap: its Gaussian process alone, if it has one."""
+    return Process(task) if kind in ("auto", "gp") else build(kind, task)
+
+
+def join(kind: str, task: Task, smooth: Regressor, trees: Regressor | None) -> Regressor:
+    """A regressor of the kind with another one in place of what :func:`build_smooth` makes.
+
+    Args:
+        kind: The kind.
+        task: What it is fitted to.
+        smooth: The other regressor. Its rows may have more columns than those of the task.
+        trees: A regressor in place of the trees that stand beside the process.
+    """
+    if kind == "auto":
+        return ProcessAndLinearTrees(task, smooth, trees)
+    return ProcessWithTrees(task, smooth) if kind == "gp" else smooth

@@ -10,13 +10,22 @@ import numpy as np
 
 from optuna_demix._wording import unknown_name
 from optuna_demix.errors import ConfigError, InputError
-from optuna_demix.surrogate._data import center_scale, checked_errors, checked_rows, checked_scores
+from optuna_demix.surrogate._data import (
+    center_scale,
+    checked_errors,
+    checked_prior,
+    checked_rows,
+    checked_scores,
+)
 from optuna_demix.surrogate._kinds import Task, build, check_kind
+from optuna_demix.surrogate._prior_mean import AsGiven, FromPriorMean
 from optuna_demix.surrogate._regressor import Constant, make_folds
 from optuna_demix.surrogate._threads import one_blas_thread
 from optuna_demix.surrogate._validation import Validation, spearman, top_quarter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     from optuna_demix._typing import FloatArray
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
 _Z90 = 1.6449  # half width of a 90 % interval in standard deviations
 _MIN_ROWS = 4  # below, a benchmark is predicted by its mean
 _MIN_NOISE = 1e-12  # variance, relative to that of the scores
-_PARAMETERS = ("kind", "seed", "n_mixture", "n_threads", "n_members")
+_PARAMETERS = ("kind", "seed", "n_mixture", "n_threads", "n_members", "prior_mean")
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,16 @@ class _Fitted:
     scale: float
     noise: float  # in scores
 
-    def mean(self, X: FloatArray) -> FloatArray:
-        return self.center + self.scale * self.regressor.mean(X)
+    def mean(self, X: FloatArray, p: FloatArray) -> FloatArray:
+        return self.center + self.scale * self.regressor.mean(self._rows(X, p))
 
-    def predict(self, X: FloatArray) -> tuple[FloatArray, FloatArray]:
-        mean, variance = self.regressor.predict(X)
+    def predict(self, X: FloatArray, p: FloatArray) -> tuple[FloatArray, FloatArray]:
+        mean, variance = self.regressor.predict(self._rows(X, p))
         return self.center + self.scale * mean, self.scale * np.sqrt(variance)
+
+    def _rows(self, X: FloatArray, p: FloatArray) -> FloatArray:
+        starts_from_it = isinstance(self.regressor, (AsGiven, FromPriorMean))
+        return np.column_stack([X, p]) if starts_from_it else X
 
 
 class Surrogate:
@@ -79,9 +92,17 @@ class Surrogate:
             for all. The others are parameters encoded in [0, 1].
         n_threads: Threads of LightGBM.
         n_members: Members of each LightGBM ensemble, and folds of the held-out errors.
+        prior_mean: A cheap prediction of the scores to start from: a function of rows (n, d) that
+            returns scores shaped like ``Y``, NaN where it has none. For each benchmark the
+            regressors above are joined with one of what a line ``a + b p`` in its prediction
+            p leaves, b not negative (for ``"auto"`` and ``"gp"``, the Gaussian process), with
+            weights from held-out errors: a misleading one costs next to nothing. Below 4 rows
+            the prediction is p itself. A benchmark with NaN, or equal p, in the rows of the fit
+            does without, and so does a row with NaN.
 
     Attributes:
-        shares_: Weight of each kind in the prediction of each benchmark (m,).
+        shares_: Weight of each kind in the prediction of each benchmark (m,); ``"prior"`` is that
+            of the regressor that starts from the prior mean.
         kinds_: Kinds of ``shares_`` for each benchmark (m,), the heaviest first, such as
             ``"gp+lightgbm-linear"``; ``"constant"`` where the scores say nothing.
         noise_: Residual standard deviation (m,) of a score about its prediction, in scores: the
@@ -97,12 +118,14 @@ class Surrogate:
         n_mixture: int | None = None,
         n_threads: int = 1,
         n_members: int = 5,
+        prior_mean: Callable[[FloatArray], ArrayLike] | None = None,
     ) -> None:
         self.kind = kind
         self.seed = seed
         self.n_mixture = n_mixture
         self.n_threads = n_threads
         self.n_members = n_members
+        self.prior_mean = prior_mean
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters of the constructor by name.
@@ -136,7 +159,8 @@ class Surrogate:
                 for those that are as noisy as any other. ``None`` for zeros.
 
         Raises:
-            ConfigError: If the kind is unknown or a number is out of range.
+            ConfigError: If the kind is unknown, a number is out of range, or the prior mean is
+                not shaped like Y.
             InputError: If the arrays do not fit each other, X is not finite, or an error is
                 negative or not finite.
         """
@@ -149,7 +173,8 @@ class Surrogate:
         self._errors = checked_errors(errors, scores.shape)
         with one_blas_thread():
             self._fitted = [
-                self._fit_one(rows, y, e) for y, e in zip(scores.T, self._errors.T, strict=True)
+                self._fit_one(rows, y, e, p)
+                for y, e, p in zip(scores.T, self._errors.T, self._prior(rows).T, strict=True)
             ]
         self.shares_ = tuple(fitted.regressor.shares for fitted in self._fitted)
         self.kinds_ = tuple("+".join(_by_weight(shares)) for shares in self.shares_)
@@ -177,7 +202,7 @@ class Surrogate:
         noise = self.noise_.copy()
         for j, fitted in enumerate(self._fitted):
             known = np.isfinite(self._Y[:, j])
-            if isinstance(fitted.regressor, Constant) or not rows[known].any():
+            if isinstance(fitted.regressor, (Constant, AsGiven)) or not rows[known].any():
                 continue
             z = (self._Y[known, j] - fitted.center) / fitted.scale
             variance = (self._errors[known, j] / fitted.scale) ** 2
@@ -214,12 +239,13 @@ class Surrogate:
         rows = self._new_rows(X)
         mean = np.empty((len(rows), len(self._fitted)))
         std = np.empty_like(mean)
+        prior = self._prior(rows)
         with one_blas_thread():
             for j, fitted in enumerate(self._fitted):
                 if return_std:
-                    mean[:, j], std[:, j] = fitted.predict(rows)
+                    mean[:, j], std[:, j] = fitted.predict(rows, prior[:, j])
                 else:
-                    mean[:, j] = fitted.mean(rows)
+                    mean[:, j] = fitted.mean(rows, prior[:, j])
         if self._is_single:
             mean, std = mean[:, 0], std[:, 0]
         return (mean, std) if return_std else mean
@@ -291,10 +317,21 @@ class Surrogate:
             )
         return rows
 
-    def _fit_one(self, X: FloatArray, y: FloatArray, errors: FloatArray) -> _Fitted:
+    def _prior(self, rows: FloatArray) -> FloatArray:
+        """Prior mean (N, m) of rows (N, d), NaN where there is none."""
+        shape = (len(rows), self._Y.shape[1])
+        if self.prior_mean is None or len(rows) == 0:
+            return np.full(shape, np.nan)
+        return checked_prior(self.prior_mean(rows), shape)
+
+    def _fit_one(self, X: FloatArray, y: FloatArray, errors: FloatArray, p: FloatArray) -> _Fitted:
         known = np.flatnonzero(np.isfinite(y))
-        X, y, errors = X[known], y[known], errors[known]
+        X, y, errors, p = X[known], y[known], errors[known], p[known]
+        has_prior = self.prior_mean is not None and bool(np.isfinite(p).all())
         center, scale = center_scale(y)
+        if len(y) < _MIN_ROWS and has_prior:
+            as_given = AsGiven(p, y)
+            return _Fitted(as_given, 0.0, 1.0, as_given.size)
         if len(y) < _MIN_ROWS or scale == 0.0:
             return _constant(len(y), center, scale)
         z = (y - center) / scale
@@ -302,7 +339,11 @@ class Surrogate:
         n_mixture = X.shape[1] if self.n_mixture is None else self.n_mixture
         variance = (errors / scale) ** 2
         task = Task(X, z, folds, n_mixture, self.seed, self.n_threads, variance)
-        regressor = build(self.kind, task)
+        regressor: Regressor = (
+            FromPriorMean(self.kind, task, p)
+            if has_prior and center_scale(p)[1] > 0.0
+            else build(self.kind, task)
+        )
         noise = _unexplained(regressor, z, variance, np.ones(len(z), dtype=bool))
         return _Fitted(regressor, center, scale, scale * float(np.sqrt(noise)))
 

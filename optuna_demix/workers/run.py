@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optuna_demix.config.space import space_of
@@ -13,6 +14,7 @@ from optuna_demix.storage.connection import connect
 from optuna_demix.study.attach import check_directions, load_study
 from optuna_demix.study.evaluation import build_objective
 from optuna_demix.study.fingerprint import claim_study
+from optuna_demix.study.proxies import prior_mean_of
 from optuna_demix.study.search import options_from, pruner_of, sampler_of
 from optuna_demix.workers.heartbeat import records_heartbeats
 from optuna_demix.workers.loop import WorkerReport, work
@@ -73,11 +75,7 @@ def run_worker(
     with StopRequest(grace_s=stop_grace).installed() as stop:
         space = space_of(config)
         database = connect(storage, timing=timing, give_up=stop.urgent)
-        options = options_from(config, database)
-        sampler = sampler_of(config, space, options, seed=seed)
-        study = load_study(
-            database, study_name=study_name, sampler=sampler, pruner=pruner_of(config)
-        )
+        study = load_study(database, study_name=study_name, sampler=None, pruner=pruner_of(config))
         check_directions(study, config)
         if not records_heartbeats(study):
             say(
@@ -85,7 +83,10 @@ def run_worker(
                 f"trial, renewed every {database.timing.heartbeat_s} s, lost after "
                 f"{database.timing.grace_s} s"
             )
+        options = options_from(config, database)
         objective, fingerprint = build_objective(config, space, device=device, report=report)
+        options = replace(options, prior_mean=prior_mean_of(objective.probabilities))
+        study.sampler = sampler_of(config, space, options, seed=seed)
         claim_study(
             study,
             fingerprint,

@@ -1,129 +1,136 @@
-"""The figures of the fidelity benchmark, on scores whose answers are known."""
+"""The figures of the fidelity benchmark, on models whose ranks are known."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from _fidelity_models import nearest_weights
-from _fidelity_scores import CORRECTIONS, ceiling_of, corrections, row_of, tokens_at
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from proxy_fidelity import check, flat, ratio_at_equal_rho
+from _fidelity_final import Final, RankedRun, Ranking, interval, tokens_needed
+from _fidelity_scores import gain_of, mixed
+from _fidelity_tables import AUTO, targets
+from _tiers import BASE_SHARES, CLEAN, PRIOR, TIERS, tiers, write_tiers
 
-CAPABILITIES = {"language": ["a", "b"], "sums": ["c"]}
-
-
-def scores(n: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {name: -2.0 + 0.1 * rng.normal(size=n) for name in "abc"}
+REFERENCES = [np.stack([np.arange(10.0), np.arange(10.0)], axis=1)]  # (10, 2)
 
 
-def simplex(n: int, k: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).dirichlet(np.ones(k), size=n)
+def final(method: str, score: float, search: int = 0, seed: int = 0) -> Final:
+    scores = np.array([score, score])
+    return Final(method, search, seed, 1000, np.ones(2) / 2, scores, {})
 
 
-@settings(deadline=None)
-@given(st.integers(0, 10_000), st.floats(0.0, 0.8))
-def test_reachable_mixtures_are_reached(seed: int, share: float) -> None:
-    composition = (1 - share) * np.eye(4)
-    composition[:, 0] += share
-    weights = simplex(6, 4, seed)
-    found, missed = nearest_weights(weights @ composition, composition)
-    np.testing.assert_allclose(found, weights, atol=1e-5)
-    assert missed < 1e-6
+def test_a_rank_counts_the_references_that_are_ahead() -> None:
+    ranking = Ranking(REFERENCES, [final("best", 20.0), final("middle", 4.5), final("last", -1.0)])
+    assert [ranking.samples(m)[0] for m in ("best", "middle", "last")] == [1.0, 6.0, 11.0]
+    assert ranking.by_capability("middle")[0].tolist() == [6.0, 6.0]
 
 
-def test_the_distance_to_an_unreachable_mixture_is_told() -> None:
-    composition = np.array([[1.0, 0.0], [0.75, 0.25]])  # never less than three quarters of one
-    weights, missed = nearest_weights(np.array([[0.5, 0.5]]), composition)
-    np.testing.assert_allclose(weights, [[0.0, 1.0]], atol=1e-6)
-    assert missed == pytest.approx(0.25)
+def test_trainings_of_one_search_count_as_much_as_one_of_another() -> None:
+    models = [final("a", 20.0, 0, seed) for seed in range(3)] + [final("a", -1.0, 1)]
+    assert Ranking(REFERENCES, models).samples("a")[0] == 6.0
+
+
+def test_differences_are_of_the_same_references() -> None:
+    """Two models between the same references differ by nothing in any resample."""
+    ranking = Ranking(REFERENCES, [final("a", 4.4), final("b", 4.6), final("c", 2.5)])
+    assert interval(ranking.samples("a") - ranking.samples("b")) == [0.0, 0.0, 0.0]
+    mean, low, high = interval(ranking.samples("a") - ranking.samples("c"))
+    assert low <= mean <= high <= 0.0 and mean == -2.0
 
 
 @pytest.mark.parametrize(
-    ("rho", "tokens"),
-    [(0.5, 100.0 * 10**0.5), (0.8, 1000.0), (0.9, None), (0.1, None)],
+    ("wanted", "found"),
+    [(1.0, (1.0, True)), (1.5, (2**0.25, True)), (3.0, (2.0, True)), (3.1, (2.0, False))],
 )
-def test_tokens_lie_between_budgets_and_are_not_extrapolated(
-    rho: float, tokens: float | None
+def test_tokens_are_told_between_budgets_and_never_beyond(
+    wanted: float, found: tuple[float, bool]
 ) -> None:
-    found = tokens_at(rho, [100.0, 1000.0], [0.2, 0.8])
-    assert found == (None if tokens is None else pytest.approx(tokens))
+    budgets, scores = [100, 2**0.5 * 100, 200], [1.0, 2.0, 3.0]
+    factor, reached = tokens_needed(budgets, scores, wanted)  # type: ignore[arg-type]
+    assert (pytest.approx(factor), reached) == found
 
 
-def test_perfect_proxies_agree_with_every_training() -> None:
-    trained = scores(24)
-    row = row_of(trained, [trained, trained], CAPABILITIES)
-    assert row["rho"] == {"language": 1.0, "sums": 1.0, "macro": 1.0}
-    assert row["rho_top_quarter"]["macro"] == 1.0
-    assert row["recovery"]["macro"] == 1.0
+def test_a_run_ranks_by_the_units_of_its_first_batch() -> None:
+    class Space:
+        @staticmethod
+        def project(W: np.ndarray) -> np.ndarray:
+            return W
+
+    class Surface:
+        space = Space()
+
+    values = iter([np.array([[0.0, 10.0], [2.0, 30.0]]), np.array([[1.0, 20.0], [9.0, 90.0]])])
+    run = RankedRun(Surface(), 0, values=lambda W: next(values))  # type: ignore[arg-type]
+    run.measure_all(np.eye(2))
+    merit = run.value(run.measure_all(np.eye(2)))
+    assert merit[0] == pytest.approx(0.5)
+    assert 0.99 < merit[1] < 1.0
+    assert len(run.tried) == 4
 
 
-def test_a_row_is_the_mean_over_training_seeds() -> None:
-    proxies, first, second = scores(24), scores(24, 1), scores(24, 2)
-    both = row_of(proxies, [first, second], CAPABILITIES)["rho"]["macro"]
-    each = [row_of(proxies, [one], CAPABILITIES)["rho"]["macro"] for one in (first, second)]
-    assert both == pytest.approx(np.mean(each), abs=2e-4)
+def test_a_gain_is_zero_against_itself_and_positive_against_noise() -> None:
+    rng = np.random.default_rng(0)
+    trained = {"a": rng.normal(size=40), "b": rng.normal(size=40)}
+    noise = {name: rng.normal(size=40) for name in trained}
+    capabilities = {"x": ["a"], "y": ["b"]}
+    assert gain_of(trained, trained, [trained], capabilities) == [0.0, 0.0, 0.0]
+    assert gain_of(trained, noise, [trained], capabilities)[1] > 0.3
 
 
-def test_the_ceiling_needs_two_seeds() -> None:
-    assert ceiling_of([scores(12)], CAPABILITIES) is None
-    found = ceiling_of([scores(12), scores(12)], CAPABILITIES)
-    assert found is not None
-    assert found["rho_macro"] == 1.0
+def test_a_benchmark_that_probabilities_do_not_score_is_merged() -> None:
+    merged = {"a": np.ones(2), "b": np.ones(2)}
+    found = mixed(merged, {"a": np.full(2, 3.0)}, {"a": 0.5})
+    assert found["a"].tolist() == [2.0, 2.0] and found["b"].tolist() == [1.0, 1.0]
 
 
-def test_a_control_variate_learns_what_follows_from_the_mixture() -> None:
-    features = simplex(40, 3, 5)
-    proxies = scores(40)
-    trained = {name: score + features @ [0.0, 0.4, -0.4] for name, score in proxies.items()}
-    rows = {
-        row["correction"]: row
-        for row in corrections(proxies, features, [trained], CAPABILITIES, n_known=16, draws=5)
+def test_the_tiers_are_the_same_each_time_and_differ_in_quality(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for domain in ("general", "prose", "docs", "code", "math"):
+        (source / domain).mkdir(parents=True)
+        rows = [
+            {"id": i, "text": f"{domain} line one {i}\nline two of it\n" * 120} for i in range(300)
+        ]
+        (source / domain / "train.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    first = tiers(source)
+    assert first == tiers(source)
+    assert tuple(first) == TIERS == tuple(PRIOR)
+    assert sum(PRIOR.values()) == pytest.approx(1.0) == pytest.approx(sum(BASE_SHARES.values()))
+    assert set(CLEAN) < set(TIERS)
+    sizes = {name: sum(map(len, documents)) for name, documents in first.items()}
+    assert sizes["code_very_high"] < 0.2 * sizes["code_high"]
+    clean, poor = first["math_very_high"][0], first["math_medium"][0]
+    assert "line two of it" in clean and poor.count("line two of it") < 20
+    write_tiers(source, tmp_path / "out")
+    written = (tmp_path / "out" / "junk.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in written] == first["junk"]
+
+
+def tables(**changes: Any) -> dict[str, Any]:
+    ours = {
+        "method": AUTO,
+        "minus_uniform": [-8.0, -10.0, -5.0],
+        "minus": {"RegMix": [-1.0, -2.0, 0.1], "CLIMB": [-3.0, -5.0, -1.0]},
     }
-    assert set(rows) == set(CORRECTIONS)
-    assert rows["none"]["gain_top_quarter"] == 0.0
-    assert rows["control variate"]["rho_macro"] > 0.98 > rows["none"]["rho_macro"]
-    assert rows["references alone"]["rho_macro"] < rows["control variate"]["rho_macro"]
-
-
-def row(method: str, per_model: int, total: int, rho: float) -> dict[str, Any]:
-    return {
-        "method": method,
-        "tokens_per_model": per_model,
-        "total_tokens": total,
-        "rho": {"macro": rho},
-        "rho_top_quarter": {"macro": 0.7},
-        "recovery": {"macro": 0.9},
-        "ci95": [0.8, 0.95],
-        "ci95_top_quarter": [None, None],
+    auto = {"proxy": "auto", "rho": {"macro": 0.95}, "rho_top_quarter": {"macro": 0.7}}
+    tiers_ = {
+        "proxies": [auto],
+        "finals": [ours],
+        "tokens_uniform_needs": {"macro": 1.6},
+        "oracle_share": 0.5,
     }
-
-
-def test_the_token_ratio_is_a_bound_where_training_falls_short() -> None:
-    rows = [row("merged", 10, 50, 0.9), row("trained", 1, 100, 0.5), row("trained", 4, 400, 0.8)]
-    assert ratio_at_equal_rho(rows, 10) == (None, 8.0)
-    rows.append(row("trained", 8, 800, 0.9))
-    assert ratio_at_equal_rho(rows, 10) == (16.0, None)
+    return {"tiers": tiers_ | changes}
 
 
 def test_a_missed_target_is_named_as_missed() -> None:
-    table = [row("merged", 10, 50, 0.89)]
-    ranks = [{"method": "RegMix, 75 trained"}, {"method": "DemixSampler, 112 merged"}]
-    result = {"table2": table, "token_ratio_at_equal_rho": None, "table3": ranks}
-    met = {target["target"]: target["met"] for target in check(result, 10)}
+    met = {target["target"]: target["met"] for target in targets(tables())}
     assert met == {
-        "macro Spearman": False,
-        "best quarter": True,
-        "recovery": True,
-        "times fewer training tokens": False,
-        "best average rank: DemixSampler": False,
+        "macro Spearman, auto": True,
+        "best quarter, auto": False,
+        "average rank minus uniform's": True,
+        "average rank minus RegMix's": False,
+        "average rank minus CLIMB's": True,
+        "times the tokens uniform needs": True,
+        "share of the way to the oracle": False,
     }
-
-
-def test_a_line_of_a_table_leaves_out_what_is_undefined() -> None:
-    line = flat({**row("merged", 10, 50, 0.9), "rho_top_quarter": {"macro": None}})
-    assert line["ci95"] == "0.80 to 0.95"
-    assert "quarter" not in line

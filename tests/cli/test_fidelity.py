@@ -16,7 +16,7 @@ def test_each_capability_has_a_plot_of_its_own(
 ) -> None:
     """``a/b`` and ``a_b`` were one file, and the second overwrote the first."""
     names = ["math", "a/b", "a_b", "a b", "../up", "é", ".."]
-    result, given = SimpleNamespace(capabilities=names), SimpleNamespace(run_path=tmp_path)
+    result, given = SimpleNamespace(benchmark_names=names), SimpleNamespace(run_path=tmp_path)
     monkeypatch.setattr(config, "load_study_config", lambda path: given)
     monkeypatch.setattr(fidelity, "check_fidelity", lambda *args, **options: result)
     monkeypatch.setattr(fidelity, "scatter", lambda result, capability: capability)

@@ -263,7 +263,8 @@ def test_yaml_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> Non
          "scoring.racing.p_threshold: must be a number above 0 and below 1, got 1"),
         ("scoring.batch_size", "all", "scoring.batch_size: must be a whole number of at least 1 "
          "or 'auto', got \"all\""),
-        ("scoring.limit", True, "scoring.limit: must be a whole number of at least 1, got true"),
+        ("scoring.limit", True, "scoring.limit: must be a whole number of at least 1 or a number "
+         "above 0 and below 1, got true"),
         ("training.component.learning_rate", float("inf"),
          "training.component.learning_rate: must be a finite number above 0, got .inf"),
         ("sampler.schedule", "paper",

@@ -53,6 +53,33 @@ def test_caps_come_from_tokens_and_epochs(tmp_path: Path) -> None:
     assert space.max_weights() == pytest.approx([1.0, 0.4])
 
 
+def test_settings_of_lm_eval_for_all_benchmarks_and_for_one(tmp_path: Path) -> None:
+    chat = {"apply_chat_template": "tools", "fewshot_as_multiturn": False}
+    own = {"limit": 0.25, "gen_kwargs": {"max_gen_toks": 64}, "think_end_token": "</think>"}
+    study = {
+        **MINIMAL,
+        "scoring": {"limit": 500, "metadata": {"max_seq_lengths": [4096]}, **chat},
+        "capabilities": {"all": [{"task": "arc_easy", "metric": "acc", **own}]},
+    }
+    config = load_study_config(write(tmp_path, study))
+    run = config.capabilities["all"][0].settings.over(config.scoring.settings)
+    assert vars(run) == {
+        **{"num_fewshot": None, "system_instruction": None},
+        **{"metadata": {"max_seq_lengths": [4096]}, **chat, **own},
+    }
+    assert isinstance(config.scoring.settings.limit, int)  # 500.0 would be another plan
+
+
+@pytest.mark.parametrize(
+    ("given", "paths"),
+    [(None, []), ("tasks", ["tasks"]), (["a", "../b"], ["a", "../b"])],
+)
+def test_include_paths_start_at_the_file(tmp_path: Path, given: Any, paths: list[str]) -> None:
+    study = {**MINIMAL, "scoring": {"include_path": given}}
+    found = load_study_config(write(tmp_path, study)).include_paths
+    assert found == [(tmp_path / path).resolve() for path in paths]
+
+
 @pytest.mark.parametrize("name", ["quickstart", "demix_paper"])
 def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
     config = load_study_config(REPOSITORY / "studies" / name / "study.yaml")
@@ -71,6 +98,39 @@ def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
         ({"capabilities": {"all": [{"task": "arc_easy"}]}}, ["capabilities.all.0.metric"]),
         ({"general": {"dataset": "wbe"}}, ["general.dataset", "did you mean 'web'"]),
         ({"scoring": {"batch_size": 0}}, ["scoring.batch_size"]),
+        ({"scoring": {"limit": 1.5}}, ["scoring.limit", "at least 1", "below 1, got 1.5"]),
+        ({"scoring": {"limit": True}}, ["scoring.limit", "got true"]),
+        (
+            {"scoring": {"apply_chat_template": 1}},
+            ["scoring.apply_chat_template", "true or false"],
+        ),
+        (
+            {"scoring": {"gen_kwargs": {"max_gen_toks": 0}}},
+            ["scoring: max_gen_toks", ">= 1, not 0"],
+        ),
+        ({"scoring": {"think_end_token": True}}, ["scoring.think_end_token", "got true"]),
+        ({"scoring": {"include_path": [3]}}, ["scoring.include_path"]),
+        ({"scoring": {"fewshot_as_multiturn": True}}, ["scoring: fewshot_as_multiturn", "chat"]),
+        (
+            {
+                "scoring": {"apply_chat_template": True},
+                "capabilities": {
+                    "all": [
+                        {
+                            "task": "a",
+                            "metric": "acc",
+                            "apply_chat_template": False,
+                            "fewshot_as_multiturn": True,
+                        }
+                    ]
+                },
+            },
+            ["benchmark 'a/acc': fewshot_as_multiturn", "set apply_chat_template or remove it"],
+        ),
+        (
+            {"capabilities": {"all": [{"task": "a", "metric": "acc", "add_bos_token": True}]}},
+            ["capabilities.all.0.add_bos_token"],
+        ),
         ({"mixture": {"upper": {"web": 2}}}, ["mixture.upper"]),
         ({"sampler": {"composite": {"alll": 1}}}, ["sampler.composite", "'all'"]),
         ({"objective": "both"}, ["objective"]),

@@ -11,6 +11,7 @@ from optuna_demix.fidelity.agreement import (
     agreements,
     best_quarter,
     kendall_rows,
+    spearman_differences,
     spearman_rows,
 )
 
@@ -103,3 +104,38 @@ def test_fewer_than_three_models_in_the_best_quarter_have_no_rank_correlation() 
     r = np.arange(8.0) + 1
     found = compare(r, r)
     assert found.spearman.value == 1.0 and found.top_quarter.value is None
+
+
+def test_a_difference_is_that_of_the_same_resamples() -> None:
+    rng = np.random.default_rng(3)
+    r = {name: rng.random(24) for name in "ab"}
+    first = {name: values + 0.5 * rng.random(24) for name, values in r.items()}
+    second = {name: values + 0.01 * rng.random(24) for name, values in first.items()}
+    capabilities = {"x": ["a"], "y": ["b"]}
+    found, by_capability, macro = spearman_differences(
+        first, second, r, capabilities, resamples=200
+    )
+    one, other = (
+        agreements(proxies, r, capabilities, resamples=200)[2].spearman
+        for proxies in (first, second)
+    )
+    assert one.value is not None and other.value is not None and macro.value is not None
+    assert macro.value == pytest.approx(other.value - one.value)
+    assert one.low is not None and one.high is not None
+    assert macro.low is not None and macro.high is not None
+    # Two proxies that err alike: of each there is doubt, of their difference hardly any.
+    assert macro.high - macro.low < 0.3 * (one.high - one.low)
+    assert found["a"] == by_capability["x"]
+    same = spearman_differences(first, first, r, capabilities, resamples=50)[2]
+    assert same.value == same.low == same.high == 0.0
+
+
+def test_several_trainings_are_averaged_in_a_difference() -> None:
+    rng = np.random.default_rng(4)
+    one, other, first, second = ({"b": rng.random(16)} for _ in range(4))
+    both = spearman_differences(first, second, [one, other], {"c": ["b"]}, resamples=50)[2]
+    each = [
+        spearman_differences(first, second, training, {"c": ["b"]}, resamples=50)[2].value
+        for training in (one, other)
+    ]
+    assert both.value == pytest.approx(np.mean(each))  # type: ignore[arg-type]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import scipy.stats
 import yaml
 
 from optuna_demix import cli
@@ -69,17 +71,110 @@ def test_a_reference_that_is_its_proxy_agrees_with_it(
     shown = capsys.readouterr().out
     assert status == 0
     found = json.loads((out / "f.json").read_text())
-    assert found["macro"]["spearman"]["value"] == pytest.approx(1.0)
-    assert found["macro"]["recovery"]["value"] == pytest.approx(1.0)
+    merged = found["proxies"]["merged"]
+    assert merged["macro"]["spearman"]["value"] == pytest.approx(1.0)
+    assert merged["macro"]["recovery"]["value"] == pytest.approx(1.0)
     for row in found["references"]:
-        assert row["trained"] == pytest.approx(row["proxy"])
-    assert set(found["capabilities"]) == {"language", "reasoning"}
+        assert row["trained"] == pytest.approx(row["proxies"]["merged"])
+    assert set(merged["capabilities"]) == {"language", "reasoning"}
     assert found["ceiling"]["macro"]["spearman"]["value"] == pytest.approx(1.0)
     assert found["drift"]["prose"] == 0.0 and found["drift"]["code"] > 0.1
     assert "component" in shown and "has drifted" in shown and "best quarter" in shown
-    for capability in found["capabilities"]:
+    for capability in found["benchmark_names"]:
         tree = ElementTree.parse(out / f"{capability}.svg")
-        assert len(tree.findall(".//{http://www.w3.org/2000/svg}circle")) == N
+        assert len(tree.findall(".//{http://www.w3.org/2000/svg}circle")) == 2 * N
+
+
+def test_both_proxies_are_compared(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna_demix.config.space import space_of
+    from optuna_demix.merging import LiveModel
+    from optuna_demix.study import build_probabilities
+
+    models: list[weakref.ref[Any]] = []
+    init = LiveModel.__init__
+
+    def alone(self: LiveModel, *args: Any, **options: Any) -> None:
+        assert all(model() is None for model in models)  # two would need twice the memory
+        init(self, *args, **options)
+        models.append(weakref.ref(self.model))
+
+    monkeypatch.setattr(LiveModel, "__init__", alone)
+    assert run(root, "--json", str(root / "f.json")) == 0
+    shown = capsys.readouterr().out
+    found = json.loads((root / "f.json").read_text())
+    assert len(models) == 2
+    monkeypatch.undo()
+    config = load_study_config(root / "study.yaml")
+    proxy = build_probabilities(config, space_of(config), device="cpu")
+    scores = proxy.scores(WEIGHTS)
+    for i, row in enumerate(found["references"]):
+        expected = dict(zip(proxy.benchmarks, scores[i], strict=True))
+        assert row["proxies"]["probabilities"] == pytest.approx(expected)
+    assert set(found["proxies"]) == {"merged", "probabilities", "both"}
+    macro = found["comparison"]["macro"]
+    assert macro["merged"] == pytest.approx(1.0) and macro["trust"] in ("merged", "either")
+    assert found["merged_only"] == []
+    assert "Which proxy to trust" in shown and "probabilities" in shown
+
+
+def add_written_benchmark(root: Path, kept: str | None) -> None:
+    """A study whose second capability is scored on text that a model writes."""
+    task = yaml.safe_load((root / "tasks" / "math.yaml").read_text())
+    task |= {"task": "tiny_write", "output_type": "generate_until", "doc_to_text": "{{page}}"}
+    task |= {"generation_kwargs": {"until": ["."], "max_gen_toks": 2}}
+    task |= {"metric_list": [{"metric": "exact_match"}]}
+    (root / "tasks" / "write.yaml").write_text(yaml.safe_dump(task))
+    study = yaml.safe_load((root / "study.yaml").read_text())
+    study["capabilities"] = {"writing": [{"task": "tiny_write", "metric": "exact_match"}]}
+    if kept is not None:
+        study["capabilities"]["rest"] = [{"task": kept, "metric": "bits_per_byte"}]
+    (root / "study.yaml").write_text(yaml.safe_dump(study))
+
+
+def test_benchmarks_without_probabilities_are_judged_by_merges(root: Path) -> None:
+    add_written_benchmark(root, "tiny_math")
+    found = check_fidelity(load_study_config(root / "study.yaml"), references(root))
+    written, kept = "tiny_write/exact_match", "tiny_math/bits_per_byte"
+    assert found.merged_only == [written] and found.comparison is not None
+    assert found.comparison.benchmarks[written].trust == "merged"
+    assert set(found.proxies["probabilities"].benchmarks) == {kept}
+    assert set(found.proxies["both"].capabilities) == {"rest"}
+    rest = found.proxies["merged"].capabilities["rest"].spearman.value
+    assert found.comparison.macro.merged == rest
+    assert f"merged only, nothing else can score them: {written}" in str(found)
+
+
+def test_without_a_probability_mixture_merges_alone_are_judged(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_written_benchmark(root, None)
+    assert run(root, "--json", str(root / "f.json"), "--plots", str(root / "plots")) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "alone" in line]
+    assert len(said) == 1 and "benchmark 'tiny_write/exact_match'" in said[0]
+    found = json.loads((root / "f.json").read_text())
+    assert set(found["proxies"]) == {"merged"} and found["comparison"] is None
+    assert (root / "plots" / "writing.svg").is_file()
+
+
+def test_a_score_that_is_not_finite_leaves_the_benchmark_to_merges(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna_demix.study import ProbabilityProxy
+
+    scores = ProbabilityProxy.scores
+
+    def broken(self: ProbabilityProxy, W: Any) -> Any:
+        values = scores(self, W)
+        values[3, self.benchmarks.index("tiny_math/bits_per_byte")] = np.nan
+        return values
+
+    monkeypatch.setattr(ProbabilityProxy, "scores", broken)
+    found = check_fidelity(load_study_config(root / "study.yaml"), references(root))
+    assert found.merged_only == ["tiny_math/bits_per_byte"]
+    assert sum("'tiny_math/bits_per_byte' has no finite" in line for line in found.warnings) == 1
+    assert "reference 3" in "".join(found.warnings)
 
 
 def test_scores_are_kept_and_taken_up_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +219,8 @@ def test_references_of_other_mixtures_than_said_do_not_agree(root: Path) -> None
     config = load_study_config(root / "study.yaml")
     swap(root)
     found = check_fidelity(config, references(root))
-    assert found.macro.spearman.value is not None and found.macro.spearman.value < 0.9
+    rho = found.proxies["merged"].macro.spearman.value
+    assert rho is not None and rho < 0.9
 
 
 def damage_tokenizer(root: Path) -> str:
@@ -208,20 +304,53 @@ def test_repeats_must_be_the_same_mixtures(root: Path, capsys: pytest.CaptureFix
     assert "was trained on another mixture" in capsys.readouterr().err
 
 
-def made_up(n: int) -> Fidelity:
+def made_up(n: int, mixed_error: float | None = None) -> Fidelity:
+    """References with proxies that miss their scores a little, and mixtures that miss by more."""
     rng = np.random.default_rng(1)
-    rows = [
-        ScoredReference(str(i), {}, {}, {"a": float(t + 0.1 * e)}, {"a": float(t)})
-        for i, (t, e) in enumerate(zip(rng.random(n) + 1, rng.random(n), strict=True))
-    ]
-    return judge(rows, {"a & b": ["a"]})
+    rows = []
+    for i, (t, e, f) in enumerate(rng.random((n, 3)).tolist()):
+        proxies = {"merged": {"a": t + 0.1 * e, "b": t + 0.1 * f}}
+        if mixed_error is not None:
+            proxies["probabilities"] = {"a": 5 * (t + mixed_error * f)}
+        rows.append(ScoredReference(str(i), {}, {}, proxies, {"a": t, "b": t}))
+    return judge(rows, {"a & b": ["a"], "c": ["b"]})
 
 
 def test_few_references_are_warned_of_and_figures_are_plain_json() -> None:
     few, many = made_up(10), made_up(40)
     assert any("best quarter of 10" in line for line in few.warnings) and not many.warnings
     assert json.loads(few.to_json())["ceiling"] is None
-    assert "n/a" not in str(many) and "a & b" in str(many)
+    assert "n/a" not in str(many) and "a & b" in str(many) and "proxy" not in str(many)
+
+
+@pytest.mark.parametrize(
+    ("error", "trust"), [(0.0, "probabilities"), (0.1, "either"), (3.0, "merged")]
+)
+def test_the_better_proxy_is_trusted_if_the_interval_says_so(error: float, trust: str) -> None:
+    found = made_up(40, error)
+    assert found.comparison is not None
+    one = found.comparison.benchmarks["a"]
+    assert one.trust == found.comparison.capabilities["a & b"].trust == trust
+    assert one.difference.value == pytest.approx((one.probabilities or 0) - (one.merged or 0))
+    assert found.comparison.macro.difference == one.difference  # of what both can score
+    other = found.comparison.capabilities["c"]
+    assert (other.probabilities, other.trust) == (None, "merged")
+    assert found.merged_only == ["b"]
+    text = str(found)
+    assert len([line for line in text.splitlines() if line.endswith(f"  {trust}")]) >= 3
+
+
+def test_the_mean_of_both_weighs_them_alike_whatever_their_units() -> None:
+    found = made_up(40, 0.1)
+    merged, mixed = (
+        scipy.stats.zscore([row.proxies[kind]["a"] for row in found.references])
+        for kind in ("merged", "probabilities")
+    )
+    trained = [row.trained["a"] for row in found.references]
+    both = found.proxies["both"].benchmarks["a"]
+    expected = scipy.stats.spearmanr(merged + mixed, trained).statistic
+    assert both.spearman.value == pytest.approx(expected)
+    assert both.recovery.value is None  # it has no level of its own
 
 
 def test_a_plot_is_well_formed_whatever_a_capability_is_called() -> None:

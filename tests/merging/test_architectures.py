@@ -143,11 +143,12 @@ class TableLlama(LlamaForCausalLM):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         self.register_buffer("table", torch.arange(3))
-        self.scale = torch.nn.Parameter(torch.ones(2, dtype=torch.float32))
+        self.scale = torch.nn.Parameter(torch.ones(config.n_scales, dtype=torch.float32))
 
 
 class TableLlamaConfig(LlamaConfig):
     model_type = "table-llama"
+    n_scales: int = 2
 
 
 TableLlama.config_class = TableLlamaConfig
@@ -155,12 +156,16 @@ AutoConfig.register("table-llama", TableLlamaConfig)
 AutoModelForCausalLM.register(TableLlamaConfig, TableLlama)
 
 
-def _tables(root: Path, change: Callable[[TableLlama, int], None]) -> Paths:
+def _tables(
+    root: Path,
+    change: Callable[[TableLlama, int], None] = lambda model, number: None,
+    **fields: Any,
+) -> Paths:
     paths = {}
     for number, name in enumerate(("a", "b")):
         torch.manual_seed(number)
         model = TableLlama._from_config(
-            TableLlamaConfig(**LLAMA, vocab_size=64), dtype=torch.bfloat16
+            TableLlamaConfig(**LLAMA, vocab_size=64, **fields), dtype=torch.bfloat16
         )
         change(model, number)
         model.save_pretrained(root / name)
@@ -183,6 +188,12 @@ class TestTypes:
         assert live.model.table.tolist() == [7, 7, 7]
         assert live.model.table.dtype == torch.int64
         assert live.model.lm_head.weight.dtype == torch.bfloat16
+
+    def test_what_is_always_float32_does_not_say_how_the_rest_is_stored(
+        self, tmp_path: Path
+    ) -> None:
+        components = ComponentSet.open(_tables(tmp_path, n_scales=10_000))
+        assert components.dtype == torch.bfloat16
 
     def test_tables_that_differ_are_named(self, tmp_path: Path) -> None:
         paths = _tables(tmp_path, lambda model, number: model.table.fill_(number))
@@ -212,7 +223,7 @@ class TestTypes:
         assert (tmp_path / "x.arena").read_bytes() == whole.path.read_bytes()
 
     def test_a_stored_type_gives_way_to_the_models(self, tmp_path: Path) -> None:
-        paths = _tables(tmp_path, lambda model, number: None)
+        paths = _tables(tmp_path)
         state = load_file(paths["b"] / "model.safetensors")
         state["model.norm.weight"] = state["model.norm.weight"].float() + 2**-20
         save_file(state, paths["b"] / "model.safetensors")

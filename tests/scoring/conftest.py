@@ -36,6 +36,13 @@ def model():
     return make_model()
 
 
+def chat_tokenizer(chat_template):
+    """The tiny tokenizer with a chat template, or with several by name."""
+    tokenizer = byte_tokenizer([" ".join(WORDS)] * 3)
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
 @pytest.fixture
 def oracle(tmp_path, tasks, tokenizer, monkeypatch):
     """``lm_eval.simple_evaluate`` on the weights saved to disk and loaded back."""
@@ -56,23 +63,30 @@ def oracle(tmp_path, tasks, tokenizer, monkeypatch):
         max_length=None,
         mixed_precision_dtype=None,
         stderr=False,
+        saved_tokenizer=tokenizer,
+        of_model=None,
+        metadata=None,
+        include_path=tasks,
         **options,
     ):
         folder = tmp_path / "saved"
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        monkeypatch.chdir(tasks)  # where lm-eval starts relative data files
+        saved_tokenizer.save_pretrained(folder)
+        monkeypatch.chdir(include_path)  # where lm-eval starts relative data files
         lm = HFLM(
             pretrained=str(folder),
             device="cpu",
             batch_size=batch_size,
             max_length=max_length,
             mixed_precision_dtype=mixed_precision_dtype,
+            **(of_model or {}),
         )
         results = lm_eval.simple_evaluate(
             lm,
             tasks=list(names),
-            task_manager=TaskManager(include_defaults=False, include_path=str(tasks)),
+            task_manager=TaskManager(
+                include_defaults=False, include_path=str(include_path), metadata=metadata
+            ),
             bootstrap_iters=20 if stderr else 0,
             log_samples=False,
             **options,

@@ -144,3 +144,62 @@ def test_a_foreign_objectives_attribute_is_not_trusted(layout: object) -> None:
     study = optuna.create_study(directions=["maximize"] * 2)
     study.set_user_attr(OBJECTIVES_ATTR, layout)
     assert Targets.of(study).benchmarks == ()
+
+
+class Mixed:
+    """A probability mixture whose scores are ten times the weights, of two benchmarks."""
+
+    benchmarks = ("gsm8k", "arc")
+
+    def scores(self, weights: np.ndarray) -> np.ndarray:
+        return 10.0 * weights[:, [2, 0]]  # math, web
+
+
+def test_a_benchmark_is_scored_by_one_proxy_by_the_other_or_by_both() -> None:
+    objective = make(Arithmetic(), probabilities=Mixed(), shares={"gsm8k": 1.0, "arc": 0.5})
+    scores = objective.score({"web": 0.5, "code": 0.3, "math": 0.2})
+    assert scores.benchmarks == pytest.approx({"humaneval": 0.3, "gsm8k": 2.0, "arc": 2.75})
+    assert scores.capabilities == pytest.approx({"code": 0.3, "reasoning": 2.375})
+    assert scores.merged == pytest.approx({"humaneval": 0.3, "gsm8k": 0.2, "arc": 0.5})
+    assert scores.probabilities == pytest.approx({"gsm8k": 2.0, "arc": 5.0})
+
+
+def test_a_trial_keeps_what_either_proxy_said() -> None:
+    study = optuna.create_study(directions=["maximize"] * 2, sampler=DemixSampler(SPACE, seed=0))
+    objective = make(Arithmetic(), probabilities=Mixed(), shares={"arc": 0.5})
+    study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    web = trial.params["web"]
+    assert trial.user_attrs["merged:arc"] == pytest.approx(web)
+    assert trial.user_attrs["probability:arc"] == pytest.approx(10 * web)
+    assert trial.user_attrs["score:arc"] == pytest.approx(5.5 * web)
+    assert "merged:humaneval" not in trial.user_attrs
+
+
+def test_nothing_is_merged_where_no_benchmark_needs_it() -> None:
+    objective = MixtureObjective(
+        SPACE,
+        None,
+        None,
+        {"reasoning": ["gsm8k", "arc"]},
+        probabilities=Mixed(),
+        shares={"gsm8k": 1.0, "arc": 1.0},
+    )
+    scores = objective.score(np.array([0.5, 0.3, 0.2]))
+    assert scores.benchmarks == pytest.approx({"gsm8k": 2.0, "arc": 5.0})
+    assert scores.merged == {}
+
+
+def test_merges_without_a_model_and_races_of_two_proxies_are_refused() -> None:
+    with pytest.raises(ConfigError, match="need a model"):
+        MixtureObjective(SPACE, None, None, CAPABILITIES, probabilities=Mixed())
+    with pytest.raises(ConfigError, match="racing"):
+        MixtureObjective(
+            SPACE,
+            Arithmetic(),
+            Arithmetic(),
+            {"reasoning": ["gsm8k", "arc"]},
+            probabilities=Mixed(),
+            shares={"arc": 0.5},
+            racing="block",
+        )

@@ -122,9 +122,9 @@ def test_it_takes_its_options_from_the_sampler(monkeypatch: pytest.MonkeyPatch) 
     seen: list[tuple[str, int]] = []
     build = Fit.__init__
 
-    def watched(self: Fit, kind: str, *rest: Any) -> None:
+    def watched(self: Fit, kind: str, *rest: Any, **options: Any) -> None:
         seen.append((kind, rest[-1]))
-        build(self, kind, *rest)
+        build(self, kind, *rest, **options)
 
     monkeypatch.setattr(Fit, "__init__", watched)
     DemixTerminator().should_terminate(study)

@@ -13,7 +13,7 @@ import yaml
 from optuna_demix.cli import main
 from optuna_demix.config import load_study_config
 from optuna_demix.config.space import space_of
-from optuna_demix.errors import ComponentError, TaskError
+from optuna_demix.errors import ComponentError, NeedsModelError, TaskError
 from optuna_demix.study import build_objective, build_probabilities
 from tests.tiny_study import COMPONENTS, make_study, make_tokenizer, save_model, write_study
 
@@ -59,6 +59,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "metric_list": [{"metric": metric} for metric in ("acc_norm", "exact_match")],
     }
     (tasks / "choice.yaml").write_text(yaml.safe_dump(task))
+    del task["doc_to_choice"]
+    task |= {"task": "tiny_write", "output_type": "generate_until"}
+    task |= {"generation_kwargs": {"until": ["\n"], "max_gen_toks": 4}}
+    task |= {"metric_list": [{"metric": "exact_match"}], "doc_to_target": "the cat"}
+    (tasks / "write.yaml").write_text(yaml.safe_dump(task))
     return file
 
 
@@ -92,7 +97,10 @@ def test_a_vertex_scores_as_the_component_does(study: Path) -> None:
         assert scores == pytest.approx([own[name] for name in proxy.benchmarks], rel=1e-6)
 
 
-def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(study: Path) -> None:
+@pytest.mark.parametrize("exponent", [1.0, 0.7])
+def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(
+    study: Path, exponent: float
+) -> None:
     """Bits per byte of mixed probabilities, computed from the checkpoints by hand."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -100,6 +108,7 @@ def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(study: Path) -> N
     write_study(
         study.parent,
         capabilities={"all": [{"task": "tiny_prose", "metric": "bits_per_byte"}]},
+        probabilities={"exponent": exponent},
     )
     proxy = build(study)
     tokenizer = make_tokenizer()
@@ -113,7 +122,7 @@ def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(study: Path) -> N
     ]
     weights = np.array([[0.2, 0.5, 0.3], [0.0, 0.9, 0.1]])
     expected = []
-    for w in weights:
+    for w in weights**exponent / (weights**exponent).sum(axis=1, keepdims=True):
         nats = 0.0
         for page in pages:
             ids = tokenizer(page, add_special_tokens=False).input_ids
@@ -133,6 +142,7 @@ def test_it_agrees_with_the_mean_of_the_models_softmax_outputs(study: Path) -> N
 
 
 def test_known_scores_equal_lm_evals_at_any_mixture(study: Path) -> None:
+    write_study(study.parent, capabilities=CAPABILITIES, probabilities={"exponent": 1.0})
     proxy = build(study)
     W = np.random.default_rng(5).dirichlet(np.ones(3), 6)
     fast = proxy.scores(W)
@@ -144,8 +154,9 @@ def test_known_scores_equal_lm_evals_at_any_mixture(study: Path) -> None:
     assert proxy.scores(W) == pytest.approx(fast, rel=1e-12)
 
 
-def test_gradients_are_those_of_differences(study: Path) -> None:
-    write_study(study.parent)  # bits per byte alone
+@pytest.mark.parametrize("exponent", [1.0, 0.7])
+def test_gradients_are_those_of_differences(study: Path, exponent: float) -> None:
+    write_study(study.parent, probabilities={"exponent": exponent})  # bits per byte alone
     proxy = build(study)
     assert proxy.smooth
     w, step = np.array([0.2, 0.5, 0.3]), 1e-3 * np.array([1.0, -2.0, 1.0])
@@ -248,6 +259,20 @@ def test_a_benchmark_that_needs_more_is_refused_before_anything_is_scored(study:
     assert not rows_of(study)
 
 
+def test_benchmarks_that_need_more_can_be_left_out(study: Path) -> None:
+    written = {"task": "tiny_write", "metric": "exact_match"}
+    likeliest = {"task": "tiny_choice", "metric": "exact_match"}
+    kept = {"task": "tiny_prose", "metric": "bits_per_byte"}
+    write_study(study.parent, capabilities={"a": [written, kept], "b": [likeliest]})
+    with pytest.raises(NeedsModelError) as refused:
+        build(study)
+    assert refused.value.benchmarks == ("tiny_write/exact_match",)
+    assert build(study, partial=True).benchmarks == ("tiny_prose/bits_per_byte",)
+    write_study(study.parent, capabilities={"a": [written], "b": [likeliest]})
+    with pytest.raises(NeedsModelError, match="tiny_choice/exact_match"):
+        build(study, partial=True)
+
+
 def recommend(study: Path, *options: str) -> int:
     return main(["recommend", str(study), "--proxy", "probabilities", "--device", "cpu", *options])
 
@@ -310,3 +335,32 @@ def test_a_study_must_be_named_for_merged_proxies(
 ) -> None:
     assert main(["recommend", str(study)]) == 2
     assert "--study-name is missing" in capsys.readouterr().err
+
+
+def test_other_weights_of_capabilities_give_another_mixture(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    for capability in CAPABILITIES:
+        assert recommend(study, "--weights", f"{capability}=1", "--json", "-") == 0
+        found[capability] = json.loads(capsys.readouterr().out)["mixtures"]["recommended"]
+    for capability, mixture in found.items():
+        others = [m["capabilities"][capability] for n, m in found.items() if n != capability]
+        assert mixture["capabilities"][capability] >= max(others)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (["langage=1"], "language"),
+        (["language"], "capability"),
+        (["language=many"], "'language=many' is not NAME=WEIGHT"),
+        (["language=-1"], "'language=-1' is not NAME=WEIGHT"),
+        (["language=0"], "all 0"),
+    ],
+)
+def test_weights_that_are_none_are_refused(
+    study: Path, weights: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recommend(study, "--weights", *weights) == 2
+    assert said in capsys.readouterr().err

@@ -24,7 +24,6 @@ SEQUENCE, BATCH = 8, 4
 MODEL = {
     **LLAMA,
     "model_type": "qwen3_moe",
-    "head_dim": 8,
     "num_key_value_heads": 1,
     "moe_intermediate_size": 8,
     "num_experts": 4,

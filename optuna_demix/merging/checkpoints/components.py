@@ -128,7 +128,7 @@ class ComponentSet:
         checkpoints = [*_open_all(paths, of_base), *of_base]
         skeleton, configs = common_model(checkpoints, trust_remote_code=trust_remote_code)
         components = [fit(checkpoint, skeleton) for checkpoint in checkpoints]
-        dtype = common_dtype(components)
+        dtype = common_dtype(components, skeleton)
         components = [adapt(component, skeleton) for component in components]
         chosen = names.index(config_of) if config_of is not None else 0
         first = checkpoints[chosen]

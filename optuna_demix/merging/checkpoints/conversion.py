@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,9 @@ class Conversion:
         """
         converter = copy.deepcopy(self._converter)
         for pattern, entry in self.sources:
-            # A callable is read when it is needed, and not kept.
-            converter.add_tensor(self.target, pattern, pattern, lambda entry=entry: read(entry))
+            # A callable is run when its tensor is needed, which is not kept.
+            later: Any = partial(read, entry)
+            converter.add_tensor(self.target, pattern, pattern, later)
         made = converter.convert(self.target, model=self._model, config=self._model.config)
         return {
             name: tensor[0] if isinstance(tensor, list) else tensor
@@ -138,7 +140,7 @@ def match_names(checkpoint: Checkpoint, model: Any) -> Matches:
 
 
 def _natural(name: str) -> Any:
-    return dot_natural_key(name)  # type: ignore[no-untyped-call]
+    return dot_natural_key(name)
 
 
 def _shapes(conversion: Conversion, label: str) -> dict[str, tuple[int, ...]]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
+
 from optuna_demix.merging._dtypes import MERGEABLE
 from optuna_demix.merging._problem import problem
 from optuna_demix.merging.checkpoints.adapted_tensor import Adapted
@@ -14,8 +16,6 @@ from optuna_demix.merging.checkpoints.safetensors import TensorEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import torch
 
     from optuna_demix.merging.checkpoints.checkpoint import Checkpoint
     from optuna_demix.merging.checkpoints.skeleton import Skeleton
@@ -109,15 +109,20 @@ def entries_of(source: Source) -> list[TensorEntry]:
     return [entry for _, entry in source.conversion.sources]
 
 
-def common_dtype(components: list[Component]) -> torch.dtype:
+def common_dtype(components: list[Component], skeleton: Skeleton) -> torch.dtype:
     """Return the one element type in which all components hold most of their elements.
+
+    What the model keeps in float32 in any case does not count.
 
     Raises:
         ComponentError: If it is not the same of all.
     """
-    expected = _main_dtype(components[0])
+    free = set(skeleton.shapes)
+    for wanted in (torch.float16, torch.bfloat16):
+        free &= {name for name, dtype in skeleton.dtypes(wanted).items() if dtype == wanted}
+    expected = _main_dtype(components[0], free)
     for component in components[1:]:
-        dtype = _main_dtype(component)
+        dtype = _main_dtype(component, free)
         if dtype != expected:
             first = components[0].checkpoint
             what = f"stored as {dtype}, but {first.label} as {expected} ({first.path})"
@@ -127,13 +132,14 @@ def common_dtype(components: list[Component]) -> torch.dtype:
     return MERGEABLE[expected]
 
 
-def _main_dtype(component: Component) -> str:
-    """Return the floating type of most elements; of equals the first in the model's order."""
+def _main_dtype(component: Component, free: set[str]) -> str:
+    """Return the floating type of most elements; of equals the first in the file's order."""
     counts: dict[str, int] = {}
-    for source in component.sources.values():
+    for name, source in component.sources.items():
         for entry in entries_of(source):
             if entry.dtype in MERGEABLE:
-                counts[entry.dtype] = counts.get(entry.dtype, 0) + math.prod(entry.shape)
+                weight = math.prod(entry.shape) if name in free else 0
+                counts[entry.dtype] = counts.get(entry.dtype, 0) + weight
     if not counts:
         what, remedy = "holds no tensor that can be averaged", "save the whole model again"
         raise problem(component.checkpoint.label, what, remedy, file=component.checkpoint.path)

@@ -37,10 +37,14 @@ class Pristine:
             (module, _copied({k: v for k, v in vars(module).items() if k not in _INTERNAL}))
             for module in model.modules()
         ]
-        self._tensors = [
-            (tensors, dict(tensors), {k: t.data for k, t in tensors.items() if t is not None})
+        tables: list[dict[str, Any]] = [
+            tensors
             for module in model.modules()
             for tensors in (module._parameters, module._buffers)
+        ]
+        self._tensors = [
+            (tensors, dict(tensors), {k: t.data for k, t in tensors.items() if t is not None})
+            for tensors in tables
         ]
         named = set(model.state_dict())
         self._outside = [
@@ -59,7 +63,7 @@ class Pristine:
             tensors.clear()
             tensors.update(objects)
             for name, data in content.items():
-                objects[name].data = data
+                tensors[name].data = data
         for buffer, original in self._outside:
             buffer.copy_(original)
 

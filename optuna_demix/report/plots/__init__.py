@@ -8,6 +8,7 @@ from optuna_demix.report.plots.convergence import plot_convergence
 from optuna_demix.report.plots.effects import plot_effects
 from optuna_demix.report.plots.mixture_map import plot_mixture_map
 from optuna_demix.report.plots.predictions import plot_predictions
+from optuna_demix.report.plots.proxies import plot_proxies
 
 __all__ = [
     "figures",
@@ -16,4 +17,5 @@ __all__ = [
     "plot_effects",
     "plot_mixture_map",
     "plot_predictions",
+    "plot_proxies",
 ]

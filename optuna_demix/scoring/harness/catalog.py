@@ -84,8 +84,14 @@ class Catalog:
             ) from error
         return TaskSpec(name, kind, entry.yaml_path, leaves, aggregates)  # type: ignore[arg-type]
 
-    def load(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def load(
+        self, name: str, metadata: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Load a task or group with its data.
+
+        Args:
+            name: The task or group.
+            metadata: Goes over the metadata of each task.
 
         Returns:
             The tasks and the groups behind the name, by name.
@@ -98,12 +104,19 @@ class Catalog:
         try:
             self._make_data_absolute(name)
             with quiet(count_downloads=not local):
-                loaded = self._manager.load([name])
+                loaded = self._manager_with(metadata).load([name])
         except TaskError:
             raise
         except Exception as error:
             raise TaskError(f"{path}: task {name!r} cannot be loaded: {reason(error)}") from error
         return dict(loaded["tasks"]), dict(loaded["groups"])
+
+    def _manager_with(self, metadata: Mapping[str, Any] | None) -> TaskManager:
+        if not metadata:
+            return self._manager
+        manager = TaskManager(include_defaults=False, metadata=dict(metadata))
+        manager.task_index.update(self._index)
+        return manager
 
     def _find(self, name: str) -> Any | None:
         if name not in self._index and not self._complete:

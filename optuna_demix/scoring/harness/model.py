@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -50,12 +50,14 @@ class ForwardPlan:
         instances: lm-eval's requests, repeated ones several times.
         passes: Their layout; empty for generation.
         windows: Of each request, how many runs of tokens it was cut into.
+        think_end_token: Of texts only what follows the last such token is the answer.
     """
 
     kind: str
     instances: list[Any]
     passes: Sequence[Batch | PackedBatch]
     windows: list[int]
+    think_end_token: str | int | None = None
 
 
 class PreparedModel(HFLM):  # type: ignore[misc]
@@ -73,6 +75,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         max_length: Longest input in tokens; ``None`` for the model's own.
         mixed_precision_dtype: Compute forward passes under autocast to this dtype.
         shared_prefixes: Compute what requests begin with alike only once, where the model can.
+        add_bos_token: Begin texts with the BOS token, or do not; ``None`` for the tokenizer's way.
 
     Raises:
         TaskError: If the model is not a causal language model.
@@ -87,19 +90,24 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         max_length: int | None = None,
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
+        add_bos_token: bool | None = None,
     ) -> None:
         self._ids: dict[Any, Any] = {}
         self._captured: list[Pair] = []
         self._rows = batch_size
         self.packs = shared_prefixes
         self.passes = Passes(self._run)
+        tokenizer = copy.deepcopy(tokenizer)
+        if add_bos_token is not None:
+            tokenizer.add_bos_token = add_bos_token  # as when it is loaded with this argument
         with quiet():
             super().__init__(
                 pretrained=model,
-                tokenizer=copy.deepcopy(tokenizer),
+                tokenizer=tokenizer,
                 batch_size=batch_size,
                 max_length=max_length,
                 mixed_precision_dtype=mixed_precision_dtype,
+                add_bos_token=add_bos_token,
             )
         if self.backend != "causal":
             raise TaskError(
@@ -107,12 +115,35 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 "a proxy must be one"
             )
 
-    def prepare(self, kind: str, groups: Sequence[list[Any]]) -> list[ForwardPlan]:
+    def chat(self, template: bool | str | None) -> Callable[..., str] | None:
+        """What makes a prompt of a chat's messages.
+
+        Args:
+            template: Whether there are chats, or the name of one of the tokenizer's templates.
+        """
+        if not template:
+            return None
+
+        def rendered(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            named = {"chat_template": template} if isinstance(template, str) else {}
+            self.chat_template_args = named
+            return str(self.apply_chat_template(messages, add_generation_prompt))
+
+        return rendered
+
+    def prepare(
+        self,
+        kind: str,
+        groups: Sequence[list[Any]],
+        *,
+        think_end_token: str | int | None = None,
+    ) -> list[ForwardPlan]:
         """Tokenize and lay out requests of one kind.
 
         Args:
             kind: The kind.
             groups: Requests that are to be answered together.
+            think_end_token: Of texts only what follows the last such token is the answer.
 
         Returns:
             One plan for each group.
@@ -124,7 +155,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             for instance in (instance for group in groups for instance in group):
                 self._check_room(instance)
                 self.tok_encode(instance.args[0])  # refuses tokens that the model lacks
-            return [ForwardPlan(kind, group, [], []) for group in groups]
+            return [ForwardPlan(kind, group, [], [], think_end_token) for group in groups]
         found = [[self._tokenize(kind, instance) for instance in group] for group in groups]
         self._ids.clear()
         pairs = [[pair for windows in group for pair in windows] for group in found]
@@ -146,6 +177,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         if not plan.instances:
             return []
         if plan.kind == "generate_until":
+            self.think_end_token = plan.think_end_token
             return self._generate(plan.instances)
         rolling = plan.kind == "loglikelihood_rolling"
         sums, matches = self.passes.run(plan.passes, count=sum(plan.windows), greedy=not rolling)
@@ -171,10 +203,28 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         return counts
 
     def content(self, plan: ForwardPlan) -> list[Any]:
-        """Every token id that the model is given and how they are batched, to be hashed."""
+        """Every token id that the model is given and what is done with them, to be hashed.
+
+        Arguments of generation belong to the requests, which are hashed with their documents.
+        """
         if plan.kind == "generate_until":
-            return [plan.kind, [self.tok_encode(i.args[0]) for i in plan.instances]]
+            ids = [self.tok_encode(i.args[0]) for i in plan.instances]
+            return [plan.kind, ids, self._generation(plan)]
         return [plan.kind, plan.windows, [each.content() for each in plan.passes]]
+
+    def _generation(self, plan: ForwardPlan) -> dict[str, Any]:
+        """What texts depend on beside weights, prompts and their own arguments."""
+        chosen = self.model.generation_config.to_diff_dict()
+        return {
+            "eos": self.eot_token_id,
+            "pad": self.tokenizer.pad_token_id,
+            "think_end_token": plan.think_end_token,
+            "model": {
+                name: value
+                for name, value in chosen.items()
+                if name not in ("transformers_version", "_from_model_config")
+            },
+        }
 
     def _lay_out(self, kind: str, pairs: Sequence[Pair]) -> list[Batch]:
         # lm-eval lays all log-likelihood requests out together, but rolling ones batch by batch.
@@ -301,7 +351,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             raise TaskError(
                 f"task {instance.task_name!r}: generates up to {wanted} tokens, which leaves no "
                 f"room for a prompt in max_length {self.max_length}; raise max_length or lower "
-                "max_gen_toks in the task's generation_kwargs"
+                "max_gen_toks in gen_kwargs or the task's generation_kwargs"
             )
 
     def _run(self, batch: Batch | PackedBatch) -> Tensor:

@@ -48,6 +48,16 @@ class Leaf:
         return [f["name"] for f in self.config.get("filter_list") or [{"name": NO_FILTER}]]
 
     @property
+    def has_class(self) -> bool:
+        """Whether code of its own makes the task, which says more once it is loaded."""
+        return "class" in self.config
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model is asked for texts."""
+        return self.has_class or self.config.get("output_type") in (None, "generate_until")
+
+    @property
     def unsafe(self) -> bool:
         """Whether scoring runs code that a model wrote."""
         return bool(self.config.get("unsafe_code", False))
@@ -122,6 +132,7 @@ def problem(benchmark: Benchmark, spec: TaskSpec, *, confirm_run_unsafe_code: bo
         lambda: _unsafe_problem(spec, allowed=confirm_run_unsafe_code),
         lambda: _data_problem(spec),
         lambda: _fewshot_problem(benchmark, spec),
+        lambda: _generation_problem(benchmark, spec),
         lambda: _metric_problem(benchmark, spec),
         lambda: _direction_problem(benchmark, spec),
     )
@@ -218,6 +229,18 @@ def _fewshot_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
     return None
 
 
+def _generation_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
+    if any(leaf.generates for leaf in spec.leaves):
+        return None
+    for name in ("gen_kwargs", "think_end_token"):
+        if getattr(benchmark, name):
+            return (
+                f"benchmark {benchmark.name!r}: {name} is about generated texts, but {spec.where} "
+                "asks for none; remove it"
+            )
+    return None
+
+
 def _metric_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
     if spec.kind == "group":
         known: Sequence[str] = list(spec.aggregates)
@@ -238,14 +261,9 @@ def _metric_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
 
 
 def _direction_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
-    if direction_of(benchmark, spec) is not None:
-        return None
-    if any("class" in leaf.config for leaf in spec.leaves):  # may say it when it is loaded
-        return None
-    stated = {leaf.metrics.get(benchmark.measure) for leaf in spec.leaves} - {None}
-    if len(stated) == 1 and any(leaf.open for leaf in spec.leaves):
-        return None
-    return (
-        f"{spec.where}: does not say whether a higher {benchmark.measure!r} is better; "
-        f"give benchmark {benchmark.name!r} higher_is_better"
-    )
+    if direction_of(benchmark, spec) is None and not any(leaf.has_class for leaf in spec.leaves):
+        return (
+            f"{spec.where}: does not say whether a higher {benchmark.measure!r} is better; "
+            f"give benchmark {benchmark.name!r} higher_is_better"
+        )
+    return None

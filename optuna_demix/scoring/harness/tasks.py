@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields as dataclass_fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval
 from lm_eval.api.metrics import mean
@@ -21,27 +21,68 @@ from optuna_demix.scoring.gold import GOLD_METRIC
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.harness.reasons import reason
 
+if TYPE_CHECKING:
+    from optuna_demix.scoring.settings import TaskSettings
+
 LM_EVAL_VERSION: str = lm_eval.__version__
 STARTING_SEEDS = (DEFAULT_RANDOM_SEED, DEFAULT_OTHER_SEED, DEFAULT_OTHER_SEED)
 """Seeds of Python, numpy and torch that ``simple_evaluate`` starts with."""
 
+_PLACES = frozenset(
+    {"config_source", "data_dir", "data_files", "model", "pretrained", "tokenizer"}
+)
+"""Arguments and metadata of tasks that are paths, which differ between hosts."""
+
+_SEEN = frozenset(
+    {
+        "custom_dataset",
+        "dataset_kwargs",
+        "dataset_name",
+        "dataset_path",
+        "description",
+        "doc_to_decontamination_query",
+        "fewshot_config",
+        "fewshot_split",
+        "process_docs",
+        "should_decontaminate",
+        "tag",
+        "task_alias",
+        "test_split",
+        "training_split",
+        "validation_split",
+    }
+)
+"""Fields of a task that leave their mark on its documents and requests, or on nothing."""
+
 _REQUEST_KINDS = frozenset({"loglikelihood", "loglikelihood_rolling", "generate_until"})
 
 
-def configure(task: Any, num_fewshot: int | None, *, seed: int) -> None:
-    """Set what ``simple_evaluate`` sets on a loaded task: few-shot examples and their seed."""
-    stated = task.get_config("num_fewshot")
-    if stated is None or (num_fewshot is not None and stated != 0):  # a stated 0 is left alone
-        task.set_config(key="num_fewshot", value=num_fewshot or 0)
+def configure(task: Any, settings: TaskSettings, *, seed: int) -> None:
+    """Set what ``simple_evaluate`` sets on a loaded task.
+
+    Args:
+        task: The task.
+        settings: Its few-shot examples and arguments of generation.
+        seed: Of the few-shot examples.
+    """
+    if settings.gen_kwargs and task.get_config("output_type") == "generate_until":
+        own = task.get_config("generation_kwargs") or {}
+        task.set_config(key="generation_kwargs", value={**own, **settings.gen_kwargs})
+    stated, wanted = task.get_config("num_fewshot"), settings.num_fewshot
+    if stated is None or (wanted is not None and stated != 0):  # a stated 0 is left alone
+        task.set_config(key="num_fewshot", value=wanted or 0)
     task.set_fewshot_seed(seed=seed)
 
 
-def build_requests(task: Any, limit: float | None, *, where: str) -> None:
+def build_requests(
+    task: Any, settings: TaskSettings, *, chat: Callable[..., str] | None, where: str
+) -> None:
     """Fill ``task.instances``, then keep the templates of each document as rendered.
 
     Args:
         task: A loaded and configured task.
-        limit: Documents, as a number or a fraction.
+        settings: Its documents and prompts.
+        chat: Makes a prompt of a chat's messages, where prompts are chats.
         where: What an error says the task is.
 
     Raises:
@@ -55,7 +96,13 @@ def build_requests(task: Any, limit: float | None, *, where: str) -> None:
         )
     try:
         with quiet():
-            task.build_all_requests(limit=get_sample_size(task, limit))
+            task.build_all_requests(
+                limit=get_sample_size(task, settings.limit),
+                system_instruction=settings.system_instruction,
+                apply_chat_template=chat is not None,
+                fewshot_as_multiturn=bool(settings.fewshot_as_multiturn),
+                chat_template=chat,
+            )
     except Exception as error:
         raise TaskError(f"{where}: its requests cannot be built: {reason(error)}") from error
     kinds = {instance.request_type for instance in task.instances}
@@ -93,15 +140,23 @@ def aggregation(task: Any, metric: str) -> tuple[Callable[[list[Any]], float], s
 
 
 def settings(task: Any) -> dict[str, Any]:
-    """A task's configuration without the places of files, which differ between hosts."""
+    """What a task's scores depend on beside its documents and requests, to be hashed.
+
+    Where the data lie, what they are called and how they are processed is seen in the documents,
+    few-shot examples and descriptions in the requests. Only code of a task's own class may read
+    more than that.
+    """
     config = task.config
     result = {f.name: getattr(config, f.name) for f in dataclass_fields(config)}
-    for key, places in (
-        ("dataset_kwargs", {"data_files", "data_dir"}),
-        ("metadata", {"config_source"}),
-    ):
-        result[key] = {k: v for k, v in (result[key] or {}).items() if k not in places}
-    return result
+    metadata = result["metadata"]
+    if isinstance(metadata, Mapping):
+        result["metadata"] = {k: v for k, v in metadata.items() if k not in _PLACES}
+    if type(task) is ConfigurableTask:
+        return {name: value for name, value in result.items() if name not in _SEEN}
+    kwargs = result.pop("dataset_kwargs", None)
+    result.pop("dataset_path", None)
+    kept = {k: v for k, v in (kwargs or {}).items() if k not in _PLACES}
+    return {**result, "dataset_kwargs": kept, "class": type(task)}
 
 
 def _remembered(method: Callable[..., Any], documents: Iterable[Any]) -> Callable[..., Any]:

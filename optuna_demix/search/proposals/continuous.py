@@ -37,8 +37,10 @@ from optuna_demix.search.proposals.acquisition import (
     tchebycheff,
 )
 from optuna_demix.search.proposals.fit import POOL, Fit, around, observed_merit
+from optuna_demix.search.proposals.prior_start import choices, good_rows, is_guided
 from optuna_demix.search.proposals.state import fit_size
 from optuna_demix.search.proposals.success import Success, probability
+from optuna_demix.search.rows.prior_mean import PriorMean
 from optuna_demix.surrogate._data import finite_scores
 
 if TYPE_CHECKING:
@@ -120,7 +122,8 @@ class ContinuousProposer:
         if number == 0 and len(state.history) == state.history.n_warm:
             return joint.center()
         if self._is_startup(state.history, joint):
-            return self._design(state.history, joint, taken, rng)
+            among = self._good(state, joint) if is_guided(number) else None
+            return self._design(state.history, joint, taken, rng, among)
         fit = self._fit(state)
         merit_of = self._merit(fit, rng)
         if is_conditional:
@@ -154,21 +157,54 @@ class ContinuousProposer:
         return bool(new < self.min_distance and new < old)
 
     def _design(
-        self, history: History, joint: JointSpace, taken: FloatArray, rng: np.random.Generator
+        self,
+        history: History,
+        joint: JointSpace,
+        taken: FloatArray,
+        rng: np.random.Generator,
+        among: FloatArray | None = None,
     ) -> FloatArray:
-        """The random candidate (d,) farthest from all that is taken, and likely to succeed."""
-        candidates = joint.sample(_DESIGN, rng)
+        """The candidate (d,) farthest from all that is taken, and likely to succeed.
+
+        Candidates are random, or those (n, d) that a prior mean holds for good.
+        """
         known = history.arrays()
+        if among is not None and len(among):
+            candidates = choices(among, taken, rng, min_distance=self.min_distance)
+        else:
+            candidates = joint.sample(_DESIGN, rng)
+            if len(known.failures.X):
+                candidates = np.concatenate([candidates, joint.sample(POOL, rng)])
+                if len(known.X):
+                    grown = around(known.X, joint, POOL, rng)
+                    candidates = np.concatenate([candidates, grown])
         if len(known.failures.X) == 0:
             farthest: FloatArray = candidates[np.argmax(nearest_distance(candidates, taken))]
             return farthest
-        candidates = np.concatenate([candidates, joint.sample(POOL, rng)])
-        if len(known.X):
-            candidates = np.concatenate([candidates, around(known.X, joint, POOL, rng)])
         success = Success(known.X, known.failures.X, joint.n_mixture)
         likely = probability(*success.log_odds(candidates))
         best: FloatArray = candidates[np.argmax(likely * nearest_distance(candidates, taken))]
         return best
+
+    def _good(self, state: SpaceState, joint: JointSpace) -> FloatArray | None:
+        """Rows (n, d) that the prior mean holds for good; ``None`` if there is none to ask."""
+        function, targets = self._options.prior_mean, state.history.targets
+        if function is None or not joint.spaces:
+            return None
+        is_unread = len(state.history) == state.history.n_warm and not targets.benchmarks
+        if is_unread and hasattr(function, "benchmarks"):
+            return None  # the first score may yet tell what benchmarks there are
+        if joint not in state.good:
+            state.good = {
+                joint: good_rows(
+                    PriorMean(function, targets, joint.n_mixture),
+                    joint,
+                    self._options.scalar_composite,
+                    kl=self._options.kl,
+                    seed=self._streams.seed_of(0, "prior mean"),
+                )
+            }
+        return state.good[joint]
 
     def _nudged(
         self, row: FloatArray, joint: JointSpace, taken: FloatArray, rng: np.random.Generator
@@ -219,7 +255,8 @@ class ContinuousProposer:
             trials = known.first(size)._replace(failures=failures)
             seed = self._streams.seed_of(size, "fit")
             joint, targets = state.history.joint, state.history.targets
-            state.fit = Fit(self._options.kind, joint, targets, trials, seed)
+            kind, prior_mean = self._options.kind, self._options.prior_mean
+            state.fit = Fit(kind, joint, targets, trials, seed, prior_mean=prior_mean)
             state.fit.grow_pool(self._options.scalar_composite)
             state.tell_of_constant_scores(state.fit)
         elif not np.array_equal(state.fit.trials.failures.numbers, failures.numbers):

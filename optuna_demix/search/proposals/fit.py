@@ -15,6 +15,7 @@ from optuna_demix.search.proposals.acquisition import (
     nearest_distance,
 )
 from optuna_demix.search.proposals.success import Success, probability
+from optuna_demix.search.rows.prior_mean import PriorMean
 from optuna_demix.search.rows.pruned import with_estimates
 from optuna_demix.surrogate import Surrogate
 from optuna_demix.surrogate._data import finite_scores
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.search.rows.history import Arrays, Failures
     from optuna_demix.search.rows.joint_space import JointSpace
+    from optuna_demix.search.rows.prior_mean import ScoreOfMixtures
     from optuna_demix.search.rows.targets import Targets
 
     Merit = Callable[[FloatArray], FloatArray]  # (n,) of objective scores (n, m)
@@ -86,10 +88,18 @@ class Fit:
         targets: What is regressed, and how objectives follow from it.
         trials: The trials.
         seed: Seed of the surrogate and of the pool.
+        prior_mean: Cheap prediction of the scores of merge weights to start from.
     """
 
     def __init__(
-        self, kind: str, joint: JointSpace, targets: Targets, trials: Arrays, seed: int
+        self,
+        kind: str,
+        joint: JointSpace,
+        targets: Targets,
+        trials: Arrays,
+        seed: int,
+        *,
+        prior_mean: ScoreOfMixtures | None = None,
     ) -> None:
         self.joint = joint
         self.targets = targets
@@ -99,7 +109,10 @@ class Fit:
         self.success = Success(trials.X, trials.failures.X, joint.n_mixture)
         trials, errors = with_estimates(trials, targets.mixing)
         self.trials = trials
-        self.surrogate = self._fitted(kind, trials.Y, errors)
+        prior = None
+        if prior_mean is not None and joint.spaces:
+            prior = PriorMean(prior_mean, targets, joint.n_mixture)
+        self.surrogate = self._fitted(kind, trials.Y, errors, prior)
         # Constraints are regressed like scores; what varies little is as strict as what does not.
         known = np.isfinite(trials.C).any(axis=0)
         C = finite_scores(trials.C[:, known]) if known.any() else trials.C[:, known]
@@ -108,8 +121,15 @@ class Fit:
         self.pool = self.predict(np.empty((0, joint.n_columns)))
         self.reference: FloatArray = self.pool.mean
 
-    def _fitted(self, kind: str, Y: FloatArray, errors: FloatArray | None = None) -> Surrogate:
-        surrogate = Surrogate(kind, seed=self.seed % 2**31, n_mixture=self.joint.n_mixture)
+    def _fitted(
+        self,
+        kind: str,
+        Y: FloatArray,
+        errors: FloatArray | None = None,
+        prior: PriorMean | None = None,
+    ) -> Surrogate:
+        seed, n_mixture = self.seed % 2**31, self.joint.n_mixture
+        surrogate = Surrogate(kind, seed=seed, n_mixture=n_mixture, prior_mean=prior)
         return surrogate.fit(self.trials.X, finite_scores(Y), errors)
 
     def with_failures(self, failures: Failures) -> Fit:

@@ -36,6 +36,7 @@ class SpaceState:
     names: frozenset[str]
     fit: Fit | None = None
     iteration: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
+    good: dict[JointSpace, FloatArray] = field(default_factory=dict)  # as a prior mean has it
     _told: set[str] = field(default_factory=set)
 
     def tell_of_trouble(self, trials: Sequence[FrozenTrial]) -> None:

@@ -27,11 +27,13 @@ class Targets:
         mixing: Matrix (b, m): objectives (n, m) = benchmarks (n, b) @ mixing.
         signs: +1 for a maximized objective, -1 for a minimized one, (m,). Benchmarks are
             oriented already, so that signs only apply to values.
+        objectives: Names of the objectives; empty: the study has given them none.
     """
 
     benchmarks: tuple[str, ...]
     mixing: FloatArray
     signs: FloatArray
+    objectives: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, study: Study) -> Targets:
@@ -39,7 +41,8 @@ class Targets:
         from optuna.study import StudyDirection
 
         signs = np.array([1.0 if d == StudyDirection.MAXIMIZE else -1.0 for d in study.directions])
-        plain = cls((), np.eye(len(signs)), signs)
+        objectives = tuple(study.metric_names or ())
+        plain = cls((), np.eye(len(signs)), signs, objectives)
         layout = study.user_attrs.get(OBJECTIVES_ATTR)
         if not isinstance(layout, list) or len(layout) != len(signs) or np.any(signs < 0):
             return plain
@@ -52,7 +55,7 @@ class Targets:
             return plain  # not written by this package: learn from the values
         if not names or not np.all(np.isfinite(mixing)):
             return plain
-        return cls(names, mixing, signs)
+        return cls(names, mixing, signs, objectives)
 
     def read(self, trial: FrozenTrial) -> FloatArray | None:
         """Regressed scores (b,) of a finished trial, higher is better; NaN where one is missing.

@@ -21,6 +21,7 @@ def repeated(data: ReportData, n: int) -> ReportData:
     """The same study, its trials repeated until there are n of them."""
     rows = np.resize(np.arange(len(data.numbers)), n)
     arrays = ("weights", "values", "merit", "proposed", "proposed_std", "held_out", "held_out_std")
+    arrays += ("probability",)
     return replace(
         data, numbers=np.arange(n), **{name: getattr(data, name)[rows] for name in arrays}
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring import Benchmark, HarnessScorer, check_tasks
+from optuna_demix.scoring import Benchmark, HarnessScorer, check_tasks, undirected
 
 from tests.scoring.samples import make_model, write_tasks  # isort: skip
 
@@ -123,8 +123,39 @@ def test_a_metric_that_only_code_could_name(tasks, tokenizer, model):
     scorer = HarnessScorer([invented], model, tokenizer, include_path=tasks)
     with pytest.raises(TaskError, match="gives no metric 'breadth', only length"):
         scorer.score()
-    with pytest.raises(TaskError, match="give benchmark 'dream/breadth' higher_is_better"):
-        HarnessScorer([Benchmark("dream", "breadth")], model, tokenizer, include_path=tasks)
+    said = problem_of(Benchmark("dream", "breadth"), tasks)  # before a model is needed
+    assert "give benchmark 'dream/breadth' higher_is_better" in said
+
+
+def test_directions_that_no_file_tells(folder):
+    path = folder / "dream.yaml"
+    path.write_text(path.read_text().replace(", higher_is_better: false}", "}"))
+    some = [
+        Benchmark("choice", "acc"),
+        Benchmark("dream", "length"),
+        Benchmark("dream", "length", name="told", higher_is_better=False),
+        Benchmark("own", "hit"),  # its class says it, once it is loaded
+        Benchmark("nested", "acc"),
+    ]
+    assert undirected(some, include_path=folder) == {
+        "dream/length": f"task 'dream' ({path})",
+        "own/hit": f"task 'own' ({folder / 'own.yaml'})",
+    }
+    (said,) = check_tasks(some, include_path=folder)
+    assert str(said).startswith(f"task 'dream' ({path}): does not say whether a higher 'length'")
+
+
+def test_several_folders_of_tasks(folder, tmp_path, tokenizer, model):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letters2.yaml").write_text(
+        (folder / "letters.yaml").read_text().replace("task: letters", "task: letters2")
+    )
+    shutil.copytree(folder / "data", other / "data")
+    some = [Benchmark("letters", "acc"), Benchmark("letters2", "acc")]
+    scorer = HarnessScorer(some, model, tokenizer, include_path=[folder, other], batch_size=64)
+    scores = scorer.score()
+    assert scores["letters/acc"] == scores["letters2/acc"]
 
 
 def test_direction(folder, tokenizer, model):
