@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install quickstart test test-slow test-faults lint format bench bench-fidelity clean
+.PHONY: help install quickstart test test-slow test-faults lint format bench bench-fidelity sweep clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -46,6 +46,9 @@ bench: install  ## Run the benchmarks in their quick form (DATA=folder of the Re
 bench-fidelity: install  ## Train reference models and compare proxies with them (hours; it resumes)
 	$(BIN)/python benchmarks/proxy_fidelity.py --out benchmarks/results/proxy_fidelity.json \
 		--keep benchmarks/results/fidelity
+
+sweep: install  ## Merge every kind of causal language model that transformers knows, tiny (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/checkpoint_sweep.py --out benchmarks/results/checkpoint_sweep.json
 
 clean:  ## Remove what runs have made
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

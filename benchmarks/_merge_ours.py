@@ -68,7 +68,7 @@ def measure(paths: list[Path], file: Path, mixtures: list[list[float]]) -> dict[
         "build_seconds": built,
         "first_merge_seconds": first,
         "timings": timings,
-        "compiled": compiled._kernels.compiled,
+        "compiled": all(kernels.compiled for kernels in compiled._kernels),
         "eager_gives_the_same_bits": same,
         "probe": [float(x) for x in compiled.model.get_input_embeddings().weight[1, :8]],
         "accuracy": _accuracy(arena, compiled, mixtures[-1]),
@@ -91,7 +91,7 @@ def _accuracy(arena: Arena, live: LiveModel, w: list[float]) -> dict[str, float]
     exact = torch.zeros(rows.shape[0], rows.shape[2], dtype=torch.float64)
     for k, weight in enumerate(w):
         exact += weight * rows[:, k].double()
-    merged = live._flat.view(arena.layout.n_blocks, -1)[: len(rows)].double()
+    merged = live._flats[0].view(arena.layout.n_blocks, -1)[: len(rows)].double()
     largest = rows.abs().amax(dim=1).double()
     eps = torch.finfo(arena.dtype).eps
     tiny = torch.finfo(arena.dtype).tiny
@@ -114,7 +114,10 @@ def wait(file: Path, w: list[float]) -> None:
     """Merge once, say so, and stay until stdin is closed."""
     live = LiveModel(Arena.open(file), compiled=True)
     live.merge(w)
-    sizes = {"arena_bytes": live.arena.nbytes, "model_bytes": live._flat.nbytes}
+    sizes = {
+        "arena_bytes": live.arena.nbytes,
+        "model_bytes": sum(flat.nbytes for flat in live._flats),
+    }
     print(json.dumps(sizes), flush=True)
     sys.stdin.read()
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
+
+_STANDARD = (1, 2)
 
 
 @contextmanager
 def whole_file(file: Path, *, aside: Path | None = None) -> Iterator[BinaryIO]:
     """Open a neighbor of a file for writing; once written, sync it and rename it into place.
+
+    A symlink stays one: the file behind it is replaced. A device, a pipe or the process's own
+    output is not replaced but written to.
 
     Args:
         file: The final path; its folder must exist. What was there stays until the end.
@@ -22,6 +29,13 @@ def whole_file(file: Path, *, aside: Path | None = None) -> Iterator[BinaryIO]:
     Raises:
         OSError: If it cannot be written; nothing is left behind.
     """
+    stream = _not_replaceable(file)
+    if stream is not None:
+        with stream:
+            yield stream
+        return
+    if file.is_symlink():
+        file = file.resolve()
     if aside is None:
         aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     try:
@@ -39,6 +53,21 @@ def write_whole(file: Path, text: str) -> None:
     """Write a text file as a whole; see :func:`whole_file`."""
     with whole_file(file) as stream:
         stream.write(text.encode("utf-8"))
+
+
+def _not_replaceable(file: Path) -> BinaryIO | None:
+    """Open what is there for writing if it is no file of its own, else return None."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    for descriptor in _STANDARD:
+        with suppress(OSError):
+            if os.path.samestat(found, os.fstat(descriptor)):
+                sys.stdout.flush()
+                # Shares the position with what is printed before and after.
+                return os.fdopen(os.dup(descriptor), "wb")
+    return None if S_ISREG(found.st_mode) else open(file, "wb")
 
 
 def sync(path: Path) -> None:

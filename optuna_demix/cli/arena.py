@@ -65,7 +65,7 @@ def _arena_info(arguments: argparse.Namespace) -> int:
     print(f"{os.path.relpath(arena.path)}: {arena.nbytes / 1e9:.2f} GB, key {arena.key[:16]}")
     print(f"  {len(arena.names)} {rows}: {', '.join(arena.names)}")
     print(f"  {arena.n_parameters:,} parameters each, {dtype}, in ", end="")
-    print(f"{arena.layout.n_blocks:,} blocks of {arena.layout.block_size:,}")
+    print(f"{arena.n_blocks:,} blocks of {arena.layout.block_size:,}")
     if arena.preparation.sparsity is not None:
         rule = arena.preparation.sparsity
         print(f"  task vectors sparsified by {rule.rule}, density {rule.density:g}")
@@ -85,7 +85,7 @@ def _arena_verify(arguments: argparse.Namespace) -> int:
     arena = _open_arena(load_study_config(arguments.study))
     with _blocks("verify", shown=not arguments.no_progress) as progress:
         arena.verify(progress=progress)
-    print(f"{os.path.relpath(arena.path)}: all {arena.layout.n_blocks:,} blocks are as built")
+    print(f"{os.path.relpath(arena.path)}: all {arena.n_blocks:,} blocks are as built")
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from optuna_demix.cli._options import add_command
+from optuna_demix.errors import DemixError
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -19,7 +20,8 @@ def add_parser(commands: Commands) -> None:
         commands,
         "check",
         _check,
-        "check a study's file without loading a model or downloading anything",
+        "check a study's file, its components' headers and its tasks, without loading a model or "
+        "downloading anything",
         "optuna-demix check studies/demix_paper/study.yaml",
     )
     parser.add_argument(
@@ -32,6 +34,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from optuna_demix.config.space import space_of
     from optuna_demix.config.study import objective_names
     from optuna_demix.study.attach import create_command
+    from optuna_demix.study.components import check_components, require_merging
     from optuna_demix.study.search import sampler_of
 
     config = load_study_config(arguments.study)
@@ -45,10 +48,21 @@ def _check(arguments: argparse.Namespace) -> int:
             f"  {name}: prior {space.prior[i]:.4f}, weight {low[i]:.4f} to {high[i]:.4f}, ", end=""
         )
         print(_where(config, name))
+    components = None
+    try:
+        require_merging()
+    except DemixError as error:
+        print(f"  components not checked: {error}")
+    else:
+        components = check_components(config)
+    if components is not None:
+        n_found, n_all = len(components.names), len(space.components)
+        which = "the" if n_found == n_all else f"{n_found} of {n_all}"
+        print(f"  {which} components fit together, {components.n_parameters:,} parameters each")
     if not arguments.no_tasks:
         from optuna_demix.study.evaluation import check_benchmarks
 
-        notes = check_benchmarks(config)
+        notes = check_benchmarks(config, components)
         n_tasks = sum(map(len, config.capabilities.values()))
         print(f"  {n_tasks} benchmarks found")
         print(*(f"  {note}\n" for note in notes), sep="", end="")

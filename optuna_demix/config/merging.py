@@ -20,12 +20,15 @@ class MergingConfig(StrictModel):
         parameters: Its parameters, as mergekit names them: ``{density: 0.5, lambda: 1.0}``.
         dtype: Storage type of the arena and of proxies; default: the components' own.
         arena: File of the arena; default ``<run_dir>/components.arena``.
+        config_of: The component whose configuration, generation settings and tokenizer proxies
+            get; must be given where components end texts differently.
     """
 
     method: str = "linear"
     parameters: dict[str, float | int | bool] = Field(default_factory=dict)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     arena: str | None = None
+    config_of: str | None = None
 
     @model_validator(mode="after")
     def _known_method(self) -> MergingConfig:

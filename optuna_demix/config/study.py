@@ -106,6 +106,10 @@ class StudyConfig(StrictModel):
                         f"components.{name}.composition: "
                         f"{unknown_name(dataset, datasets, 'dataset')}"
                     )
+        chosen = self.merging.config_of
+        if chosen is not None and chosen not in self.components:
+            hint = unknown_name(chosen, list(self.components), "component")
+            raise ValueError(f"merging.config_of: {hint}")
         labels = [b.label for benchmarks in self.capabilities.values() for b in benchmarks]
         for label in labels:
             if labels.count(label) > 1:

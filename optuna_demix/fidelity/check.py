@@ -273,7 +273,10 @@ def drift_of(config: StudyConfig) -> dict[str, float] | None:
         return None
     paths = {name: config.component_path(name) for name in config.components}
     trust = config.scoring.trust_remote_code
-    return drift(ComponentSet.open(paths, base=config.base_path, trust_remote_code=trust))
+    chosen = next(iter(paths))  # of no consequence here
+    return drift(
+        ComponentSet.open(paths, base=config.base_path, config_of=chosen, trust_remote_code=trust)
+    )
 
 
 def _warnings(

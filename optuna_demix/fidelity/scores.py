@@ -95,11 +95,15 @@ class ScoreBook:
             ComponentError: If its architecture, tensors or tokenizer are not the components'.
         """
         from optuna_demix.merging import ComponentSet
+        from optuna_demix.study.components import base_of
 
         first = self._objective.space.components[0]
         label = f"reference {reference.name}"
+        path = self._config.component_path(first)
         opened = ComponentSet.open(
-            {first: self._config.component_path(first), label: reference.path},
+            {first: path, label: reference.path},
+            base=base_of(self._config, {first: path}),
+            config_of=first,
             trust_remote_code=self._config.scoring.trust_remote_code,
         )
         cache = self._folder.parent / "digests.json"

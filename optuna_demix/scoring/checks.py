@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from optuna_demix._wording import did_you_mean
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.harness.task_specs import TaskSpec, direction_of, problem
+from optuna_demix.scoring.harness.task_specs import (
+    TaskSpec,
+    direction_of,
+    problem,
+    room_problem,
+)
 
 if TYPE_CHECKING:
     from optuna_demix.scoring.benchmark import Benchmark
@@ -24,6 +29,7 @@ def check_tasks(
     *,
     include_path: IncludePath = None,
     confirm_run_unsafe_code: bool = False,
+    max_length: int | None = None,
 ) -> list[TaskError]:
     """Check benchmarks against the tasks' configurations, without data, model or network.
 
@@ -31,6 +37,7 @@ def check_tasks(
         benchmarks: What is to be scored.
         include_path: Directory or directories of local tasks.
         confirm_run_unsafe_code: Whether tasks may run code which a model wrote.
+        max_length: Longest input in tokens, where it is known.
 
     Returns:
         One error, not raised, for each benchmark that cannot be scored; empty if all can. Metrics
@@ -44,11 +51,14 @@ def check_tasks(
     from optuna_demix.scoring.harness import Catalog
 
     catalog = Catalog(task_folders(include_path))
-    found = (
-        examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
-        for benchmark in benchmarks
-    )
-    return [item for item in found if isinstance(item, TaskError)]
+    problems = []
+    for benchmark in benchmarks:
+        found = examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
+        if isinstance(found, TaskError):
+            problems.append(found)
+        elif max_length is not None and (said := room_problem(found, max_length)) is not None:
+            problems.append(TaskError(said))
+    return problems
 
 
 def undirected(

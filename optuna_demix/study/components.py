@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ def merge_method(config: StudyConfig) -> MergeMethod:
 def open_components(
     config: StudyConfig, *, report: Callable[[str], None] | None = None
 ) -> ComponentSet:
-    """Open a study's components, and its base where the merge method needs it.
+    """Open a study's components, and its base where the merge method or an adapter needs it.
 
     Args:
         config: The study.
@@ -49,20 +49,94 @@ def open_components(
         DemixError: If torch or another package that merging needs is missing.
     """
     require_merging()
+    return _open(config, _component_paths(config, report or (lambda line: None)))
+
+
+def check_components(config: StudyConfig) -> ComponentSet | None:
+    """Refuse components that a worker would refuse, from headers and configurations alone.
+
+    Those on a hub, and those that are still to be trained, are left out.
+
+    Args:
+        config: The study.
+
+    Returns:
+        Those that are there; ``None`` if none is.
+
+    Raises:
+        ComponentError: If one is missing, damaged or unlike the others, or comes without a
+            tokenizer that can be loaded, or the disk has no room for the arena.
+        DemixError: If torch or another package that merging needs is missing.
+    """
+    require_merging()
+    from optuna_demix.merging.arena.room import check_room
+    from optuna_demix.merging.checkpoints.tokenization import require_tokenizer
+
+    trained = config.training is not None
+    paths = {
+        name: config.component_path(name)
+        for name, component in config.components.items()
+        if component.hub is None and not (trained and not config.component_path(name).exists())
+    }
+    for name, path in paths.items():
+        _check_there(config, name, path)
+    if not paths:
+        return None
+    if trained and not config.base_path.is_dir() and _base_user(config, paths) is not None:
+        return None
+    components = _open(config, paths)
+    require_tokenizer(components.standard, trust_remote_code=config.scoring.trust_remote_code)
+    check_room(
+        components, config.arena_path, method=merge_method(config), dtype=config.merging.dtype
+    )
+    return components
+
+
+def base_of(config: StudyConfig, paths: Mapping[str, Path]) -> Path | None:
+    """Directory of the base, where the merge method or an adapter needs it.
+
+    Args:
+        config: The study.
+        paths: Directories of components.
+
+    Raises:
+        ComponentError: If it is needed and not there.
+    """
+    user = _base_user(config, paths)
+    if user is None:
+        return None
+    if not config.base_path.is_dir():
+        raise ComponentError(
+            f"{config.source}: base: no directory {config.base_path}; {user}: train it with "
+            "'optuna-demix train', or correct 'base'"
+        )
+    return config.base_path
+
+
+def _base_user(config: StudyConfig, paths: Mapping[str, Path]) -> str | None:
+    """What needs the base model, in words."""
+    from optuna_demix.merging.checkpoints.adapters import is_adapter
+
+    if merge_method(config).preparation.base:
+        return f"merge method {config.merging.method!r} needs the base model"
+    for name, path in paths.items():
+        if is_adapter(path):
+            return f"component {name!r} is an adapter, which needs the base model"
+    return None
+
+
+def _open(config: StudyConfig, paths: dict[str, Path]) -> ComponentSet:
     from optuna_demix.merging import ComponentSet
 
-    base = None
-    if merge_method(config).preparation.base:
-        base = config.base_path
-        if not base.is_dir():
-            raise ComponentError(
-                f"{config.source}: base: no directory {base}; merge method "
-                f"{config.merging.method!r} needs the base model: train it with 'optuna-demix "
-                "train', or correct 'base'"
-            )
-    paths = _component_paths(config, report or (lambda line: None))
-    trust = config.scoring.trust_remote_code
-    return ComponentSet.open(paths, base=base, trust_remote_code=trust)
+    chosen = config.merging.config_of
+    if chosen is not None and chosen not in paths:  # among some of them any other will do
+        chosen = next(iter(paths))
+    return ComponentSet.open(
+        paths,
+        base=base_of(config, paths),
+        config_of=chosen,
+        trust_remote_code=config.scoring.trust_remote_code,
+    )
 
 
 def build_arena(
@@ -110,14 +184,18 @@ def _component_paths(config: StudyConfig, say: Callable[[str], None]) -> dict[st
     for name, component in config.components.items():
         if component.hub is None:
             paths[name] = config.component_path(name)
-            if not paths[name].is_dir():
-                raise ComponentError(
-                    f"{config.source}: components.{name}: no directory {paths[name]}; train it "
-                    "with 'optuna-demix train', or correct 'path'"
-                )
+            _check_there(config, name, paths[name])
             continue
         paths[name] = _download(config, name, say)
     return paths
+
+
+def _check_there(config: StudyConfig, name: str, path: Path) -> None:
+    if not path.exists():
+        raise ComponentError(
+            f"{config.source}: components.{name}: no directory {path}; train it with "
+            "'optuna-demix train', or correct 'path'"
+        )
 
 
 def _download(config: StudyConfig, name: str, say: Callable[[str], None]) -> Path:
@@ -128,16 +206,16 @@ def _download(config: StudyConfig, name: str, say: Callable[[str], None]) -> Pat
     assert component.hub is not None
     say(f"fetching component {name} from {component.hub}")
     folder = component.subfolder
+    # Weights in safetensors and what belongs to them; never a pickle, and code only if trusted.
+    kinds = ["*.safetensors", "*.json", "*.txt", "*.model", "*.model.v*", "*.tiktoken", "*.jinja"]
+    if config.scoring.trust_remote_code:
+        kinds.append("*.py")
     try:
         local = snapshot_download(
             component.hub,
             repo_type=component.hub_type,
             revision=component.revision,
-            # Weights in safetensors and what belongs to them; never a pickle.
-            allow_patterns=[
-                f"{folder}/{kind}" if folder else kind
-                for kind in ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-            ],
+            allow_patterns=[f"{folder}/{kind}" if folder else kind for kind in kinds],
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         line = str(error).strip().split("\n")[0]

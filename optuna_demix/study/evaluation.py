@@ -18,7 +18,7 @@ from optuna_demix.study.fingerprint import code_versions
 
 if TYPE_CHECKING:
     from optuna_demix.config import RacingConfig, StudyConfig
-    from optuna_demix.merging import LiveModel
+    from optuna_demix.merging import ComponentSet, LiveModel
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.scoring import HarnessScorer
     from optuna_demix.search.objective import MixtureObjective
@@ -79,6 +79,7 @@ def build_objective(
         if not mixture.slow:
             mixture = mixture.without_slow()  # lets go of the model
     merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
+    merging["generation"] = components.generation
     if method.parameters:
         merging["parameters"] = dict(method.parameters)
     if arena.base_digest is not None:
@@ -158,8 +159,12 @@ def build_scorer(
     )
 
 
-def check_benchmarks(config: StudyConfig) -> list[str]:
+def check_benchmarks(config: StudyConfig, components: ComponentSet | None = None) -> list[str]:
     """Check that tasks and metrics of a study exist, without loading a dataset.
+
+    Args:
+        config: The study.
+        components: Its components, whose longest input the tasks have to fit.
 
     Returns:
         A line for each benchmark whose direction only its task's own code may know, once it is
@@ -177,6 +182,8 @@ def check_benchmarks(config: StudyConfig) -> list[str]:
             benchmarks,
             include_path=config.include_paths,
             confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code,
+            max_length=config.scoring.max_length
+            or (None if components is None else components.longest_input),
         )
     except ImportError as error:
         raise DemixError(

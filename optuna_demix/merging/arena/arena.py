@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import tempfile
 import warnings
@@ -19,6 +20,7 @@ from optuna_demix.errors import ComponentError
 from optuna_demix.merging._dtypes import as_dtype, dtype_name
 from optuna_demix.merging._problem import problem, read_problem, write_problem
 from optuna_demix.merging.arena.build import (
+    converted_by,
     partial_path,
     plan_header,
     read_attachments,
@@ -30,10 +32,10 @@ from optuna_demix.merging.arena.format import (
     REBUILD,
     ArenaHeader,
     Sections,
+    blocks_of,
     read_preamble,
-    row_bytes,
 )
-from optuna_demix.merging.arena.layout import Layout, plan_layout
+from optuna_demix.merging.arena.layout import Layout, Part, Slot, plan_parts
 from optuna_demix.merging.methods.preparation import Preparation
 from optuna_demix.merging.methods.registry import MergeMethod, find_method
 
@@ -63,10 +65,10 @@ class Arena:
         digests: SHA-256 of each component's tensors and config, by name.
         base_digest: The same of the base, where the arena holds it.
         preparation: What was done to the components for the merge method.
-        dtype: Element type as stored.
-        layout: Place of every tensor in the flat vector.
-        blocks: All elements, (n_blocks, R, block_size), read-only. R is K, or K + 1 with the base
-            as the last row.
+        dtype: Element type as stored, of all tensors but those that models keep in another one.
+        parts: The tensors by element type, largest part first, each a flat vector in blocks.
+        part_blocks: All elements of each part, (n_blocks, R, block_size), read-only. R is K, or
+            K + 1 with the base as the last row.
         facts: What the merge method needs of each tensor, (T, F), float64; F may be 0.
     """
 
@@ -79,22 +81,24 @@ class Arena:
         self.base_digest = header.base_digest
         self.preparation: Preparation = header.preparation
         self.dtype = header.dtype
-        self.layout: Layout = header.layout
+        self.parts: tuple[Part, ...] = header.parts
         self._header = header
         self._where = where
         self._map = _map_file(path, where.end)
-        shape = (self.layout.n_blocks, header.n_rows, self.layout.block_size)
+        self.part_blocks = tuple(
+            self._blocks(part, start) for part, start in zip(self.parts, where.data, strict=True)
+        )
+        self.facts = self._read_facts()
+
+    def _blocks(self, part: Part, start: int) -> torch.Tensor:
+        shape = (part.layout.n_blocks, self._header.n_rows, part.layout.block_size)
         with warnings.catch_warnings():
             # torch warns that the map is read-only, which is what is wanted: nobody writes to it.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             flat = torch.frombuffer(
-                self._map,
-                dtype=self.dtype,
-                offset=where.data,
-                count=shape[0] * shape[1] * shape[2],
+                self._map, dtype=part.dtype, offset=start, count=math.prod(shape)
             )
-        self.blocks = flat.view(shape)
-        self.facts = self._read_facts()
+        return flat.view(shape)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Arena:
@@ -145,8 +149,9 @@ class Arena:
                 "trained from; name its directory as 'base'"
             )
         storage = components.dtype if dtype is None else as_dtype(dtype)
-        layout = plan_layout(
-            {name: spec.shape for name, spec in components.tensors.items()},
+        parts = plan_parts(
+            components.tensors,
+            storage,
             n_rows=preparation.n_rows(len(components.names)),
             block_size=block_size,
         )
@@ -157,7 +162,7 @@ class Arena:
             digests = components.digests(cache=cache)
             base = components.base_digest(cache=cache) if preparation.base else None
             header = plan_header(
-                components, digests, base, preparation, layout, storage, attachments
+                components, digests, base, preparation, parts, storage, attachments
             )
             if _key_of(file) != header.key:
                 write_arena(components, header, attachments, file, progress)
@@ -196,6 +201,8 @@ class Arena:
             found.append(f"it was built for another merge method than {chosen.name!r}")
         elif self.preparation.base and self.base_digest != components.base_digest(cache=cache):
             found.append("the base has changed")
+        if self._header.converted_by != converted_by(components):
+            found.append("another release of transformers converted the components")
         storage = components.dtype if dtype is None else as_dtype(dtype)
         if self.dtype != storage:
             found.append(f"it is stored in {dtype_name(self.dtype)}, not {dtype_name(storage)}")
@@ -232,14 +239,34 @@ class Arena:
         return freed
 
     @property
+    def layout(self) -> Layout:
+        """The layout of the first part; most arenas have no other."""
+        return self.parts[0].layout
+
+    @property
+    def blocks(self) -> torch.Tensor:
+        """The blocks of the first part."""
+        return self.part_blocks[0]
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The T tensors of all parts."""
+        return self._header.slots
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of all parts."""
+        return self._header.n_blocks
+
+    @property
     def n_parameters(self) -> int:
         """Number of elements of one component, padding left out."""
-        return sum(slot.n_elements for slot in self.layout.slots)
+        return sum(slot.n_elements for slot in self.slots)
 
     @property
     def nbytes(self) -> int:
-        """Size of the data region in bytes: what one merge reads."""
-        return self._where.end - self._where.data
+        """Size of all blocks in bytes: what one merge reads."""
+        return sum(blocks.nbytes for blocks in self.part_blocks)
 
     def verify(self, *, progress: Callable[[int, int], None] | None = None) -> None:
         """Read everything and compare with the checksums taken at build time.
@@ -255,7 +282,7 @@ class Arena:
 
     def _read_facts(self) -> np.ndarray:
         """Return the facts of all tensors, (T, F), checked: they are few and steer all merges."""
-        where, n_tensors, n_facts = self._where, len(self.layout.slots), self._header.n_facts
+        where, n_tensors, n_facts = self._where, len(self.slots), self._header.n_facts
         view = memoryview(self._map)
         content = view[where.facts : where.facts + n_tensors * n_facts * FACT_BYTES]
         facts = np.frombuffer(content, dtype="<f8").reshape(n_tensors, n_facts)
@@ -263,7 +290,7 @@ class Arena:
             view[where.fact_checksums : where.checksums], dtype="<u4", count=n_tensors
         )
         if n_facts:
-            for row, checksum, slot in zip(facts, expected, self.layout.slots, strict=True):
+            for row, checksum, slot in zip(facts, expected, self.slots, strict=True):
                 if zlib.crc32(row.tobytes()) != checksum:
                     what = f"what it keeps of tensor {slot.name!r} is damaged"
                     raise problem("arena", what, REBUILD, file=self.path)
@@ -286,23 +313,22 @@ class Arena:
     def _verify_blocks(
         self, view: memoryview, progress: Callable[[int, int], None] | None
     ) -> None:
-        n_blocks, n_rows = self.layout.n_blocks, self._header.n_rows
+        n_blocks, n_rows = self.n_blocks, self._header.n_rows
         owners = [*(f"component {name!r}" for name in self.names), "the base"]
         expected = np.frombuffer(
-            view[self._where.checksums : self._where.data],
-            dtype="<u4",
-            count=n_blocks * n_rows,
+            view, dtype="<u4", count=n_blocks * n_rows, offset=self._where.checksums
         )
-        size = row_bytes(self._header)
-        for row, checksum in enumerate(expected):
-            begin = self._where.data + row * size
-            if zlib.crc32(view[begin : begin + size]) != checksum:
-                block, k = divmod(row, n_rows)
-                tensors = ", ".join(piece.slot.name for piece in self.layout.pieces(block))
-                what = f"block {block} of {owners[k]} is damaged ({tensors})"
-                raise problem("arena", what, REBUILD, file=self.path)
-            if progress is not None and (row + 1) % n_rows == 0:
-                progress((row + 1) // n_rows, n_blocks)
+        for block in blocks_of(self._header, self._where):
+            size = block.part.row_bytes
+            for k in range(n_rows):
+                begin = block.start + k * size
+                if zlib.crc32(view[begin : begin + size]) != expected[block.number * n_rows + k]:
+                    pieces = block.part.layout.pieces(block.number_in_part)
+                    tensors = ", ".join(piece.slot.name for piece in pieces)
+                    what = f"block {block.number} of {owners[k]} is damaged ({tensors})"
+                    raise problem("arena", what, REBUILD, file=self.path)
+            if progress is not None:
+                progress(block.number + 1, n_blocks)
 
     def _attached(self, view: memoryview) -> Iterator[tuple[str, memoryview]]:
         position = self._where.files

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import transformers
 
 from optuna_demix.merging._aside import sync_directory
 from optuna_demix.merging._problem import problem, read_problem, write_problem
+from optuna_demix.merging.arena.constants import (
+    CONSTANTS_FILE,
+    check_constants,
+    read_constants,
+)
 from optuna_demix.merging.arena.format import (
     CHECKSUM_BYTES,
     FACT_BYTES,
     ArenaHeader,
     AttachedFile,
+    Block,
     Sections,
+    blocks_of,
     encode_preamble,
-    row_bytes,
     sections,
 )
-from optuna_demix.merging.arena.layout import Layout
-from optuna_demix.merging.arena.rows import BlockRows, TensorRows, TensorSource
-from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
-from optuna_demix.merging.checkpoints.tokenizer_files import TOKENIZER_FILES
+from optuna_demix.merging.arena.layout import Part
+from optuna_demix.merging.arena.room import check_space
+from optuna_demix.merging.arena.rows import BlockRows, TensorRows
+from optuna_demix.merging.checkpoints.conversion import Converted
+from optuna_demix.merging.checkpoints.state_reader import StateReader
+from optuna_demix.merging.checkpoints.tokenizer_files import token_files
 from optuna_demix.merging.methods.preparation import Preparation
 
 if TYPE_CHECKING:
-    from optuna_demix.merging.checkpoints.components import Component, ComponentSet
+    from optuna_demix.merging.checkpoints.components import ComponentSet
+    from optuna_demix.merging.checkpoints.fitting import Component
 
 _MODEL_FILES = ("config.json", "generation_config.json")
-_CHUNK_BYTES = 1 << 24
+_CHAT_TEMPLATE = "chat_template.jinja"
+_CHUNK_ELEMENTS = 1 << 22
 
 
 def partial_path(path: Path) -> Path:
@@ -45,16 +57,20 @@ def partial_path(path: Path) -> Path:
 
 
 def read_attachments(components: ComponentSet) -> dict[str, bytes]:
-    """Return the small files that a live model needs, from the first component."""
-    checkpoint = components.components[0].checkpoint
-    names = [*_MODEL_FILES, *TOKENIZER_FILES]
+    """Return the small files that a live model needs, from the component that stands for all."""
+    checkpoint = components.standard
+    files = {name: checkpoint.model_path / name for name in _MODEL_FILES}
     if "auto_map" in checkpoint.config:  # the model's own code
-        names += [file.name for file in checkpoint.path.glob("*.py")]
-    files = [checkpoint.path / name for name in sorted(names)]
+        files |= {file.name: file for file in checkpoint.model_path.glob("*.py")}
+    files |= token_files(checkpoint.tokenizer_path)
+    files[_CHAT_TEMPLATE] = checkpoint.tokenizer_path / _CHAT_TEMPLATE
     try:
-        return {file.name: file.read_bytes() for file in files if file.is_file()}
+        found = {name: file.read_bytes() for name, file in sorted(files.items()) if file.is_file()}
     except OSError as error:
         raise read_problem(checkpoint.label, error, checkpoint.path) from error
+    if components.constants:
+        found[CONSTANTS_FILE] = read_constants(components)
+    return found
 
 
 def plan_header(
@@ -62,7 +78,7 @@ def plan_header(
     digests: dict[str, str],
     base_digest: str | None,
     preparation: Preparation,
-    layout: Layout,
+    parts: tuple[Part, ...],
     dtype: torch.dtype,
     attachments: dict[str, bytes],
 ) -> ArenaHeader:
@@ -71,7 +87,23 @@ def plan_header(
         AttachedFile(name, len(content), hashlib.sha256(content).hexdigest())
         for name, content in attachments.items()
     )
-    return ArenaHeader(components.names, digests, base_digest, preparation, dtype, layout, files)
+    return ArenaHeader(
+        components.names,
+        digests,
+        base_digest,
+        preparation,
+        dtype,
+        parts,
+        files,
+        converted_by(components),
+    )
+
+
+def converted_by(components: ComponentSet) -> str | None:
+    """Return the release of transformers that converts some of the components, if it must."""
+    models = [*components.components, *([components.base] if components.base else [])]
+    converts = any(isinstance(s, Converted) for model in models for s in model.sources.values())
+    return transformers.__version__ if converts else None
 
 
 def write_arena(
@@ -99,19 +131,13 @@ def write_arena(
     _check_space(path, where.end)
     for model in models:
         _check_duplicates(model)
+    check_constants(components, models)
     with _partial_file(path, start, where) as file:
         file.write(where.files, b"".join(attachments.values()))
         first = file.n_whole_blocks(header)
         with ExitStack() as stack:
-            sources = [
-                TensorSource(
-                    model,
-                    stack.enter_context(TensorReader(model.checkpoint.label)),
-                    components.dtype,
-                )
-                for model in models
-            ]
-            _write_blocks(sources, header, file, first, progress)
+            sources = [stack.enter_context(StateReader(model)) for model in models]
+            _write_blocks(sources, header, where, file, first, progress)
 
 
 class _File:
@@ -138,33 +164,38 @@ class _File:
         self.write(self._where.facts + tensor * len(content), content)
         self.write(self._where.fact_checksums + tensor * CHECKSUM_BYTES, _checksum(content))
 
-    def write_block(self, block: int, rows: torch.Tensor) -> None:
+    def write_block(self, block: Block, rows: torch.Tensor) -> None:
         """Write the rows of a block, (R, block_size), then their checksums."""
         content = rows.view(torch.uint8).numpy()  # (R, bytes)
-        self.write(self._where.data + block * content.size, content.reshape(-1).data)
+        self.write(block.start, content.reshape(-1).data)
         sums = b"".join(_checksum(row.data) for row in content)
-        self.write(self._where.checksums + block * len(sums), sums)
+        self.write(self._where.checksums + block.number * len(sums), sums)
 
     def n_whole_blocks(self, header: ArenaHeader) -> int:
         """Return how many blocks from the first on are there, with the facts of their tensors."""
-        size = row_bytes(header)
         whole = 0
-        while whole < header.layout.n_blocks and self._is_whole(whole, header.n_rows, size):
+        for block in blocks_of(header, self._where):
+            if not self._is_whole(block, header.n_rows):
+                break
             whole += 1
-        done = whole * header.layout.block_size
-        for tensor, slot in enumerate(header.layout.slots):
-            if slot.offset < done and not self._has_facts(tensor, header.n_facts):
-                return slot.offset // header.layout.block_size
+        tensor = begin = 0
+        for part in header.parts:
+            done = (whole - begin) * part.layout.block_size
+            for slot in part.layout.slots:
+                if slot.offset < done and not self._has_facts(tensor, header.n_facts):
+                    return begin + slot.offset // part.layout.block_size
+                tensor += 1
+            begin += part.layout.n_blocks
         return whole
 
-    def _is_whole(self, block: int, n_rows: int, size: int) -> bool:
+    def _is_whole(self, block: Block, n_rows: int) -> bool:
         width = n_rows * CHECKSUM_BYTES
-        sums = self.read(self._where.checksums + block * width, width)
+        sums = self.read(self._where.checksums + block.number * width, width)
         if not any(sums):
             return False  # not written yet: no need to read the rows
-        begin = self._where.data + block * n_rows * size
+        size = block.part.row_bytes
         return sums == b"".join(
-            _checksum(self.read(begin + row * size, size)) for row in range(n_rows)
+            _checksum(self.read(block.start + row * size, size)) for row in range(n_rows)
         )
 
     def _has_facts(self, tensor: int, n_facts: int) -> bool:
@@ -213,53 +244,50 @@ def _partial_file(path: Path, start: bytes, where: Sections) -> Iterator[_File]:
 
 
 def _check_space(path: Path, needed: int) -> None:
-    try:
-        free = shutil.disk_usage(path.parent).free
-    except OSError as error:
-        raise read_problem("arena", error, path.parent) from error
+    there = 0
     with suppress(OSError):
-        free += partial_path(path).stat().st_blocks * 512  # what is there need not be written
-    if free < needed:
-        what = f"needs {needed:,} bytes, but the disk has {free:,} free"
-        raise problem("arena", what, "free space there or choose another path", file=path)
+        there = partial_path(path).stat().st_blocks * 512  # what is there need not be written
+    check_space(path.parent, path, needed, there=there)
 
 
 def _check_duplicates(component: Component) -> None:
     """Copies of tied tensors must be equal, or the checkpoint is not tied in truth."""
-    with TensorReader(component.checkpoint.label) as reader:
+    with StateReader(component) as reader:
         for canonical, copy in component.duplicates:
             original = component.sources[canonical]
-            for start in range(0, original.nbytes, _CHUNK_BYTES):
-                length = min(_CHUNK_BYTES, original.nbytes - start)
-                left, right = bytearray(length), bytearray(length)
-                reader.read_into(original, start, memoryview(left))
-                reader.read_into(copy, start, memoryview(right))
-                if left != right:
+            total = math.prod(copy.shape)
+            for start in range(0, total, _CHUNK_ELEMENTS):
+                count = min(_CHUNK_ELEMENTS, total - start)
+                left = reader.elements(original, start, count)
+                if not torch.equal(left, reader.elements(copy, start, count).to(left.dtype)):
                     what = f"config.json ties a tensor to {canonical!r}, but its copy differs"
                     remedy = "set tie_word_embeddings to false in every config.json"
                     raise problem(component.checkpoint.label, what, remedy, file=copy.file)
 
 
 def _write_blocks(
-    sources: list[TensorSource],
+    sources: list[StateReader],
     header: ArenaHeader,
+    where: Sections,
     file: _File,
     first: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write the blocks from ``first`` on."""
-    layout = header.layout
-    rows = torch.zeros(header.n_rows, layout.block_size, dtype=header.dtype)
     filler = (
         TensorRows(sources, header, file.write_facts)
         if header.preparation.by_tensor
         else BlockRows(sources)
     )
     if progress is not None and first:
-        progress(first, layout.n_blocks)
-    for block in range(first, layout.n_blocks):
+        progress(first, header.n_blocks)
+    part, rows = None, torch.empty(0)
+    for block in islice(blocks_of(header, where), first, None):
+        if block.part is not part:
+            part = block.part
+            rows = torch.empty(header.n_rows, part.layout.block_size, dtype=part.dtype)
         rows.zero_()
-        filler.fill(list(layout.pieces(block)), rows)
+        filler.fill(list(part.layout.pieces(block.number_in_part)), rows)
         file.write_block(block, rows)
         if progress is not None:
-            progress(block + 1, layout.n_blocks)
+            progress(block.number + 1, header.n_blocks)

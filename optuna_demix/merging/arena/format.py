@@ -9,10 +9,11 @@
     align   CRC-32 of every tensor's facts, u32 (T,)
     align   CRC-32 of every row of every block, u32 (n_blocks, R)
     page    data (n_blocks, R, block_size), the components' elements side by side
+    page    the same of further parts, of other element types
 
-R is K, or K + 1 where the merge method needs the base: it is the last row. All numbers are
-little-endian. Offsets follow from the sizes and are not stored, no path and no date is stored:
-equal components give equal bytes on every host.
+Blocks and tensors are counted through all parts. R is K, or K + 1 where the merge method needs the
+base: it is the last row. All numbers are little-endian. Offsets follow from the sizes and are not
+stored, no path and no date is stored: equal components give equal bytes on every host.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ import torch
 
 from optuna_demix.merging._dtypes import as_dtype, dtype_name
 from optuna_demix.merging._problem import problem, read_problem
-from optuna_demix.merging.arena.layout import Layout, Slot, align
+from optuna_demix.merging.arena.layout import Layout, Part, Slot, align
 from optuna_demix.merging.methods.preparation import Preparation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from optuna_demix.errors import ComponentError
 
 MAGIC = b"DEMIXARN"
-VERSION = 2  # of the layout; older arenas are rebuilt
+VERSION = 3  # of the layout; older arenas are rebuilt
 _PREAMBLE = struct.Struct("<8sIIQ32s")
 _JSON_START = 64
 _SECTION_ALIGNMENT = 64
@@ -59,15 +61,19 @@ class AttachedFile:
 
 @dataclass(frozen=True)
 class ArenaHeader:
-    """Everything about an arena but its contents."""
+    """Everything about an arena but its contents.
+
+    ``converted_by`` is the release of transformers whose tables changed what was stored, if any.
+    """
 
     names: tuple[str, ...]
     digests: dict[str, str]
     base_digest: str | None
     preparation: Preparation
     dtype: torch.dtype
-    layout: Layout
+    parts: tuple[Part, ...]
     files: tuple[AttachedFile, ...]
+    converted_by: str | None
 
     @property
     def n_rows(self) -> int:
@@ -78,6 +84,16 @@ class ArenaHeader:
     def n_facts(self) -> int:
         """F, the facts kept of each tensor."""
         return self.preparation.n_facts(len(self.names))
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The T tensors of all parts."""
+        return tuple(slot for part in self.parts for slot in part.layout.slots)
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of all parts."""
+        return sum(part.layout.n_blocks for part in self.parts)
 
     @property
     def key(self) -> str:
@@ -91,8 +107,17 @@ class ArenaHeader:
             "base_digest": self.base_digest,
             "preparation": self.preparation.fields(),
             "dtype": dtype_name(self.dtype),
-            "block_size": self.layout.block_size,
-            "tensors": [[slot.name, list(slot.shape), slot.offset] for slot in self.layout.slots],
+            "parts": [
+                {
+                    "dtype": dtype_name(part.dtype),
+                    "block_size": part.layout.block_size,
+                    "tensors": [
+                        [slot.name, list(slot.shape), slot.offset] for slot in part.layout.slots
+                    ],
+                }
+                for part in self.parts
+            ],
+            "converted_by": self.converted_by,
             "files": [[file.name, file.nbytes, file.sha256] for file in self.files],
         }
 
@@ -104,17 +129,20 @@ class ArenaHeader:
     def from_json(cls, raw: bytes) -> ArenaHeader:
         """Read what `to_json` wrote."""
         fields = json.loads(raw)
-        slots = tuple(
-            Slot(name, tuple(shape), offset) for name, shape, offset in fields["tensors"]
-        )
+        parts = []
+        for part in fields["parts"]:
+            slots = (Slot(name, tuple(shape), at) for name, shape, at in part["tensors"])
+            layout = Layout(tuple(slots), part["block_size"])
+            parts.append(Part(as_dtype(part["dtype"]), layout))
         return cls(
             names=tuple(fields["names"]),
             digests=fields["digests"],
             base_digest=fields["base_digest"],
             preparation=Preparation.from_fields(fields["preparation"]),
             dtype=as_dtype(fields["dtype"]),
-            layout=Layout(slots, fields["block_size"]),
+            parts=tuple(parts),
             files=tuple(AttachedFile(*file) for file in fields["files"]),
+            converted_by=fields["converted_by"],
         )
 
 
@@ -126,7 +154,7 @@ class Sections:
     facts: int
     fact_checksums: int
     checksums: int
-    data: int
+    data: tuple[int, ...]  # of each part
     end: int
 
 
@@ -134,18 +162,33 @@ def sections(header: ArenaHeader, json_length: int) -> Sections:
     """Return where everything lies."""
     files = align(_JSON_START + json_length, _SECTION_ALIGNMENT)
     facts = align(files + sum(file.nbytes for file in header.files), _SECTION_ALIGNMENT)
-    n_tensors = len(header.layout.slots)
+    n_tensors, n_rows = len(header.slots), header.n_rows
     fact_checksums = align(facts + n_tensors * header.n_facts * FACT_BYTES, _SECTION_ALIGNMENT)
     checksums = align(fact_checksums + n_tensors * CHECKSUM_BYTES, _SECTION_ALIGNMENT)
-    n_rows = header.layout.n_blocks * header.n_rows
-    data = align(checksums + n_rows * CHECKSUM_BYTES, _PAGE)
-    end = data + n_rows * row_bytes(header)
-    return Sections(files, facts, fact_checksums, checksums, data, end)
+    data, end = [], checksums + header.n_blocks * n_rows * CHECKSUM_BYTES
+    for part in header.parts:
+        data.append(align(end, _PAGE))
+        end = data[-1] + part.layout.n_blocks * n_rows * part.row_bytes
+    return Sections(files, facts, fact_checksums, checksums, tuple(data), end)
 
 
-def row_bytes(header: ArenaHeader) -> int:
-    """Return the size of one row of one block."""
-    return header.layout.block_size * header.dtype.itemsize
+@dataclass(frozen=True)
+class Block:
+    """One block: its number, its part, its number there, and the byte at which it begins."""
+
+    number: int
+    part: Part
+    number_in_part: int
+    start: int
+
+
+def blocks_of(header: ArenaHeader, where: Sections) -> Iterator[Block]:
+    """Yield all blocks, front to back."""
+    number = 0
+    for part, start in zip(header.parts, where.data, strict=True):
+        for i in range(part.layout.n_blocks):
+            yield Block(number, part, i, start + i * header.n_rows * part.row_bytes)
+            number += 1
 
 
 def encode_preamble(raw: bytes) -> bytes:

@@ -4,6 +4,9 @@ All components share one layout. Element ``e`` of component ``k`` is element ``e
 row ``k`` in block ``e // block_size``, so the data region is an array
 ``(n_blocks, R, block_size)`` and one merge reads it from front to back. R is the number of
 components, plus one where the base is among the rows.
+
+Most models keep all tensors in one element type. Where some have another one, such as router
+biases in float32, each type makes a part of its own, with its own blocks.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import torch
+
+    from optuna_demix.merging.checkpoints.components import TensorSpec
 
 ALIGNMENT = 64  # elements: a cache line or more in every dtype, and what vector kernels like
 # One block of R rows in float32 should stay within a core's share of the last-level cache.
@@ -85,6 +92,19 @@ class Layout:
                 yield Piece(slot, low - slot.offset, low - begin, high - low)
 
 
+@dataclass(frozen=True)
+class Part:
+    """The tensors of one element type."""
+
+    dtype: torch.dtype
+    layout: Layout
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row of one block."""
+        return self.layout.block_size * self.dtype.itemsize
+
+
 def align(number: int, multiple: int) -> int:
     """Round up to a multiple."""
     return -(-number // multiple) * multiple
@@ -114,6 +134,34 @@ def plan_layout(
     if block_size <= 0 or block_size % ALIGNMENT:
         raise ValueError(f"block_size must be a positive multiple of {ALIGNMENT}: {block_size}")
     return Layout(tuple(slots), block_size)
+
+
+def plan_parts(
+    tensors: Mapping[str, TensorSpec],
+    dtype: torch.dtype,
+    *,
+    n_rows: int,
+    block_size: int | None = None,
+) -> tuple[Part, ...]:
+    """Divide tensors by the element type that models of each type keep them in, largest first.
+
+    Args:
+        tensors: The tensors by name.
+        dtype: Element type of those that follow it.
+        n_rows: R.
+        block_size: As for `plan_layout`.
+    """
+    groups: dict[tuple[torch.dtype, ...], dict[str, tuple[int, ...]]] = {}
+    for name, spec in tensors.items():
+        groups.setdefault(tuple(spec.dtypes.values()), {})[name] = spec.shape
+    parts = [
+        Part(
+            tensors[next(iter(shapes))].dtypes[dtype],
+            plan_layout(shapes, n_rows=n_rows, block_size=block_size),
+        )
+        for shapes in groups.values()
+    ]
+    return tuple(sorted(parts, key=lambda part: -part.layout.n_elements))
 
 
 def _default_block_size(n_rows: int) -> int:

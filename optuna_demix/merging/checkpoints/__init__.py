@@ -11,16 +11,17 @@ from optuna_demix._lazy import lazy_names
 
 if TYPE_CHECKING:
     from optuna_demix.merging.checkpoints.checkpoint import Checkpoint, open_checkpoint
-    from optuna_demix.merging.checkpoints.components import Component, ComponentSet, TensorSpec
+    from optuna_demix.merging.checkpoints.components import ComponentSet, TensorSpec
+    from optuna_demix.merging.checkpoints.fitting import Component
     from optuna_demix.merging.checkpoints.safetensors import TensorEntry
-    from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
+    from optuna_demix.merging.checkpoints.state_reader import StateReader
 
 __all__ = [
     "Checkpoint",
     "Component",
     "ComponentSet",
+    "StateReader",
     "TensorEntry",
-    "TensorReader",
     "TensorSpec",
     "open_checkpoint",
 ]
@@ -29,10 +30,10 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Checkpoint": "optuna_demix.merging.checkpoints.checkpoint",
-        "Component": "optuna_demix.merging.checkpoints.components",
+        "Component": "optuna_demix.merging.checkpoints.fitting",
         "ComponentSet": "optuna_demix.merging.checkpoints.components",
         "TensorEntry": "optuna_demix.merging.checkpoints.safetensors",
-        "TensorReader": "optuna_demix.merging.checkpoints.tensor_reader",
+        "StateReader": "optuna_demix.merging.checkpoints.state_reader",
         "TensorSpec": "optuna_demix.merging.checkpoints.components",
         "open_checkpoint": "optuna_demix.merging.checkpoints.checkpoint",
     },

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix.merging._problem import problem, read_problem
+from optuna_demix.merging.checkpoints.other_formats import no_directory, no_weights
 from optuna_demix.merging.checkpoints.safetensors import TensorEntry, read_header
 from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
 
 if TYPE_CHECKING:
     import os
-
-    from optuna_demix.errors import ComponentError
+    from collections.abc import Iterable, Mapping
+    from hashlib import _Hash
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -43,32 +44,63 @@ class Checkpoint:
     entries: dict[str, TensorEntry]
 
     @property
+    def model_path(self) -> Path:
+        """Directory of the configurations and of the model's own code."""
+        return self.path
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Directory of the tokenizer's files."""
+        return self.path
+
+    @property
     def config_path(self) -> Path:
         """Path of ``config.json``."""
-        return self.path / CONFIG_FILE
+        return self.model_path / CONFIG_FILE
 
     def signature(self) -> list[list[Any]]:
         """Return ``[file name, size, mtime_ns]`` of every file the digest depends on."""
-        files = sorted({entry.file for entry in self.entries.values()} | {self.config_path})
-        try:
-            stats = [(file, file.stat()) for file in files]
-        except OSError as error:
-            raise read_problem(self.label, error, self.path) from error
-        return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+        files = {entry.file for entry in self.entries.values()} | {self.config_path}
+        return file_signature(files, self.label)
 
     def digest(self) -> str:
         """Return the SHA-256 of all tensors, in the order of their names, and of the config."""
         config = {key: value for key, value in self.config.items() if key not in VOLATILE_FIELDS}
         state = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        with TensorReader(self.label) as reader:
-            buffer = memoryview(bytearray(_CHUNK_BYTES))
-            for name, entry in sorted(self.entries.items()):
-                state.update(json.dumps([name, entry.dtype, entry.shape]).encode())
-                for start in range(0, entry.nbytes, _CHUNK_BYTES):
-                    part = buffer[: min(_CHUNK_BYTES, entry.nbytes - start)]
-                    reader.read_into(entry, start, part)
-                    state.update(part)
+        hash_tensors(self.entries, self.label, state)
         return state.hexdigest()
+
+
+def file_signature(files: Iterable[Path], label: str) -> list[list[Any]]:
+    """Return ``[file name, size, mtime_ns]`` of files, in the order of their paths.
+
+    Raises:
+        ComponentError: If one of them cannot be found.
+    """
+    found: list[list[Any]] = []
+    for file in sorted(files):
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise read_problem(label, error, file) from error
+        found.append([file.name, stat.st_size, stat.st_mtime_ns])
+    return found
+
+
+def hash_tensors(entries: Mapping[str, TensorEntry], label: str, state: _Hash) -> None:
+    """Bring tensors into a hash, in the order of their names.
+
+    Raises:
+        ComponentError: If one of them cannot be read.
+    """
+    with TensorReader(label) as reader:
+        buffer = memoryview(bytearray(_CHUNK_BYTES))
+        for name, entry in sorted(entries.items()):
+            state.update(json.dumps([name, entry.dtype, entry.shape]).encode())
+            for start in range(0, entry.nbytes, _CHUNK_BYTES):
+                part = buffer[: min(_CHUNK_BYTES, entry.nbytes - start)]
+                reader.read_into(entry, start, part)
+                state.update(part)
 
 
 def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
@@ -79,17 +111,16 @@ def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
     """
     directory = Path(path)
     if not directory.is_dir():
-        remedy = "give the path of a downloaded or trained model directory"
-        raise problem(label, f"no such directory: {directory}", remedy)
-    config = _read_config(directory, label)
+        raise no_directory(directory, label)
     single, index = directory / WEIGHTS_FILE, directory / INDEX_FILE
+    if not (single.is_file() or index.is_file()):
+        raise no_weights(directory, label)
+    config = _read_config(directory, label)
     # Same precedence as transformers when both are there.
     if single.is_file():
         entries = read_header(single, label)
-    elif index.is_file():
-        entries = _read_shards(index, label)
     else:
-        raise _no_weights(directory, label)
+        entries = _read_shards(index, label)
     if not entries:
         raise problem(label, "no tensors in the weight files", "save it again", file=directory)
     return Checkpoint(label, directory, config, entries)
@@ -97,7 +128,7 @@ def open_checkpoint(path: str | os.PathLike[str], label: str) -> Checkpoint:
 
 def _read_config(directory: Path, label: str) -> dict[str, Any]:
     file = directory / CONFIG_FILE
-    config = _read_json(file, label, "save the model with save_pretrained")
+    config = read_json(file, label, "save the model with save_pretrained")
     for scope in (config, *(value for value in config.values() if isinstance(value, dict))):
         for field in _QUANTIZED:
             if scope.get(field):
@@ -107,7 +138,12 @@ def _read_config(directory: Path, label: str) -> dict[str, Any]:
     return config
 
 
-def _read_json(file: Path, label: str, remedy: str) -> dict[str, Any]:
+def read_json(file: Path, label: str, remedy: str) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        ComponentError: If it is missing or holds anything else, saying what to do.
+    """
     try:
         content = json.loads(file.read_bytes())
         if not isinstance(content, dict):
@@ -123,7 +159,7 @@ def _read_json(file: Path, label: str, remedy: str) -> dict[str, Any]:
 
 def _read_shards(index: Path, label: str) -> dict[str, TensorEntry]:
     again = "save or download the checkpoint again"
-    weight_map = _read_json(index, label, again).get("weight_map")
+    weight_map = read_json(index, label, again).get("weight_map")
     if not isinstance(weight_map, dict) or not all(
         isinstance(shard, str) for shard in weight_map.values()
     ):
@@ -146,19 +182,3 @@ def _read_shards(index: Path, label: str) -> dict[str, TensorEntry]:
             what = f"tensor {name!r} should be in this shard, says {index.name}, but is not"
             raise problem(label, what, again, file=index.parent / shard)
     return entries
-
-
-def _no_weights(directory: Path, label: str) -> ComponentError:
-    if (directory / "adapter_config.json").exists():
-        what = "an adapter, not a whole model"
-        remedy = "merge it into its base model (merge_and_unload) and save that"
-        return problem(label, what, remedy, file=directory / "adapter_config.json")
-    for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
-        if (directory / name).exists():
-            what = "pickled weights are not read"
-            remedy = "load the model with from_pretrained and save it with save_pretrained"
-            return problem(
-                label, f"{what}: there is no {WEIGHTS_FILE}", remedy, file=directory / name
-            )
-    remedy = "save the model with save_pretrained"
-    return problem(label, f"neither {WEIGHTS_FILE} nor {INDEX_FILE} in {directory}", remedy)

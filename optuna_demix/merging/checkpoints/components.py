@@ -12,80 +12,53 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from optuna_demix._wording import unknown_name
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging._aside import write_aside
 from optuna_demix.merging._dtypes import MERGEABLE
-from optuna_demix.merging._problem import problem
-from optuna_demix.merging.checkpoints.checkpoint import (
-    VOLATILE_FIELDS,
-    Checkpoint,
-    open_checkpoint,
+from optuna_demix.merging.checkpoints.adapters import (
+    adapt,
+    base_needed,
+    is_adapter,
+    once,
+    open_adapter,
 )
-from optuna_demix.merging.checkpoints.skeleton import Skeleton, build_skeleton, load_config
-from optuna_demix.merging.checkpoints.tokenizer_files import (
-    check_same_tokenizer,
-    check_token_ids_fit,
-    vocabulary_file,
+from optuna_demix.merging.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from optuna_demix.merging.checkpoints.configs import (
+    check_same_generation,
+    common_model,
+    generation_settings,
 )
+from optuna_demix.merging.checkpoints.fitting import Component, common_dtype, fit
+from optuna_demix.merging.checkpoints.tokenization import StandardTokenizer
+from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from optuna_demix.merging.checkpoints.safetensors import TensorEntry
+    from optuna_demix.merging.checkpoints.skeleton import Skeleton
 
-# Fields of a config that change neither the parameters nor what the model computes from them.
-_HARMLESS_FIELDS = VOLATILE_FIELDS | {
-    "_attn_implementation_autoset",
-    "architectures",  # compared first, with its own message
-    "attention_dropout",
-    "attn_pdrop",
-    "bos_token_id",
-    "classifier_dropout",
-    "dtype",  # the tensors themselves are compared
-    "embd_pdrop",
-    "eos_token_id",
-    "gradient_checkpointing",
-    "hidden_dropout",
-    "id2label",
-    "initializer_range",
-    "label2id",
-    "output_attentions",
-    "output_hidden_states",
-    "pad_token_id",
-    "resid_pdrop",
-    "return_dict",
-    "torch_dtype",
-    "use_cache",
-}
-_ONE_BASE_REMEDY = "train all components from one base model, or correct the file"
+# What lm-eval takes the longest input from, in its order.
+_LONGEST_INPUT = ("n_positions", "max_position_embeddings", "n_ctx")
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and element type of one merged tensor."""
+    """Shape of one merged tensor, and the element type it gets.
+
+    Attributes:
+        shape: Its shape.
+        dtypes: Its type in a model of each mergeable type: of most tensors that type, of some
+            always float32.
+    """
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtypes: Mapping[torch.dtype, torch.dtype]
 
     @property
     def n_elements(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class Component:
-    """One checkpoint, its tensors under the names that the model gives them.
-
-    Attributes:
-        checkpoint: The directory as found.
-        sources: Where each of the model's tensors lies, by canonical name.
-        duplicates: ``(canonical name, entry)`` of further copies of tied tensors.
-    """
-
-    checkpoint: Checkpoint
-    sources: dict[str, TensorEntry]
-    duplicates: tuple[tuple[str, TensorEntry], ...]
 
 
 @dataclass(frozen=True)
@@ -103,18 +76,25 @@ class ComponentSet:
     Attributes:
         names: The K component names, in the order of the merge weights.
         paths: Directory of each component.
-        tensors: Every tensor of the model, tied ones once, by its name in the model.
-        dtype: The element type of all tensors of all components.
+        tensors: Every tensor of the model that is averaged, tied ones once, by its name there.
+        constants: Element type of those that are not, such as tables of integers, by name.
+        dtype: The element type in which each component holds most of its elements.
         components: The components themselves, in order.
         base: The base model, or None.
+        config_of: Name of the component whose configuration, generation settings and tokenizer
+            stand for all.
+        generation: What decides generated text beside the weights, ``eos_token_id`` above all.
     """
 
     names: tuple[str, ...]
     paths: dict[str, Path]
     tensors: dict[str, TensorSpec]
+    constants: dict[str, torch.dtype]
     dtype: torch.dtype
     components: tuple[Component, ...]
     base: Component | None
+    config_of: str
+    generation: dict[str, Any]
 
     @classmethod
     def open(
@@ -122,13 +102,17 @@ class ComponentSet:
         paths: Mapping[str, str | os.PathLike[str]],
         *,
         base: str | os.PathLike[str] | None = None,
+        config_of: str | None = None,
         trust_remote_code: bool = False,
     ) -> ComponentSet:
         """Read the headers of components and check that they can be averaged.
 
         Args:
-            paths: Directory of each component in the layout of ``save_pretrained``, by name.
+            paths: Directory of each component in the layout of ``save_pretrained``, by name: of a
+                whole model, or of a LoRA adapter of the base.
             base: Directory of the model they were all trained from; checked like a component.
+            config_of: The component whose configuration, generation settings and tokenizer stand
+                for all. Without it components must agree on where a text ends.
             trust_remote_code: Let models run code from their own directory.
 
         Raises:
@@ -137,32 +121,44 @@ class ComponentSet:
         """
         if not paths:
             raise ComponentError("no components given; name at least one model directory")
-        checkpoints = [
-            open_checkpoint(path, f"component {name!r}") for name, path in paths.items()
-        ]
-        if base is not None:
-            checkpoints.append(open_checkpoint(base, "base"))
-        first = checkpoints[0]
-        skeleton = _common_skeleton(checkpoints, trust_remote_code=trust_remote_code)
-        components = [_fit(checkpoint, skeleton) for checkpoint in checkpoints]
-        dtype = _common_dtype(components)
-        for checkpoint in checkpoints[1 : len(paths)]:
-            check_same_tokenizer(first, checkpoint)
-        # Nothing is ever tokenized with the base's files, so it may come without.
-        if base is not None and vocabulary_file(checkpoints[-1].path) is not None:
-            check_same_tokenizer(first, checkpoints[-1])
-        vocab_size = first.config.get("vocab_size")
-        if isinstance(vocab_size, int):
-            check_token_ids_fit(first, vocab_size)
+        names = tuple(paths)
+        if config_of is not None and config_of not in names:
+            raise ComponentError(f"config_of: {unknown_name(config_of, names, 'component')}")
+        of_base = [] if base is None else [open_checkpoint(base, "base")]
+        checkpoints = [*_open_all(paths, of_base), *of_base]
+        skeleton, configs = common_model(checkpoints, trust_remote_code=trust_remote_code)
+        components = [fit(checkpoint, skeleton) for checkpoint in checkpoints]
+        dtype = common_dtype(components, skeleton)
+        components = [adapt(component, skeleton) for component in components]
+        chosen = names.index(config_of) if config_of is not None else 0
+        first = checkpoints[chosen]
+        tokenizer = StandardTokenizer(
+            first,
+            configs[chosen].get_text_config().vocab_size,
+            trust_remote_code=trust_remote_code,
+        )
+        for checkpoint in checkpoints:
+            # Nothing is ever tokenized with the base's files, so it may come without.
+            is_base = base is not None and checkpoint is checkpoints[-1]
+            if checkpoint is first or (is_base and vocabulary_file(checkpoint.path) is None):
+                continue
+            tokenizer.check_same(checkpoint, same_ends=config_of is None and not is_base)
+        tokenizer.check_fits()
+        generation = generation_settings(first, configs[chosen])
+        if config_of is None:
+            for checkpoint, config in zip(checkpoints[1 : len(names)], configs[1:], strict=False):
+                theirs = generation_settings(checkpoint, config)
+                check_same_generation(first, generation, checkpoint, theirs)
         return cls(
-            names=tuple(paths),
+            names=names,
             paths={name: Path(path) for name, path in paths.items()},
-            tensors={
-                name: TensorSpec(shape, dtype) for name, shape in sorted(skeleton.shapes.items())
-            },
+            tensors=_specs(skeleton),
+            constants=skeleton.constants,
             dtype=dtype,
-            components=tuple(components[: len(paths)]),
+            components=tuple(components[: len(names)]),
             base=components[-1] if base is not None else None,
+            config_of=names[chosen],
+            generation=generation,
         )
 
     @property
@@ -171,9 +167,24 @@ class ComponentSet:
         return sum(spec.n_elements for spec in self.tensors.values())
 
     @property
+    def standard(self) -> Checkpoint:
+        """The checkpoint whose configuration and tokenizer stand for all."""
+        return self.components[self.names.index(self.config_of)].checkpoint
+
+    @property
+    def longest_input(self) -> int | None:
+        """Tokens that fit into the model, by its configuration, where that says it."""
+        config = self.standard.config
+        for scope in (config, config.get("text_config") or {}):
+            for field in _LONGEST_INPUT:
+                if isinstance(scope.get(field), int):
+                    return int(scope[field])
+        return None
+
+    @property
     def config_path(self) -> Path:
-        """The ``config.json`` of the first component, which stands for all."""
-        return self.components[0].checkpoint.config_path
+        """The ``config.json`` that stands for all."""
+        return self.standard.config_path
 
     def digests(self, *, cache: str | os.PathLike[str] | None = None) -> dict[str, str]:
         """Return the SHA-256 of each component's tensors and config, by name.
@@ -200,6 +211,34 @@ class ComponentSet:
         if self.base is None:
             return None
         return _digests([self.base.checkpoint], cache)[0]
+
+
+def _specs(skeleton: Skeleton) -> dict[str, TensorSpec]:
+    """Return what is averaged, by name, in the order of the names."""
+    by_dtype = {dtype: skeleton.dtypes(dtype) for dtype in MERGEABLE.values()}
+    return {
+        name: TensorSpec(
+            skeleton.shapes[name], {dtype: found[name] for dtype, found in by_dtype.items()}
+        )
+        for name in sorted(set(skeleton.shapes) - set(skeleton.constants))
+    }
+
+
+def _open_all(
+    paths: Mapping[str, str | os.PathLike[str]], of_base: Sequence[Checkpoint]
+) -> list[Checkpoint]:
+    """Open all components, adapters on the base."""
+    digest = once(of_base[0].digest) if of_base else None
+    found: list[Checkpoint] = []
+    for name, path in paths.items():
+        label = f"component {name!r}"
+        if not is_adapter(Path(path)):
+            found.append(open_checkpoint(path, label))
+        elif digest is None:
+            raise base_needed(Path(path), label)
+        else:
+            found.append(open_adapter(Path(path), label, of_base[0], digest))
+    return found
 
 
 def _digests(checkpoints: Sequence[Checkpoint], cache: str | os.PathLike[str] | None) -> list[str]:
@@ -235,98 +274,3 @@ def _read_cache(file: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-def _common_skeleton(checkpoints: list[Checkpoint], *, trust_remote_code: bool) -> Skeleton:
-    """Check that all configs describe one model and return its skeleton."""
-    first = checkpoints[0]
-    config = load_config(first.path, first.label, trust_remote_code=trust_remote_code)
-    fields = _relevant(config.to_dict())
-    for other in checkpoints[1:]:
-        for field in ("model_type", "architectures"):
-            _check_field(field, first.config, other.config, first, other)
-        loaded = load_config(other.path, other.label, trust_remote_code=trust_remote_code)
-        theirs = _relevant(loaded.to_dict())
-        for field in sorted({*fields, *theirs}):
-            _check_field(field, fields, theirs, first, other)
-    return build_skeleton(
-        config, first.label, first.config_path, trust_remote_code=trust_remote_code
-    )
-
-
-def _relevant(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that matter, in nested configs too."""
-    return {
-        name: _relevant(value) if isinstance(value, dict) else value
-        for name, value in fields.items()
-        if name not in _HARMLESS_FIELDS
-    }
-
-
-def _check_field(
-    field: str,
-    fields: dict[str, Any],
-    theirs: dict[str, Any],
-    first: Checkpoint,
-    other: Checkpoint,
-) -> None:
-    if fields.get(field) != theirs.get(field):
-        what = (
-            f"field {field!r} is {theirs.get(field)!r}, but {fields.get(field)!r} in "
-            f"{first.label} ({first.config_path})"
-        )
-        raise problem(other.label, what, _ONE_BASE_REMEDY, file=other.config_path)
-
-
-def _fit(checkpoint: Checkpoint, skeleton: Skeleton) -> Component:
-    """Match a checkpoint's tensors with those of the model."""
-    sources: dict[str, TensorEntry] = {}
-    duplicates: list[tuple[str, TensorEntry]] = []
-    for name, entry in checkpoint.entries.items():
-        canonical = skeleton.resolve(name)
-        if canonical is None:
-            if skeleton.is_rebuilt(name):
-                continue
-            what = f"tensor {name!r} has no place in {skeleton.model_class.__name__}"
-            remedy = (
-                "correct config.json, or load the model and save it with "
-                "save_pretrained(directory, save_original_format=False)"
-            )
-            raise problem(checkpoint.label, what, remedy, file=entry.file)
-        if entry.shape != skeleton.shapes[canonical]:
-            what = (
-                f"tensor {name!r} has shape {list(entry.shape)}, but config.json makes it "
-                f"{list(skeleton.shapes[canonical])}"
-            )
-            raise problem(checkpoint.label, what, _ONE_BASE_REMEDY, file=entry.file)
-        if canonical in sources:
-            duplicates.append((canonical, entry))
-        else:
-            sources[canonical] = entry
-    for name in skeleton.shapes:
-        if name not in sources:
-            what = f"no tensor for parameter {name!r} of {skeleton.model_class.__name__}"
-            remedy = "correct config.json or save the whole model again"
-            raise problem(checkpoint.label, what, remedy, file=checkpoint.path)
-    return Component(checkpoint, sources, tuple(duplicates))
-
-
-def _common_dtype(components: list[Component]) -> torch.dtype:
-    """Return the one element type of all tensors of all components."""
-    first = components[0]
-    expected = next(iter(first.sources.values()))
-    for component in components:
-        for name, entry in component.sources.items():
-            label = component.checkpoint.label
-            if entry.dtype not in MERGEABLE:
-                what = f"tensor {name!r} is stored as {entry.dtype}, which cannot be averaged"
-                remedy = "save the model in bfloat16, float16 or float32"
-                raise problem(label, what, remedy, file=entry.file)
-            if entry.dtype != expected.dtype:
-                what = (
-                    f"tensor {name!r} is stored as {entry.dtype}, but others as "
-                    f"{expected.dtype} ({expected.file})"
-                )
-                remedy = "save all components in one dtype"
-                raise problem(label, what, remedy, file=entry.file)
-    return MERGEABLE[expected.dtype]

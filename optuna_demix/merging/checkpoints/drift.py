@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging._dtypes import MERGEABLE
-from optuna_demix.merging._problem import problem
-from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
+from optuna_demix.merging.checkpoints.state_reader import StateReader
 
 if TYPE_CHECKING:
-    from optuna_demix.merging.checkpoints.components import Component, ComponentSet
-    from optuna_demix.merging.checkpoints.safetensors import TensorEntry
+    from optuna_demix.merging.checkpoints.components import ComponentSet
+    from optuna_demix.merging.checkpoints.fitting import Component
 
 _CHUNK_ELEMENTS = 1 << 22
 
@@ -36,39 +34,22 @@ def drift(components: ComponentSet) -> dict[str, float]:
     if base is None:
         raise ComponentError("drift needs the base model; open the components with base=PATH")
     return {
-        name: _drift(component, base)
+        name: _drift(component, base, components)
         for name, component in zip(components.names, components.components, strict=True)
     }
 
 
-def _drift(component: Component, base: Component) -> float:
+def _drift(component: Component, base: Component, components: ComponentSet) -> float:
     moved = own = origin = 0.0
-    with (
-        TensorReader(component.checkpoint.label) as reader,
-        TensorReader(base.checkpoint.label) as base_reader,
-    ):
-        for name, entry in component.sources.items():
-            for start in range(0, entry.n_elements, _CHUNK_ELEMENTS):
-                trained = _read(component, reader, name, entry, start)
-                untrained = _read(base, base_reader, name, base.sources[name], start)
+    with StateReader(component) as reader, StateReader(base) as base_reader:
+        for name, spec in components.tensors.items():
+            for start in range(0, spec.n_elements, _CHUNK_ELEMENTS):
+                count = min(_CHUNK_ELEMENTS, spec.n_elements - start)
+                trained, untrained = torch.empty(2, count, dtype=torch.float64)
+                reader.read(name, start, trained)
+                base_reader.read(name, start, untrained)
                 own += float(trained.square().sum())
                 origin += float(untrained.square().sum())
                 moved += float(trained.sub_(untrained).square_().sum())
     total = math.sqrt(own) + math.sqrt(origin)
     return math.sqrt(moved) / total if total > 0.0 else 0.0
-
-
-def _read(
-    component: Component, reader: TensorReader, name: str, entry: TensorEntry, start: int
-) -> torch.Tensor:
-    """Return elements from ``start`` on, at most one chunk, as float64."""
-    stored = torch.empty(
-        min(_CHUNK_ELEMENTS, entry.n_elements - start), dtype=MERGEABLE[entry.dtype]
-    )
-    content = stored.view(torch.uint8).numpy().data
-    reader.read_into(entry, start * stored.element_size(), content)
-    values = stored.double()
-    if not bool(torch.isfinite(values).all()):
-        what, remedy = f"tensor {name!r} holds NaN or infinity", "train this model again"
-        raise problem(component.checkpoint.label, what, remedy, file=entry.file)
-    return values

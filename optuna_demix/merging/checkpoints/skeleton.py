@@ -1,21 +1,22 @@
 """What transformers' model class says about the parameters, without their values.
 
-The model is built on torch's ``meta`` device: names, shapes and ties are real, memory is not
-touched and nothing is initialized.
+The model is built on torch's ``meta`` device: names, shapes, dtypes and ties are real, memory is
+not touched and nothing is initialized.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import build_glob_alternation
 
 from optuna_demix._wording import one_line
+from optuna_demix.merging._dtypes import MERGEABLE
 from optuna_demix.merging._problem import problem
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Buffers that older releases of transformers saved and current ones rebuild.
 _REBUILT = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$", r"\.masked_bias$")
+# The dtype that the model is built in: whatever has another one is kept in it.
+_BUILT = torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -30,48 +33,54 @@ class Skeleton:
     """The state dict of a model class, valueless.
 
     Attributes:
+        model: The model, on the ``meta`` device.
         shapes: Shape of every parameter and persistent buffer by its canonical name. Tied
             parameters have one canonical name, the first in the model's own order.
         canonical: Canonical name of every name in the state dict.
-        prefix: Name of the base model inside the causal LM, e.g. ``transformer``.
-        model_class: The class that transformers chose for the config.
+        constants: Dtype of those that have no average, such as tables of integers.
+        is_part: Whether the config describes more, such as the text model of a multimodal one.
     """
 
+    model: Any
+    is_part: bool
     shapes: dict[str, tuple[int, ...]]
     canonical: dict[str, str]
-    prefix: str
-    model_class: type[Any]
+    constants: dict[str, torch.dtype]
     _ignored: re.Pattern[str]
     _transient: frozenset[str]
-    _renamings: tuple[WeightRenaming, ...]
-    _converters: tuple[WeightConverter, ...]
+    _fixed: dict[str, torch.dtype]
 
-    def resolve(self, name: str) -> str | None:
-        """Return the canonical name of a checkpoint's tensor, or None if the model has none.
+    @property
+    def model_class(self) -> type[Any]:
+        """The class that transformers chose for the config."""
+        return type(self.model)
 
-        As ``from_pretrained`` does, a name may lack or carry the prefix of the base model, or be
-        one that the model class used to have.
+    @property
+    def config(self) -> Any:
+        """The config of that class; of a composite config, the part that describes the text."""
+        return self.model.config
+
+    def dtypes(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        """Return what ``from_pretrained(..., dtype=dtype)`` makes of each mergeable tensor.
+
+        A model may keep some of them in float32, because its class says so or its code does.
         """
-        for candidate in self._spellings(name):
-            if candidate in self.canonical:
-                return self.canonical[candidate]
-        return None
+        kept = dict(self.model._get_dtype_plan(dtype))
+        pattern, glob_of, _ = build_glob_alternation([*kept])
+        found = {}
+        for name in self.shapes:
+            if name in self.constants:
+                continue
+            match = pattern.search(name) if kept else None
+            if match is not None:
+                found[name] = kept[glob_of[str(match.lastgroup)]]
+            else:
+                found[name] = self._fixed.get(name, dtype)
+        return found
 
-    def is_rebuilt(self, name: str) -> bool:
-        """Tell whether the model does without this tensor of a checkpoint."""
-        return self._ignored.search(name) is not None or any(
-            candidate in self._transient for candidate in self._spellings(name)
-        )
-
-    def _spellings(self, name: str) -> tuple[str, ...]:
-        dotted = f"{self.prefix}."
-        renamed, computed_from = rename_source_key(name, [*self._renamings], [*self._converters])
-        names = (name,) if computed_from is not None else (renamed, name)
-        return tuple(
-            spelling
-            for candidate in names
-            for spelling in (candidate, dotted + candidate, candidate.removeprefix(dotted))
-        )
+    def does_without(self, name: str) -> bool:
+        """Tell whether the model does without a tensor, named as the model would name it."""
+        return self.is_part or self._ignored.search(name) is not None or name in self._transient
 
 
 def load_config(directory: Path, place: str, *, trust_remote_code: bool) -> Any:
@@ -99,7 +108,7 @@ def build_skeleton(
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=trust_remote_code
+                copy.deepcopy(config), trust_remote_code=trust_remote_code, dtype=_BUILT
             )
     except Exception as error:  # whatever a model's own constructor raises
         remedy = "merge causal language models that this release of transformers can build"
@@ -108,15 +117,19 @@ def build_skeleton(
     state = model.state_dict(keep_vars=True)
     first_name: dict[torch.Tensor, str] = {}  # tensors are equal as keys if they are the same one
     canonical = {name: first_name.setdefault(tensor, name) for name, tensor in state.items()}
+    tensors = {name: state[name] for name in dict.fromkeys(canonical.values())}
     patterns = [*_REBUILT, *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())]
-    mapping = get_model_conversion_mapping(model)
     return Skeleton(
-        shapes={name: tuple(state[name].shape) for name in dict.fromkeys(canonical.values())},
+        model=model,
+        is_part=type(model.config) is not type(config),
+        shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
         canonical=canonical,
-        prefix=model.base_model_prefix,
-        model_class=type(model),
+        constants={
+            name: tensor.dtype
+            for name, tensor in tensors.items()
+            if tensor.dtype not in MERGEABLE.values()
+        },
         _ignored=re.compile("|".join(f"(?:{pattern})" for pattern in patterns)),
         _transient=frozenset(name for name, _ in model.named_buffers() if name not in state),
-        _renamings=tuple(step for step in mapping if isinstance(step, WeightRenaming)),
-        _converters=tuple(step for step in mapping if isinstance(step, WeightConverter)),
+        _fixed={name: tensor.dtype for name, tensor in tensors.items() if tensor.dtype != _BUILT},
     )

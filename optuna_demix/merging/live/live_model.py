@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, GenerationConfig
-from transformers.utils import logging as transformers_logging
+from transformers import AutoTokenizer
 
 from optuna_demix._files import sync
 from optuna_demix._wording import one_line
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging._aside import sync_directory
-from optuna_demix.merging._dtypes import as_dtype, dtype_name
+from optuna_demix.merging._dtypes import as_dtype
 from optuna_demix.merging._problem import problem, write_problem
-from optuna_demix.merging.arena.format import REBUILD
-from optuna_demix.merging.checkpoints.skeleton import Skeleton, build_skeleton, load_config
+from optuna_demix.merging._quiet import quiet_transformers
 from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
 from optuna_demix.merging.live.block_stream import BlockStream
 from optuna_demix.merging.live.blocks import merge_blocks
+from optuna_demix.merging.live.building import ModelBuilder
 from optuna_demix.merging.live.kernels import Kernels
 from optuna_demix.merging.live.memory import check_fits, free_bytes
+from optuna_demix.merging.live.self_test import Pristine, needs_restoring
 from optuna_demix.merging.methods.registry import MergeMethod, find_method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from optuna_demix.merging.arena.arena import Arena
 
@@ -45,7 +45,8 @@ class LiveModel:
     """A causal LM that becomes the proxy of any mixture in one pass over the arena.
 
     All parameters are views of one flat buffer, set up once; `merge` writes into it. No file, no
-    new module, no new tensor per proxy, so compiled and captured graphs stay valid.
+    new module, no new tensor per proxy, so compiled and captured graphs stay valid. (There is a
+    second buffer where the model keeps some parameters in another element type.)
 
     Example:
         ::
@@ -57,7 +58,8 @@ class LiveModel:
     Args:
         arena: The components.
         device: Where the model lives.
-        dtype: Element type of the parameters, by default the arena's.
+        dtype: Element type of the parameters, by default the arena's; the model may keep some
+            of them in float32.
         method: The merge method, the one that the arena was built for.
         trust_remote_code: Let the model run code that came with the components.
         resident: Keep a copy of the arena on the device instead of streaming it through pinned
@@ -65,18 +67,21 @@ class LiveModel:
         compiled: Merge with kernels that torch.compile makes of the same operations, which needs
             a C++ compiler at run time; by default for arenas of 64 MiB and more. Without a
             compiler the eager kernels serve. On a CPU the proxies are the same to the bit.
+        self_test: Merge twice and run two short inputs, and compare with a new model. A model
+            that keeps state derived from its weights, as RWKV does, is restored before each merge.
 
     Attributes:
         arena: The components.
         model: The transformers model, in eval mode and without gradients. Every parameter is NaN
             until the first merge.
-        dtype: Element type of the parameters.
+        dtype: Element type of the parameters, but for those that the model keeps in another one.
         device: Where they are.
         method: How components become a proxy.
 
     Raises:
         ComponentError: If the method is unknown, or the arena was built for another, or the model
-            and the arena disagree, or the model is larger than the free memory.
+            and the arena disagree, or the model is larger than the free memory, or it fails the
+            self-test.
     """
 
     def __init__(
@@ -89,23 +94,41 @@ class LiveModel:
         trust_remote_code: bool = False,
         resident: bool | None = None,
         compiled: bool | None = None,
+        self_test: bool = True,
     ) -> None:
         self.arena = arena
         self.device = torch.device(device)
         self.dtype = arena.dtype if dtype is None else as_dtype(dtype)
         self.method = find_method(method) if isinstance(method, str) else method
         _check_preparation(arena, self.method)
-        self._tensors = [slot.name for slot in arena.layout.slots]
-        large = arena.nbytes >= _MIN_COMPILED_BYTES
-        self._kernels = Kernels(compiled=large if compiled is None else compiled)
+        self._tensors = [slot.name for slot in arena.slots]
+        self._kernels = [Kernels(compiled=wanted) for wanted in _compiled(arena, compiled)]
         self._trust_remote_code = trust_remote_code
         check_fits(arena, self.device, self.dtype)
         self._merged = False
         self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._flat, self.model = _build_model(
-            arena, self.device, self.dtype, trust_remote_code=trust_remote_code
+        self._pristine: Pristine | None = None
+        with arena.extracted() as directory:
+            builder = ModelBuilder(
+                arena, directory, self.device, self.dtype, trust_remote_code=trust_remote_code
+            )
+            self._flats = builder.flats
+            self.model = builder.build()
+            self._blocks = _place_blocks(arena, self.device, resident=resident)
+            if self_test:
+                self._pristine = self._test(builder)
+        for flat in self._flats:
+            flat.fill_(torch.nan)  # a proxy that was never merged must not score
+        self._merged = False
+
+    def _test(self, builder: ModelBuilder) -> Pristine | None:
+        """Return what must be restored before each merge, or None if nothing must."""
+        pristine = Pristine(self.model)
+        fails = needs_restoring(
+            self.model, builder.build, self.merge, pristine, n_components=len(self.names)
         )
-        self._blocks, self._stream = _place_blocks(arena, self.device, resident=resident)
+        pristine.restore()
+        return pristine if fails else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,20 +162,28 @@ class LiveModel:
         """
         weights = _check_weights(w, self.names)
         plan = self.method.plan(weights, self.arena.facts, self._tensors)
-        layout = self.arena.layout
-        out = self._flat.view(layout.n_blocks, layout.block_size)
-        for which, rows in self._chunks():
-            merge_blocks(
-                plan, rows, out[which], layout=layout, blocks=which, kernels=self._kernels
-            )
+        self.restore()
+        first = 0
+        for part, flat, blocks, kernels in zip(
+            self.arena.parts, self._flats, self._blocks, self._kernels, strict=True
+        ):
+            layout = part.layout
+            of_part = plan.part(first, first + len(layout.slots))
+            first += len(layout.slots)
+            out = flat.view(layout.n_blocks, layout.block_size)
+            for which, rows in _chunks(blocks):
+                merge_blocks(
+                    of_part, rows, out[which], layout=layout, blocks=which, kernels=kernels
+                )
         self._merged = True
 
-    def _chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield (which blocks, those blocks where they are merged), front to back."""
-        if self._stream is None:
-            yield slice(0, self.arena.layout.n_blocks), self._blocks
-        else:
-            yield from self._stream.chunks()
+    def restore(self) -> None:
+        """Let the model forget what it computed from earlier weights, if it keeps such state.
+
+        `merge` does so; whoever writes parameters otherwise has to call this first.
+        """
+        if self._pristine is not None:
+            self._pristine.restore()
 
     def save_pretrained(
         self, directory: str | os.PathLike[str], *, overwrite: bool = False
@@ -173,7 +204,7 @@ class LiveModel:
         if not overwrite and target.exists() and (not target.is_dir() or any(target.iterdir())):
             remedy = "choose another directory or pass overwrite=True"
             raise problem("proxy", "is there already", remedy, file=target)
-        with _directory_aside(target) as aside, _quiet_transformers():
+        with _directory_aside(target.resolve()) as aside, quiet_transformers():
             self.model.save_pretrained(aside, state_dict=self._separate_state_dict())
             if self._has_tokenizer():
                 self.tokenizer.save_pretrained(aside)
@@ -197,66 +228,19 @@ class LiveModel:
         return state
 
 
-def _build_model(
-    arena: Arena, device: torch.device, dtype: torch.dtype, *, trust_remote_code: bool
-) -> tuple[torch.Tensor, PreTrainedModel]:
-    """Return the flat buffer, (n_padded,), and the model whose parameters are views of it."""
-    with arena.extracted() as directory:
-        place = f"arena {arena.path}"
-        config = load_config(directory, place, trust_remote_code=trust_remote_code)
-        skeleton = build_skeleton(
-            config, place, directory / "config.json", trust_remote_code=trust_remote_code
-        )
-        _check_names(arena, skeleton)
-        # Untouched pages of this buffer cost nothing when the model moves to another device.
-        flat = torch.empty(arena.layout.n_padded, dtype=dtype)
-        with _quiet_transformers():
-            # From a state dict of views: no initialization, no copy, and buffers, ties and
-            # attention as from_pretrained makes them.
-            model: PreTrainedModel = skeleton.model_class.from_pretrained(
-                None, config=config, state_dict=_views(flat, arena), dtype=dtype
-            )
-        if (directory / "generation_config.json").is_file():
-            model.generation_config = GenerationConfig.from_pretrained(directory)
-    model.name_or_path = model.config.name_or_path = str(arena.path)
-    if device.type != "cpu":
-        flat = torch.empty(arena.layout.n_padded, dtype=dtype, device=device)
-    _bind(model, skeleton, _views(flat, arena), arena)
-    flat.fill_(torch.nan)  # a proxy that was never merged must not score
-    model.to(device)  # type: ignore[arg-type]  # what is left: buffers outside the checkpoint
-    model.requires_grad_(False)
-    model.train(False)
-    return flat, model
+def _compiled(arena: Arena, wanted: bool | None) -> list[bool]:
+    """Tell which parts are merged by compiled kernels: by default the large ones."""
+    if wanted is not None:
+        return [wanted] * len(arena.parts)
+    return [blocks.nbytes >= _MIN_COMPILED_BYTES for blocks in arena.part_blocks]
 
 
-def _views(flat: torch.Tensor, arena: Arena) -> dict[str, torch.Tensor]:
-    return {
-        slot.name: flat[slot.offset : slot.offset + slot.n_elements].view(slot.shape)
-        for slot in arena.layout.slots
-    }
-
-
-def _check_names(arena: Arena, skeleton: Skeleton) -> None:
-    """The arena may stem from another release of transformers."""
-    stored = {slot.name: slot.shape for slot in arena.layout.slots}
-    for name in sorted({*stored, *skeleton.shapes}):
-        if stored.get(name) != skeleton.shapes.get(name):
-            holder, other = ("arena", "model") if name in stored else ("model", "arena")
-            what = f"tensor {name!r} of the {holder} does not fit the {other}"
-            raise problem("arena", what, REBUILD, file=arena.path)
-
-
-def _bind(
-    model: PreTrainedModel, skeleton: Skeleton, views: dict[str, torch.Tensor], arena: Arena
-) -> None:
-    """Point every parameter and persistent buffer at its view."""
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        view = views[skeleton.canonical[name]]
-        if tensor.dtype != view.dtype:
-            what = f"the model keeps {name!r} in {dtype_name(tensor.dtype)}"
-            remedy = f"ask for dtype={dtype_name(tensor.dtype)!r}"
-            raise problem("arena", what, remedy, file=arena.path)
-        tensor.data = view
+def _chunks(blocks: torch.Tensor | BlockStream) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield (which blocks, those blocks where they are merged), front to back."""
+    if isinstance(blocks, BlockStream):
+        yield from blocks.chunks()
+    else:
+        yield slice(0, len(blocks)), blocks
 
 
 def _check_preparation(arena: Arena, method: MergeMethod) -> None:
@@ -267,16 +251,16 @@ def _check_preparation(arena: Arena, method: MergeMethod) -> None:
 
 def _place_blocks(
     arena: Arena, device: torch.device, *, resident: bool | None
-) -> tuple[torch.Tensor, BlockStream | None]:
-    """Decide where merges read from: the map, a copy on the device, or a stream of chunks."""
+) -> list[torch.Tensor | BlockStream]:
+    """Decide where merges read each part from: the map, a copy on the device, or a stream."""
     if device.type == "cpu":
-        return arena.blocks, None
+        return [*arena.part_blocks]
     if resident is None:
         free = free_bytes(device)
         resident = free is None or arena.nbytes <= _MAX_RESIDENT_SHARE * free
     if resident:
-        return arena.blocks.to(device), None
-    return arena.blocks, BlockStream(arena.blocks, device, chunk_bytes=_CHUNK_BYTES)
+        return [blocks.to(device) for blocks in arena.part_blocks]
+    return [BlockStream(blocks, device, chunk_bytes=_CHUNK_BYTES) for blocks in arena.part_blocks]
 
 
 def _check_weights(w: Any, names: tuple[str, ...]) -> np.ndarray:
@@ -297,7 +281,7 @@ def _check_weights(w: Any, names: tuple[str, ...]) -> np.ndarray:
 def _load_tokenizer(arena: Arena, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     with arena.extracted() as directory:
         if vocabulary_file(directory) is None:
-            what = "the first component came without a tokenizer"
+            what = "the components came without a tokenizer"
             remedy = "copy the tokenizer files into every component and build the arena again"
             raise problem("arena", what, remedy, file=arena.path)
         try:
@@ -331,20 +315,3 @@ def _directory_aside(target: Path) -> Iterator[Path]:
             sync_directory(target.parent)
     except OSError as error:
         raise write_problem("proxy", error, target) from error
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence progress bars and load reports: tensors were checked here, with better messages."""
-    bars, level = (
-        transformers_logging.is_progress_bar_enabled(),
-        transformers_logging.get_verbosity(),
-    )
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

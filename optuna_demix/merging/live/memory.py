@@ -26,7 +26,8 @@ def check_fits(arena: Arena, device: torch.device, dtype: torch.dtype) -> None:
         ComponentError: Naming the bytes that are needed and those that are free.
     """
     free = free_bytes(device)
-    needed = arena.layout.n_padded * dtype.itemsize
+    # Some parts may be kept in float32 in a smaller dtype; they are small.
+    needed = sum(part.layout.n_padded for part in arena.parts) * dtype.itemsize
     if free is None or needed <= free:
         return
     what = f"needs {needed:,} bytes in {dtype_name(dtype)}, but {device} has {free:,} free"

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from optuna_demix.merging._dtypes import MERGEABLE
-from optuna_demix.merging._problem import problem
-from optuna_demix.merging.checkpoints.tensor_reader import TensorReader
+from optuna_demix.merging.checkpoints.state_reader import StateReader
 
 if TYPE_CHECKING:
-    from optuna_demix.merging.checkpoints.components import Component
+    from optuna_demix.merging.checkpoints.fitting import Component
     from optuna_demix.merging.live.live_model import LiveModel
 
 
@@ -27,12 +26,12 @@ def load_whole(component: Component, live: LiveModel) -> None:
     Raises:
         ComponentError: If a tensor holds NaN or infinity, or the model cannot be read.
     """
+    live.restore()
     parameters = live.model.state_dict()
-    with TensorReader(component.checkpoint.label) as reader:
-        for name, entry in component.sources.items():
-            stored = torch.empty(entry.n_elements, dtype=MERGEABLE[entry.dtype])
-            reader.read_into(entry, 0, stored.view(torch.uint8).numpy().data)
-            if not bool(torch.isfinite(stored).all()):
-                what, remedy = f"tensor {name!r} holds NaN or infinity", "train this model again"
-                raise problem(component.checkpoint.label, what, remedy, file=entry.file)
-            parameters[name].copy_(stored.view(parameters[name].shape))
+    with StateReader(component) as reader:
+        for name in component.sources:
+            target = parameters[name]
+            if target.dtype in MERGEABLE.values():
+                whole = torch.empty(target.numel(), dtype=target.dtype)
+                reader.read(name, 0, whole)
+                target.copy_(whole.view(target.shape))

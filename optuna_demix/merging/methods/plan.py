@@ -40,6 +40,12 @@ class MergePlan:
     around_base: bool = False
     election: Election | None = None
 
+    def part(self, first: int, stop: int) -> MergePlan:
+        """Return the plan of the tensors from ``first`` to below ``stop``."""
+        if self.coefficients.ndim == 1:
+            return self
+        return replace(self, coefficients=self.coefficients[first:stop])
+
     def simplified(self) -> MergePlan:
         """Return the plan with one set of coefficients if all tensors have the same."""
         table = self.coefficients

@@ -154,6 +154,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         if kind == "generate_until":
             for instance in (instance for group in groups for instance in group):
                 self._check_room(instance)
+                self.tok_encode(instance.args[0])  # refuses tokens that the model lacks
             return [ForwardPlan(kind, group, [], [], think_end_token) for group in groups]
         found = [[self._tokenize(kind, instance) for instance in group] for group in groups]
         self._ids.clear()
@@ -254,7 +255,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             return False
         self.model.eval()
         with torch.inference_mode():
-            reason = why_unpackable(self.model, rows, self._run)
+            reason = why_unpackable(self.model, rows)
         if reason is not None:
             self.packs = False
             _log.warning("scoring.shared_prefixes is left off: %s", reason)
@@ -289,6 +290,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             self._ids[key] = super().tok_encode(
                 string, add_special_tokens, left_truncate_len, **kwargs
             )
+            self._check_embedded(max(self._ids[key], default=0))
         ids: list[int] = self._ids[key]
         return ids
 
@@ -305,8 +307,19 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             self._ids[key] = super().tok_batch_encode(
                 list(strings), padding_side, left_truncate_len, truncation
             )
+            self._check_embedded(int(self._ids[key][0].max()))
         encoded: tuple[Tensor, Tensor] = self._ids[key]
         return encoded
+
+    def _check_embedded(self, largest: int) -> None:
+        """Refuse a token id without embedding by name: torch would only fail an assertion."""
+        n_embeddings = self.model.get_input_embeddings().weight.shape[0]
+        if largest >= n_embeddings:
+            token = self.tokenizer.convert_ids_to_tokens(largest)
+            raise TaskError(
+                f"token {token!r} is id {largest}, but the model has {n_embeddings} embeddings; "
+                "take it out of the text or out of the tokenizer"
+            )
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: Any

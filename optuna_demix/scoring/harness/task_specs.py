@@ -15,6 +15,9 @@ from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.gold import GOLD_KINDS, GOLD_METRIC
 from optuna_demix.scoring.harness.data_files import missing_data
 
+_MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""What lm-eval reads the longest answer from, in its order."""
+
 NO_FILTER = "none"
 """lm-eval's name for answers as they are."""
 
@@ -134,6 +137,22 @@ def problem(benchmark: Benchmark, spec: TaskSpec, *, confirm_run_unsafe_code: bo
         lambda: _direction_problem(benchmark, spec),
     )
     return next((found for check in checks if (found := check()) is not None), None)
+
+
+def room_problem(spec: TaskSpec, max_length: int) -> str | None:
+    """Why no prompt fits into the model beside what the task generates, or ``None``."""
+    for leaf in spec.leaves:
+        if leaf.config.get("output_type", "generate_until") != "generate_until":
+            continue
+        given = leaf.config.get("generation_kwargs") or {}
+        wanted = next((given[key] for key in _MAX_TOKENS if given.get(key) is not None), None)
+        if isinstance(wanted, int) and wanted >= max_length:
+            return (
+                f"task {leaf.name!r}: generates up to {wanted} tokens, which leaves no room for "
+                f"a prompt in max_length {max_length}; raise max_length or lower max_gen_toks in "
+                "the task's generation_kwargs"
+            )
+    return None
 
 
 def resolve_filter(benchmark: Benchmark, filters: Sequence[str]) -> str | None:

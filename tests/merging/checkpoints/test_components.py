@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging import ComponentSet
+from optuna_demix.merging import Arena, ComponentSet, LiveModel
 
 EMBEDDING = "model.embed_tokens.weight"
 Paths = dict[str, Path]
@@ -60,13 +60,18 @@ def _truncate(directory: Path) -> None:
     file.write_bytes(file.read_bytes()[:-10])
 
 
-def _pickle_only(directory: Path) -> None:
+def _pickled(directory: Path) -> None:
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
 
 
-def _adapter_only(directory: Path) -> None:
-    (directory / "model.safetensors").unlink()
-    (directory / "adapter_config.json").write_text("{}")
+def _only(name: str) -> Callable[[Path], None]:
+    """Leave nothing but the weights, under another name."""
+
+    def change(directory: Path) -> None:
+        (directory / "model.safetensors").rename(directory / name)
+        (directory / "config.json").unlink()
+
+    return change
 
 
 def _config(**fields: Any) -> Callable[[Path], None]:
@@ -99,8 +104,20 @@ def _retype(name: str, dtype: torch.dtype) -> Callable[[Path], None]:
             _remove("model.safetensors"), "", "neither model.safetensors", id="no weights"
         ),
         pytest.param(_truncate, "model.safetensors", "truncated", id="truncated weights"),
-        pytest.param(_pickle_only, "pytorch_model.bin", "save_pretrained", id="pickle only"),
-        pytest.param(_adapter_only, "adapter_config.json", "merge_and_unload", id="adapter only"),
+        pytest.param(
+            _only("pytorch_model.bin"), "pytorch_model.bin", "pickle", id="pickle without config"
+        ),
+        pytest.param(
+            _only("consolidated.00.pth"), "consolidated.00.pth", "pickle", id="original pickle"
+        ),
+        pytest.param(_pickled, "pytorch_model.bin", "save_pretrained", id="pickle only"),
+        pytest.param(_only("model-Q8_0.gguf"), "model-Q8_0.gguf", "GGUF", id="GGUF"),
+        pytest.param(
+            _only("adapter_model.safetensors"),
+            "adapter_model.safetensors",
+            "without adapter_config.json",
+            id="adapter without config",
+        ),
         pytest.param(
             _config(quantization_config={"bits": 4}),
             "config.json",
@@ -132,6 +149,12 @@ def _retype(name: str, dtype: torch.dtype) -> Callable[[Path], None]:
             id="other arithmetic",
         ),
         pytest.param(
+            _config(rope_parameters={"rope_type": "default", "rope_theta": 5.0}),
+            "config.json",
+            "'rope_parameters' is",
+            id="other positions",
+        ),
+        pytest.param(
             _config(tie_word_embeddings=False),
             "config.json",
             "'tie_word_embeddings' is False",
@@ -156,15 +179,9 @@ def _retype(name: str, dtype: torch.dtype) -> Callable[[Path], None]:
             id="other shape",
         ),
         pytest.param(
-            _retype("model.norm.weight", torch.bfloat16),
-            "model.safetensors",
-            "'model.norm.weight' is stored as BF16, but others as F32",
-            id="one tensor of another dtype",
-        ),
-        pytest.param(
             _state(lambda state: state.update({k: v.bfloat16() for k, v in state.items()})),
-            "model.safetensors",
-            "one dtype",
+            "",
+            "stored as BF16, but component 'web' as F32",
             id="component of another dtype",
         ),
         pytest.param(
@@ -198,8 +215,8 @@ def test_a_bad_component_is_named(
 def test_a_base_is_checked_like_a_component(paths: Paths, tmp_path: Path) -> None:
     base = paths.pop("math")
     assert ComponentSet.open(paths, base=base).base is not None
-    _retype("model.norm.weight", torch.float16)(base)
-    with pytest.raises(ComponentError, match=r"^base: .*'model.norm.weight' is stored as F16"):
+    _retype("model.norm.weight", torch.int32)(base)
+    with pytest.raises(ComponentError, match=r"^base: .*'model.norm.weight' is stored as I32"):
         ComponentSet.open(paths, base=base)
 
 
@@ -236,14 +253,104 @@ def test_harmless_differences_pass(paths: Paths, edit_json: Callable[..., None])
     edit_json(
         paths["code"] / "config.json",
         lambda config: config.update(
-            _name_or_path="elsewhere", use_cache=False, pad_token_id=3, transformers_version="5.0"
+            _name_or_path="elsewhere",
+            use_cache=False,
+            pad_token_id=3,
+            transformers_version="5.0",
+            attention_dropout=0.1,
+            unsloth_version="2026.1",
+            output_router_logits=True,
+            router_aux_loss_coef=0.02,
+            trained_by={"run": 7},
         ),
     )
+    padding = {
+        "strategy": "BatchLongest",
+        "direction": "Left",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<unk>",
+    }
     edit_json(
         paths["code"] / "tokenizer.json",
-        lambda content: content.update(padding={"strategy": "BatchLongest"}),
+        lambda content: content.update(padding=padding),
     )
     assert ComponentSet.open(paths).names == ("web", "code", "math")
+
+
+def test_a_gguf_file_is_no_directory(paths: Paths, tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(
+        ComponentError, match=r"^component 'code': .*model.gguf: GGUF.*safetensors"
+    ):
+        ComponentSet.open({**paths, "code": file})
+
+
+def _end_at(eos: int, directory: Path) -> None:
+    (directory / "generation_config.json").unlink()
+    _config(eos_token_id=eos)(directory)
+
+
+class TestGeneration:
+    """Where generated text ends is the first component's affair only if a study says so."""
+
+    def test_another_end_of_text_is_named(self, paths: Paths) -> None:
+        _end_at(5, paths["math"])
+        with pytest.raises(ComponentError) as caught:
+            ComponentSet.open(paths)
+        said = str(caught.value)
+        assert said.startswith("component 'math': ")
+        assert "eos_token_id 5" in said and "2 in component 'web'" in said
+        assert "merging.config_of" in said and "\n" not in said
+
+    def test_the_generation_config_comes_first(self, paths: Paths) -> None:
+        for path, eos in zip(paths.values(), (2, [2], 5), strict=True):
+            (path / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+        _config(eos_token_id=5)(paths["code"])  # is not read where the other file is there
+        with pytest.raises(ComponentError, match="^component 'math': .*eos_token_id 5, but 2 in"):
+            ComponentSet.open(paths)
+
+    @pytest.mark.parametrize(
+        "harmless",
+        [
+            {"do_sample": True, "temperature": 0.5},
+            {"transformers_version": "9", "pad_token_id": 3, "bos_token_id": 7},
+        ],
+        ids=["what lm-eval always says", "what no token depends on"],
+    )
+    def test_what_reaches_no_text_passes(self, paths: Paths, harmless: dict[str, Any]) -> None:
+        for path in paths.values():
+            (path / "generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
+        (paths["math"] / "generation_config.json").write_text(
+            json.dumps({"eos_token_id": 2, **harmless})
+        )
+        assert ComponentSet.open(paths).generation == {"eos_token_id": 2}
+
+    def test_a_penalty_is_named(self, paths: Paths) -> None:
+        (paths["math"] / "generation_config.json").write_text(
+            json.dumps({"eos_token_id": 2, "repetition_penalty": 1.5})
+        )
+        with pytest.raises(ComponentError, match="repetition_penalty 1.5, but None in"):
+            ComponentSet.open(paths)
+
+    def test_the_chosen_component_stands_for_all(self, paths: Paths, tmp_path: Path) -> None:
+        _end_at(5, paths["math"])
+        components = ComponentSet.open(paths, config_of="math")
+        assert components.generation == {"eos_token_id": 5}
+        live = LiveModel(Arena.build(components, tmp_path / "x.arena"))
+        assert live.model.generation_config.eos_token_id == 5
+        assert ComponentSet.open(paths, config_of="web").generation == {"eos_token_id": 2}
+
+    def test_an_unknown_choice_is_refused(self, paths: Paths) -> None:
+        with pytest.raises(ComponentError, match="config_of: no component 'mth'; did you mean"):
+            ComponentSet.open(paths, config_of="mth")
+
+    def test_a_base_generates_nothing(self, paths: Paths) -> None:
+        base = paths.pop("math")
+        _end_at(5, base)
+        assert ComponentSet.open(paths, base=base).generation == {"eos_token_id": 2}
 
 
 class TestShards:
@@ -294,112 +401,6 @@ class TestShards:
         )
         with pytest.raises(ComponentError, match="lies outside the directory"):
             ComponentSet.open(sharded_paths)
-
-
-class TestTokenizers:
-    def test_another_vocabulary_is_named_by_its_first_token(
-        self, paths: Paths, edit_json: Callable[..., None]
-    ) -> None:
-        def swap(content: dict[str, Any]) -> None:
-            vocabulary = content["model"]["vocab"]
-            vocabulary["word3"], vocabulary["word5"] = vocabulary["word5"], vocabulary["word3"]
-
-        edit_json(paths["math"] / "tokenizer.json", swap)
-        with pytest.raises(
-            ComponentError,
-            match=r"'math': .*tokenizer.json: 'word3' is id 7, but id 5 in component 'web'",
-        ):
-            ComponentSet.open(paths)
-
-    def test_a_token_too_many_is_named(self, paths: Paths, edit_json: Callable[..., None]) -> None:
-        edit_json(
-            paths["math"] / "tokenizer.json",
-            lambda content: content["model"]["vocab"].update(extra=60),
-        )
-        with pytest.raises(
-            ComponentError, match="'extra' is id 60, but no token in component 'web'"
-        ):
-            ComponentSet.open(paths)
-
-    def test_another_added_token_is_named(
-        self, paths: Paths, edit_json: Callable[..., None]
-    ) -> None:
-        edit_json(
-            paths["math"] / "tokenizer.json",
-            lambda content: content["added_tokens"].append({"content": "<tool>", "id": 61}),
-        )
-        with pytest.raises(ComponentError, match="'<tool>' is id 61, but no token in"):
-            ComponentSet.open(paths)
-
-    def test_another_normalizer_is_named(
-        self, paths: Paths, edit_json: Callable[..., None]
-    ) -> None:
-        edit_json(
-            paths["math"] / "tokenizer.json",
-            lambda content: content.update(normalizer={"type": "Lowercase"}),
-        )
-        with pytest.raises(ComponentError, match="field 'normalizer' differs"):
-            ComponentSet.open(paths)
-
-    def test_another_way_to_begin_a_text_is_named(
-        self, paths: Paths, edit_json: Callable[..., None]
-    ) -> None:
-        for name, adds in (("web", False), ("code", False), ("math", True)):
-            edit_json(
-                paths[name] / "tokenizer_config.json",
-                lambda content, adds=adds: content.update(add_bos_token=adds),
-            )
-        with pytest.raises(ComponentError, match="component 'math': .*'add_bos_token' is True"):
-            ComponentSet.open(paths)
-
-    def test_a_token_saved_with_its_rules_is_the_same_token(
-        self, paths: Paths, edit_json: Callable[..., None]
-    ) -> None:
-        edit_json(
-            paths["math"] / "tokenizer_config.json",
-            lambda content: content.update(unk_token={"content": content["unk_token"]}),
-        )
-        assert ComponentSet.open(paths).names
-
-    def test_a_tokenizer_where_the_first_has_none_is_refused(self, paths: Paths) -> None:
-        (paths["web"] / "tokenizer.json").unlink()
-        with pytest.raises(ComponentError, match="component 'code': .*has a tokenizer, but"):
-            ComponentSet.open(paths)
-
-    def test_no_tokenizer_at_all_is_allowed(self, paths: Paths) -> None:
-        for path in paths.values():
-            (path / "tokenizer.json").unlink()
-        assert ComponentSet.open(paths).names
-
-    def test_sentencepiece_models_are_compared_by_content(self, paths: Paths) -> None:
-        for name, path in paths.items():
-            (path / "tokenizer.json").unlink()
-            (path / "tokenizer.model").write_bytes(b"same" if name != "math" else b"other")
-        with pytest.raises(ComponentError, match="component 'math': .*tokenizer.model: content"):
-            ComponentSet.open(paths)
-
-    def test_byte_pair_merges_are_compared(self, paths: Paths) -> None:
-        for name, path in paths.items():
-            (path / "tokenizer.json").unlink()
-            (path / "vocab.json").write_text('{"a": 0, "b": 1}')
-            (path / "merges.txt").write_text("a b" if name != "math" else "b a")
-        with pytest.raises(
-            ComponentError, match="component 'math': .*merges.txt: content differs"
-        ):
-            ComponentSet.open(paths)
-
-    def test_ids_beyond_the_embeddings_are_refused(
-        self, paths: Paths, edit_json: Callable[..., None]
-    ) -> None:
-        for path in paths.values():
-            edit_json(
-                path / "tokenizer.json",
-                lambda content: content["added_tokens"].append({"content": "<tool>", "id": 64}),
-            )
-        with pytest.raises(
-            ComponentError, match="token id 64 is beyond the model's 64 embeddings"
-        ):
-            ComponentSet.open(paths)
 
 
 class TestNames:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 
 import pytest
 import torch
+from _tiny_causal_lms import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring import Benchmark, HarnessScorer
 from optuna_demix.scoring.forward.batches import share_rows
 from optuna_demix.scoring.forward.packing import pack
+from tests.tiny_models import VOCABULARY
 
 from tests.scoring.samples import make_model  # isort: skip
 
@@ -133,6 +137,45 @@ def test_a_model_that_ignores_what_it_is_told_is_scored_plainly(
     assert "shared_prefixes is left off: packed rows change a log-likelihood" in caplog.text
     assert scorer.plan_digest() == wanted.plan_digest()
     assert scorer.score() == wanted.score()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("lfm2", "Lfm2ForCausalLM has layers of type 'conv'"),
+        ("falcon_h1", "FalconH1ForCausalLM carries a state from token to token"),
+        ("cohere2", "inputs of [0-9]+ tokens exceed sliding_window, 4"),
+    ],
+)
+def test_a_model_that_sees_more_than_the_mask_is_scored_plainly(
+    kind, reason, dtype, tasks, tokenizer, caplog
+):
+    model = tiny_model(kind, dtype)
+    options = {"include_path": tasks, "batch_size": 4}
+    with caplog.at_level(logging.WARNING):
+        scorer = HarnessScorer(EVERY[1:3], model, tokenizer, **options, shared_prefixes=True)
+    assert scorer.describe()["shared_prefixes"] is False
+    assert re.search(f"shared_prefixes is left off: .*{reason}", caplog.text)
+
+
+def test_a_window_that_no_input_fills_does_not_count(tasks, tokenizer):
+    model = tiny_model("cohere2", torch.bfloat16, sliding_window=64)
+    options = {"include_path": tasks, "batch_size": 4}
+    scorer = HarnessScorer(EVERY[1:3], model, tokenizer, **options, shared_prefixes=True)
+    assert scorer.describe()["shared_prefixes"] is True
+    assert model.dtype == torch.bfloat16
+
+
+def tiny_model(kind, dtype, **fields):
+    config = tiny_config(kind)
+    for name, value in {"vocab_size": VOCABULARY, **fields}.items():
+        setattr(config, name, value)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.3)
+    return model.eval()
 
 
 def test_a_model_that_refuses_is_scored_plainly(tasks, tokenizer, model, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -417,3 +418,15 @@ def test_two_processes_with_a_cold_cache(folder, tmp_path):
         outputs.append(worker.communicate()[0].strip())
         assert worker.returncode == 0
     assert outputs == ["[13, 13, 5]"] * 3
+
+
+@pytest.mark.parametrize("name", ["choice", "prose", "say"])
+def test_a_token_without_embedding_is_named(folder, tokenizer, model, name):
+    text = next(iter(folder.glob(f"data/{name}.jsonl"))).read_text()
+    (folder / "data" / f"{name}.jsonl").write_text(text.replace("moon", "<pad>"))
+    larger = copy.deepcopy(tokenizer)
+    larger.add_tokens(["<pad>"])
+    metrics = {"say": "exact_match,whole", "prose": "bits_per_byte"}
+    wanted = [Benchmark(name, metrics.get(name, "acc"))]
+    with pytest.raises(TaskError, match="token '<pad>' is id 320, but the model has 320 embed"):
+        HarnessScorer(wanted, model, larger, include_path=folder).plan_digest()
