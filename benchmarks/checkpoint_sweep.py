@@ -272,7 +272,8 @@ def main() -> int:
     for entry in sweep(types[::_QUICK_STEP] if options.quick else types, tuple(options.dtypes)):
         found.append(entry)
         if entry["outcome"] != "equal":
-            print(f"{entry['type']} {entry['dtype']}: {entry['outcome']} {entry['reason']}")
+            line = f"{entry['type']} {entry['dtype']}: {entry['outcome']} {entry['reason']}"
+            print(line, flush=True)
     print(table(found))
     facts = {**_common.provenance(), "transformers": transformers.__version__}
     _common.write(options.out, {**facts, "found": found})

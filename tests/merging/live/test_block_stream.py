@@ -112,7 +112,7 @@ def test_no_buffer_is_refilled_while_it_is_in_use(backend: _Backend) -> None:
 def test_a_streamed_merge_equals_a_resident_one(
     arena: Arena, backend: _Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resident, streamed = LiveModel(arena), LiveModel(arena)
+    resident, streamed = LiveModel(arena, self_test=False), LiveModel(arena, self_test=False)
     stream = BlockStream(arena.blocks, torch.device("cpu"), chunk_bytes=3 * arena.blocks[0].nbytes)
     monkeypatch.setattr(streamed, "_blocks", [stream])
     for w in ([0.2, 0.3, 0.5], [0.0, 1.0, 0.0]):
