@@ -101,6 +101,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 3,
         "num_key_value_heads": 4,
         "n_mamba_heads": 4,
+        "attention_hidden_size": 64,
         "attention_head_dim": 16,
     },
 }
