@@ -103,6 +103,7 @@ class Suite:
 
     def reset(self) -> None:
         """Forget all answers."""
+        self._model.weights_changed()
         for task in self._tasks:
             task.reset()
         self._state = self._start

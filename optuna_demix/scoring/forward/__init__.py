@@ -8,6 +8,7 @@ from __future__ import annotations
 from optuna_demix.scoring.forward.batches import Batch, BatchRow, Pair, plan_batches, share_rows
 from optuna_demix.scoring.forward.packed_model import (
     attention_cost,
+    head_sees,
     packed_logits,
     why_unpackable,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Passes",
     "Readout",
     "attention_cost",
+    "head_sees",
     "no_room",
     "or_none_without_memory",
     "pack",

@@ -46,7 +46,7 @@ def packed_logits(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     mask = torch.zeros((), dtype=model.dtype, device=device).where(
         batch.mask(device), torch.finfo(model.dtype).min
     )
-    with _head_sees(model, batch.kept.to(device)):
+    with head_sees(model, batch.kept.to(device)):
         logits: Tensor = model(
             batch.inputs.to(device),
             attention_mask=mask,
@@ -54,6 +54,21 @@ def packed_logits(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
             use_cache=False,
         ).logits
     return logits
+
+
+@contextmanager
+def head_sees(model: PreTrainedModel, kept: Tensor) -> Iterator[None]:
+    """Hand the output head the kept tokens (R,) of the flattened rows only."""
+
+    def select(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *rest = arguments
+        return (hidden.reshape(-1, hidden.shape[-1])[kept][None], *rest)
+
+    handle = _head_of(model).register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def attention_cost(model: PreTrainedModel) -> float:
@@ -120,21 +135,6 @@ def _sample(rows: Sequence[BatchRow]) -> list[BatchRow]:
     longest = max(ordered, key=lambda row: len(row.ids))
     near = [*ordered[:half], *ordered[middle : middle + half]]
     return near if any(row is longest for row in near) else [*near, longest]
-
-
-@contextmanager
-def _head_sees(model: PreTrainedModel, kept: Tensor) -> Iterator[None]:
-    """Hand the output head the kept tokens (R,) of the flattened rows only."""
-
-    def select(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden, *rest = arguments
-        return (hidden.reshape(-1, hidden.shape[-1])[kept][None], *rest)
-
-    handle = _head_of(model).register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _head_of(model: PreTrainedModel) -> torch.nn.Module:
