@@ -97,7 +97,11 @@ def of_arguments(
     ends = end_tokens(model)
     for token, added in tokenizer.added_tokens_decoder.items():
         # Texts are decoded without it: only lm-eval's own loop sees it, and by whole batches.
-        if added.special and token not in ends and any(added.content in s for s in arguments.stops):
+        if (
+            added.special
+            and token not in ends
+            and any(added.content in s for s in arguments.stops)
+        ):
             return f"the stop string {added.content!r} is a special token"
     return None
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.forward import (
@@ -121,17 +120,14 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 f"model type {model.config.model_type!r} is not a causal language model; "
                 "a proxy must be one"
             )
-        self._texts = None
-        if own_generation:
-            loop = GreedyLoop(
-                self.model, self.tokenizer, rows=batch_size, autocast=self._autocast
-            )
-            self._texts = Texts(self, loop)
+        loop = partial(GreedyLoop, self.model, self.tokenizer)
+        self._texts = Texts(
+            self, loop(rows=batch_size, autocast=self._autocast) if own_generation else None
+        )
 
     def weights_changed(self) -> None:
         """Forget what depends on the weights."""
-        if self._texts is not None:
-            self._texts.engine.weights_changed()
+        self._texts.weights_changed()
 
     def chat(self, template: bool | str | None) -> Callable[..., str] | None:
         """What makes a prompt of a chat's messages.
@@ -170,11 +166,10 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             TaskError: If a request cannot be answered, naming its task and document.
         """
         if kind == "generate_until":
-            for instance in (instance for group in groups for instance in group):
-                self._check_room(instance)
+            prompts = [self._texts.prompts(group, think_end_token) for group in groups]
             return [
-                ForwardPlan(kind, group, [], [], think_end_token, self._prompts(group, think_end_token))
-                for group in groups
+                ForwardPlan(kind, group, [], [], think_end_token, given)
+                for group, given in zip(groups, prompts, strict=True)
             ]
         found = [[self._tokenize(kind, instance) for instance in group] for group in groups]
         self._ids.clear()
@@ -238,8 +233,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             "eos": self.eot_token_id,
             "pad": self.tokenizer.pad_token_id,
             "think_end_token": plan.think_end_token,
-            "engine": None if self._texts is None else self._texts.engine.describe(),
-            "own": [prompt is not None for prompt in plan.prompts],
+            "writers": self._texts.writers(plan.prompts),
             "model": {
                 name: value
                 for name, value in chosen.items()
@@ -282,17 +276,10 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             _log.warning("scoring.shared_prefixes is left off: %s", reason)
         return self.packs
 
-    def _prompts(
-        self, instances: list[Any], think_end_token: str | int | None
-    ) -> list[Prompt | None]:
-        if self._texts is None:
-            return [None] * len(instances)
-        return self._texts.prompts(instances, think_end_token)
-
     def _write(self, plan: ForwardPlan) -> list[Any]:
         """Texts of prepared requests, by the engine and by lm-eval."""
         own = [prompt for prompt in plan.prompts if prompt is not None]
-        given = iter(self._texts.write(own)) if self._texts is not None else iter(())
+        given = iter(self._texts.write(own))
         pairs = list(zip(plan.instances, plan.prompts, strict=True))
         self.think_end_token = plan.think_end_token
         left = iter(self._generate([instance for instance, prompt in pairs if prompt is None]))
@@ -371,15 +358,6 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                     f"max_length {self.max_length}; raise max_length"
                 )
         return self._captured
-
-    def _check_room(self, instance: Any) -> None:
-        wanted = normalize_gen_kwargs(instance.args[1], self.max_gen_toks)["max_gen_toks"]
-        if wanted >= self.max_length:
-            raise TaskError(
-                f"task {instance.task_name!r}: generates up to {wanted} tokens, which leaves no "
-                f"room for a prompt in max_length {self.max_length}; raise max_length or lower "
-                "max_gen_toks in gen_kwargs or the task's generation_kwargs"
-            )
 
     def _run(self, batch: Batch | PackedBatch) -> Tensor:
         """Logits of a pass: (B, L, V), or (1, R, V) of the kept tokens of a packed one."""

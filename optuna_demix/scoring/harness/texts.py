@@ -14,6 +14,7 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 
+from optuna_demix.errors import TaskError
 from optuna_demix.scoring.generation import Arguments, GenerationEngine, Prompt
 
 if TYPE_CHECKING:
@@ -29,17 +30,35 @@ class Texts:
 
     Args:
         lm: lm-eval's model.
-        engine: What writes.
+        engine: What writes; ``None`` to leave all to lm-eval.
     """
 
-    def __init__(self, lm: HFLM, engine: GenerationEngine) -> None:
-        self._lm, self.engine = lm, engine
+    def __init__(self, lm: HFLM, engine: GenerationEngine | None) -> None:
+        self._lm, self._engine = lm, engine
         self._said: set[str] = set()
+
+    def weights_changed(self) -> None:
+        """Forget what depends on the weights."""
+        if self._engine is not None:
+            self._engine.weights_changed()
+
+    def writers(self, prompts: Sequence[Prompt | None]) -> list[Any]:
+        """What writes each of the texts, to be hashed."""
+        engine = None if self._engine is None else self._engine.describe()
+        return [None if prompt is None else engine for prompt in prompts]
 
     def prompts(
         self, instances: Sequence[Any], think_end_token: str | int | None
     ) -> list[Prompt | None]:
-        """Prompts of requests; ``None`` for those that are left to lm-eval, with a warning."""
+        """Prompts of requests; ``None`` for those that are left to lm-eval, with a warning.
+
+        Raises:
+            TaskError: If a task asks for so many tokens that no prompt fits beside them.
+        """
+        for instance in instances:
+            self._check_room(instance)
+        if self._engine is None:
+            return [None] * len(instances)
         together: dict[str, list[Any]] = {}
         for instance in instances:
             together.setdefault(repr(instance.args[1]), []).append(instance)
@@ -50,7 +69,7 @@ class Texts:
 
     def write(self, prompts: Sequence[Prompt]) -> list[str | float]:
         """The text of each prompt as lm-eval gives it; NaN where the model answers with NaN."""
-        found = self.engine.generate(prompts)
+        found = self._engine.generate(prompts) if self._engine is not None else []
         return [
             math.nan if tokens is None else self._text(tokens, prompt.arguments)
             for tokens, prompt in zip(found, prompts, strict=True)
@@ -88,7 +107,11 @@ class Texts:
         bos = getattr(self._lm.tokenizer, "bos_token", None)
         if len({has_bos_prefix(instance.args[0], bos) for instance in instances}) > 1:
             return "some prompts begin with the BOS token and others do not"
-        return self.engine.refuses(arguments)
+        return (
+            "scoring.generation says so"
+            if self._engine is None
+            else self._engine.refuses(arguments)
+        )
 
     def _arguments(self, given: dict[str, Any]) -> Arguments:
         others = normalize_gen_kwargs(given, self._lm.max_gen_toks)
@@ -96,12 +119,22 @@ class Texts:
         stops = handle_stop_sequences(others.pop("until", None), eos=eos)
         return Arguments(others.pop("max_gen_toks"), tuple(stops), others)
 
+    def _check_room(self, instance: Any) -> None:
+        longest = self._lm.max_length
+        wanted = normalize_gen_kwargs(instance.args[1], self._lm.max_gen_toks)["max_gen_toks"]
+        if wanted >= longest:
+            raise TaskError(
+                f"task {instance.task_name!r}: generates up to {wanted} tokens, which leaves no "
+                f"room for a prompt in max_length {longest}; raise max_length or lower "
+                "max_gen_toks in gen_kwargs or the task's generation_kwargs"
+            )
+
     def _encode(self, text: str, room: int) -> list[int]:
         ids, _ = self._lm.tok_batch_encode(
             [text], left_truncate_len=room, truncation=self._lm.truncation
         )
         found: list[int] = ids[0].tolist()
-        return [int(token) for token in found]
+        return found
 
     def _text(self, tokens: Sequence[int], arguments: Arguments) -> str:
         return str(
