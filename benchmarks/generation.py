@@ -46,7 +46,7 @@ class Mix:
 
 
 MIXES = (
-    Mix("GSM8K-like", documents=64, shared=669, own=(25, 110), longest_text=256),
+    Mix("GSM8K-like", documents=64, shared=669, own=(25, 90), longest_text=256),
     Mix("HumanEval-like", documents=32, shared=0, own=(60, 250), longest_text=512),
 )
 QUICK = tuple(

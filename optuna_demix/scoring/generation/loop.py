@@ -69,11 +69,10 @@ class GreedyLoop:
     ) -> None:
         self._model, self._tokenizer, self._rows = model, tokenizer, rows
         self._autocast = autocast
-        self._ends = refusals.end_tokens(model)
         self._beginnings: dict[str, tuple[tuple[int, ...], Beginning]] = {}
         self._watches: dict[tuple[str, ...], StopWatch] = {}
-        self._model_refuses = refusals.of_model(model, tokenizer)
         self._tried = False
+        self._model_refuses: str | None = None
 
     def refuses(self, arguments: Arguments) -> str | None:
         """Why it cannot write so, or ``None`` if it can.
@@ -83,15 +82,19 @@ class GreedyLoop:
         Raises:
             TaskError: If the model answers them with NaN.
         """
-        said = self._model_refuses or refusals.of_arguments(
+        if not self._tried:
+            self._model_refuses, self._tried = self._try(), True
+        return self._model_refuses or refusals.of_arguments(
             arguments, self._model, self._tokenizer
         )
-        if said is None and not self._tried:
-            self._model.eval()
-            with torch.inference_mode(), self._autocast():
-                said = refusals.of_numbers(self._model, lambda ids: self._model(ids).logits)
-            self._model_refuses, self._tried = said, True
-        return said
+
+    def _try(self) -> str | None:
+        said = refusals.of_model(self._model, self._tokenizer)
+        if said is not None:
+            return said
+        self._model.eval()
+        with torch.inference_mode(), self._autocast():
+            return refusals.of_numbers(self._model, lambda ids: self._model(ids).logits)
 
     def weights_changed(self) -> None:
         """Forget the beginnings that were computed."""
@@ -186,7 +189,10 @@ class GreedyLoop:
                 cache.move(len(rows), number, last.length)
 
     def _has_ended(self, row: _Row) -> bool:
-        if row.tokens[-1] in self._ends or len(row.tokens) >= row.prompt.arguments.max_tokens:
+        if (
+            row.tokens[-1] in refusals.end_tokens(self._model)
+            or len(row.tokens) >= row.prompt.arguments.max_tokens
+        ):
             return True
         ended, row.waiting = row.watch.ended(row.tokens, waiting=row.waiting)
         return ended

@@ -61,13 +61,18 @@ def of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str 
     from transformers import DynamicCache, GenerationMixin
     from transformers.cache_utils import DynamicLayer
 
+    if not isinstance(model, GenerationMixin):
+        return "transformers cannot generate with it"
     if model.config.is_encoder_decoder:
         return "the model has an encoder"
     if type(model).generate is not GenerationMixin.generate:
         return "the model has a generate() of its own"
     if model.config._attn_implementation not in ("sdpa", "eager"):
         return f"attention {model.config._attn_implementation!r} takes no mask of its own"
-    layers = DynamicCache(config=model.config).layers
+    try:
+        layers = DynamicCache(config=model.config).layers
+    except Exception as error:  # whatever a configuration of foreign code lacks
+        return f"the model has no plain cache ({type(error).__name__}: {one_line(error)})"
     other = next((layer for layer in layers if type(layer) is not DynamicLayer), None)
     if other is not None:
         return f"the model keeps {type(other).__name__}, not full attention alone"
@@ -95,7 +100,7 @@ def of_arguments(
     if arguments.max_tokens < 1:
         return "no token is to be written"
     ends = end_tokens(model)
-    for token, added in tokenizer.added_tokens_decoder.items():
+    for token, added in getattr(tokenizer, "added_tokens_decoder", {}).items():
         # Texts are decoded without it: only lm-eval's own loop sees it, and by whole batches.
         if (
             added.special

@@ -26,14 +26,29 @@ class Group:
 
 
 def grouped(prompts: Iterable[Prompt]) -> list[Group]:
-    """Put prompts of one group together, each prompt once; groups in order of appearance."""
+    """Put prompts of one group together, each prompt once; groups in order of appearance.
+
+    Those that lack what most of a group begin with, as truncated ones do, are one of their own.
+    """
     members: dict[str, list[Prompt]] = {}
     for prompt in dict.fromkeys(prompts):
         members.setdefault(prompt.group, []).append(prompt)
     return [
-        Group(sorted(found, key=lambda p: (-len(p.ids), p.ids)), shared_beginning(found))
+        Group(sorted(part, key=lambda p: (-len(p.ids), p.ids)), shared_beginning(part))
         for found in members.values()
+        for part in _parted(found)
+        if part
     ]
+
+
+def _parted(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
+    """Prompts that begin as most do, and the others."""
+    middle = sorted(p.ids for p in prompts)[len(prompts) // 2]
+    alike = [common(p.ids, middle) for p in prompts]
+    usual = sorted(alike)[len(prompts) // 2]
+    least = usual / 2 if usual >= _WORTH_SHARING else 0
+    pairs = list(zip(prompts, alike, strict=True))
+    return [p for p, n in pairs if n >= least], [p for p, n in pairs if n < least]
 
 
 def shared_beginning(prompts: Sequence[Prompt]) -> tuple[int, ...]:

@@ -93,6 +93,11 @@ def test_sliding_windows(tokenizer):
         assert refused is None if said is None else said in refused
 
 
+def test_a_model_without_a_head_cannot_generate(tokenizer):
+    said = _loop(talker().model, tokenizer).refuses(Arguments(4, ()))
+    assert said == "transformers cannot generate with it"
+
+
 def _loop(model, tokenizer):
     padded = copy.deepcopy(tokenizer)
     padded.pad_token = padded.eos_token

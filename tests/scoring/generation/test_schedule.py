@@ -28,6 +28,13 @@ def test_the_last_token_of_a_prompt_is_never_shared():
     assert alone.shared == ()
 
 
+def test_truncated_prompts_spoil_no_common_beginning():
+    whole = [prompt(*HEADER, n) for n in range(4)]
+    cut = [prompt(*HEADER[5:], 1, 2), prompt(*HEADER[3:], 1, 2)]
+    groups = grouped([cut[0], *whole, cut[1]])
+    assert groups == [Group(whole, HEADER), Group([cut[1], cut[0]], ())]
+
+
 def test_common():
     assert [common((1, 2, 3), other) for other in ((1, 2, 4), (1, 2), (), (2,))] == [2, 2, 0, 0]
 
