@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -39,7 +38,7 @@ class Place:
     beginning: Beginning | None = None
 
 
-class RowCache(Cache):  # type: ignore[misc]
+class RowCache(Cache):
     """A transformers cache of rows that lie side by side and have lengths of their own.
 
     Memory grows with the longest row. Places that nothing was written to hold zeros, so that what
@@ -54,33 +53,39 @@ class RowCache(Cache):  # type: ignore[misc]
 
     def __init__(self, rows: int) -> None:
         self.place = place = Place()
-        numbers = count()
-        super().__init__(layer_class_to_replicate=lambda: _RowLayer(rows, place, next(numbers)))
+        self._made = made = list[_RowLayer]()
+
+        def new_layer() -> _RowLayer:
+            made.append(_RowLayer(rows, place, len(made)))
+            return made[-1]
+
+        super().__init__(layer_class_to_replicate=cast("Any", new_layer))
 
     def move(self, source: int, target: int, length: int) -> None:
         """Put a row of so many tokens into the place of another."""
-        for layer in self.layers:
-            for tensor in (layer.keys, layer.values):
-                tensor[target, :, :length] = tensor[source, :, :length]
+        for tensor in self._tensors():
+            tensor[target, :, :length] = tensor[source, :, :length]
 
     def clear(self, row: int) -> None:
         """Write zeros over a row."""
-        for layer in self.layers:
-            layer.keys[row] = 0
-            layer.values[row] = 0
+        for tensor in self._tensors():
+            tensor[row] = 0
 
     def beginning(self, length: int) -> Beginning:
         """A copy of the first so many tokens of the first row."""
-        return [
-            (layer.keys[0, :, :length].clone(), layer.values[0, :, :length].clone())
-            for layer in self.layers
-        ]
+        copies = [tensor[0, :, :length].clone() for tensor in self._tensors()]
+        return list(zip(copies[::2], copies[1::2], strict=True))
+
+    def _tensors(self) -> list[Tensor]:
+        """Keys and values of each layer in turn, (rows, H, W, D)."""
+        return [tensor for layer in self._made for tensor in layer.kept]
 
 
-class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
+class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def __init__(self, rows: int, place: Place, number: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._rows, self._place, self._number = rows, place, number
+        self.kept: tuple[Tensor, ...] = ()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
@@ -89,9 +94,10 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
         self.lazy_initialization(key_states, value_states)
         given = self._place.beginning
         front = (None, None) if given is None else given[self._number]
+        keys, values = self.kept
         return (
-            self._write(self.keys, key_states, front[0]),
-            self._write(self.values, value_states, front[1]),
+            self._write(keys, key_states, front[0]),
+            self._write(values, value_states, front[1]),
         )
 
     def _write(self, kept: Tensor, new: Tensor, front: Tensor | None) -> Tensor:
@@ -108,8 +114,8 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room for what the place says."""
-        self.keys = self._room(self.keys, key_states)
-        self.values = self._room(self.values, value_states)
+        keys, values = self.kept or (None, None)
+        self.kept = (self._room(keys, key_states), self._room(values, value_states))
         self.is_initialized = True
 
     def _room(self, kept: Tensor | None, new: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class GreedyLoop:
         said = refusals.of_model(self._model, self._tokenizer)
         if said is not None:
             return said
-        self._model.eval()
+        self._model.eval()  # type: ignore[no-untyped-call]
         with torch.inference_mode(), self._autocast():
             return refusals.of_numbers(self._model, lambda ids: self._model(ids).logits)
 
@@ -202,7 +202,7 @@ class GreedyLoop:
         if stops not in self._watches:
             cleans = getattr(self._tokenizer, "clean_up_tokenization_spaces", False)
             self._watches[stops] = StopWatch(
-                lambda tokens: str(self._tokenizer.decode(tokens, skip_special_tokens=True)),
+                lambda tokens: str(self._tokenizer.decode([*tokens], skip_special_tokens=True)),
                 stops,
                 held_back=_HELD_BACK if cleans else 0,
             )

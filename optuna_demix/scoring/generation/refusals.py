@@ -133,7 +133,7 @@ def of_numbers(model: PreTrainedModel, logits_of: Callable[[Tensor], Tensor]) ->
         TaskError: If the model answers with NaN.
     """
     device = model.device
-    size = model.get_input_embeddings().weight.shape[0]
+    size = model.config.get_text_config().vocab_size
     longest = max(_PROBES) + _PROBE_STEPS
     texts = [
         [(3 + 7 * i + (line if i >= _PROBE_SHARED else 0)) % size for i in range(longest)]
