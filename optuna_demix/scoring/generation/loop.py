@@ -71,6 +71,7 @@ class GreedyLoop:
         self._autocast = autocast
         self._beginnings: dict[str, tuple[tuple[int, ...], Beginning]] = {}
         self._watches: dict[tuple[str, ...], StopWatch] = {}
+        self._ends: frozenset[int] = frozenset()
         self._tried = False
         self._model_refuses: str | None = None
 
@@ -82,11 +83,10 @@ class GreedyLoop:
         Raises:
             TaskError: If the model answers them with NaN.
         """
-        if not self._tried:
+        said = refusals.of_arguments(arguments, self._model, self._tokenizer)
+        if said is None and not self._tried:
             self._model_refuses, self._tried = self._try(), True
-        return self._model_refuses or refusals.of_arguments(
-            arguments, self._model, self._tokenizer
-        )
+        return said or self._model_refuses
 
     def _try(self) -> str | None:
         said = refusals.of_model(self._model, self._tokenizer)
@@ -105,7 +105,20 @@ class GreedyLoop:
         return {"engine": "greedy loop", "version": 1}
 
     def generate(self, prompts: Sequence[Prompt]) -> list[list[int] | None]:
-        """Go on with prompts; what the weights make of them is forgotten, beginnings are kept."""
+        """Go on with prompts.
+
+        What prompts of a group begin with stays computed until the weights change.
+
+        Args:
+            prompts: Prompts whose arguments are not refused.
+
+        Returns:
+            Of every prompt the new tokens, an end token included; ``None`` for NaN.
+
+        Raises:
+            TaskError: If not even one prompt fits into memory.
+        """
+        self._ends = refusals.end_tokens(self._model)
         groups = grouped(prompts)
         found: Found = {}
         with torch.inference_mode(), self._autocast():
