@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 _UNSHARED = 8  # tokens that may be read again for each row rather than a beginning anew
 _MOST_BEGINNINGS = 64
 _HELD_BACK = 8  # characters that the clean-up of spaces may still change
+_UNKNOWN = "its configuration has not been read"
 
 Found = dict[Prompt, "list[int] | None"]
 
@@ -73,7 +74,7 @@ class GreedyLoop:
         self._watches: dict[tuple[str, ...], StopWatch] = {}
         self._ends: frozenset[int] = frozenset()
         self._tried = False
-        self._model_refuses: str | None = None
+        self._model_refuses: str | None = _UNKNOWN
 
     def refuses(self, arguments: Arguments) -> str | None:
         """Why it cannot write so, or ``None`` if it can.
@@ -83,15 +84,16 @@ class GreedyLoop:
         Raises:
             TaskError: If the model answers them with NaN.
         """
-        said = refusals.of_arguments(arguments, self._model, self._tokenizer)
+        if self._model_refuses is _UNKNOWN:
+            self._model_refuses = refusals.of_model(self._model, self._tokenizer)
+        said = self._model_refuses or refusals.of_arguments(
+            arguments, self._model, self._tokenizer
+        )
         if said is None and not self._tried:
             self._model_refuses, self._tried = self._try(), True
         return said or self._model_refuses
 
     def _try(self) -> str | None:
-        said = refusals.of_model(self._model, self._tokenizer)
-        if said is not None:
-            return said
         self._model.eval()  # type: ignore[no-untyped-call]
         with torch.inference_mode(), self._autocast():
             return refusals.of_numbers(self._model, lambda ids: self._model(ids).logits)

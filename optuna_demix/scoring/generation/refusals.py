@@ -113,7 +113,7 @@ def of_arguments(
 
 def end_tokens(model: PreTrainedModel) -> frozenset[int]:
     """Tokens that end a text."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if ends is None:
         return frozenset()
     return frozenset([ends] if isinstance(ends, int) else ends)
