@@ -10,6 +10,7 @@ from typing import Any
 from optuna_demix._wording import unknown_name
 from optuna_demix.errors import TaskError
 
+_NAMED = "a mapping of names to finite values"
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
@@ -79,8 +80,8 @@ class TaskSettings:
                 isinstance(self.fewshot_as_multiturn, bool),
                 "true or false",
             ),
-            ("gen_kwargs", self.gen_kwargs, _is_named(self.gen_kwargs), "a mapping of names"),
-            ("metadata", self.metadata, _is_named(self.metadata), "a mapping of names"),
+            ("gen_kwargs", self.gen_kwargs, _is_named(self.gen_kwargs), _NAMED),
+            ("metadata", self.metadata, _is_named(self.metadata), _NAMED),
             ("max_gen_toks", length, _is_whole(length, least=1), "a whole number >= 1"),
             (
                 "think_end_token",
@@ -205,7 +206,16 @@ def _is_limit(value: object) -> bool:
 
 
 def _is_named(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    named = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    return named and _is_finite(value)
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _generated(gen_kwargs: Any) -> Any:
