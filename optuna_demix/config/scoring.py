@@ -110,6 +110,8 @@ class ScoringConfig(TaskSettingsConfig):
             ``cuda`` or ``cuda:<number>``.
         shared_prefixes: Compute what requests begin with alike only once; faster, and equal up to
             rounding.
+        generation: ``auto`` writes texts by our own loop where it can and by lm-eval's elsewhere;
+            ``hf`` by lm-eval's.
         racing: Score in blocks and drop losing proxies; needs a single objective.
         trust_remote_code: Run code that comes with a component.
         confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
@@ -125,6 +127,7 @@ class ScoringConfig(TaskSettingsConfig):
     mixed_precision_dtype: Literal["bfloat16", "float16"] | None = None
     device_map: str | None = None
     shared_prefixes: bool = False
+    generation: Literal["auto", "hf"] = "auto"
     racing: RacingConfig | None = None
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False

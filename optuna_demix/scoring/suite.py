@@ -103,6 +103,7 @@ class Suite:
 
     def reset(self) -> None:
         """Forget all answers."""
+        self._model.weights_changed()
         for task in self._tasks:
             task.reset()
         self._state = self._start
@@ -302,6 +303,12 @@ class Suite:
     def forward_passes(self) -> int:
         """Batches of one scoring, generation not counted."""
         return sum(len(plan.passes) for plans in self._plans.values() for plan in plans)
+
+    def writers(self) -> dict[str, int]:
+        """Number of texts by what writes them."""
+        own = [p is not None for plan in self._in_order() for p in plan.prompts]
+        counts = {"own loop": sum(own), "lm-eval": len(own) - sum(own)}
+        return {writer: count for writer, count in counts.items() if count}
 
     def digest(self) -> str:
         """Hash of documents, requests, token ids and what turns answers into scores."""

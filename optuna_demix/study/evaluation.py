@@ -140,8 +140,8 @@ def build_scorer(
 
     report("loading tasks")
     scoring = config.scoring
-    if scoring.shared_prefixes:
-        model.merge([1 / len(model.names)] * len(model.names))  # it is tried on a real proxy
+    if scoring.shared_prefixes or scoring.generation == "auto":
+        model.merge([1 / len(model.names)] * len(model.names))  # both are tried on a real proxy
     return HarnessScorer(
         [b for b in _benchmarks(config) if only is None or b.name in only],
         model.model,
@@ -155,6 +155,7 @@ def build_scorer(
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
         mixed_precision_dtype=scoring.mixed_precision_dtype,
         shared_prefixes=scoring.shared_prefixes,
+        generation=scoring.generation,
         blocks=scoring.racing.blocks if scoring.racing else None,
     )
 

@@ -34,12 +34,14 @@ def test_every_setting_reaches_the_scorer(tmp_path: Path, monkeypatch: pytest.Mo
     benchmark = {"task": "t", "metric": "acc", "higher_is_better": False}
     own = {**SETTINGS, "limit": 7, "gen_kwargs": {"until": ["."]}}
     scoring = {"include_path": ["tasks", "more"], "add_bos_token": True, **SETTINGS}
+    scoring["generation"] = "hf"
     changes = {"scoring": scoring, "capabilities": {"all": [{**benchmark, **own}]}}
     config = load_study_config(write_study(tmp_path, **changes))
     model: Any = SimpleNamespace(model=None, tokenizer=None)
     build_scorer(config, model, report=lambda line: None)
     assert {name: seen[name] for name in SETTINGS} == SETTINGS
     assert seen["add_bos_token"] is True
+    assert seen["generation"] == "hf"
     assert seen["include_path"] == [tmp_path / "tasks", tmp_path / "more"]
     (found,) = seen["benchmarks"]
     assert {name: getattr(found, name) for name in own} == own

@@ -37,7 +37,7 @@ def packed_logits(
     mask = torch.zeros((), dtype=dtype, device=device).where(
         batch.mask(device), torch.finfo(dtype).min
     )
-    with _head_sees(model, batch.kept.to(device)):
+    with head_sees(model, batch.kept.to(device)):
         logits: Tensor = model(
             batch.inputs.to(device),
             attention_mask=mask,
@@ -47,18 +47,8 @@ def packed_logits(
     return logits
 
 
-def attention_cost(model: PreTrainedModel) -> float:
-    """What a row of N tokens costs beyond N, divided by N squared; see :func:`pack`."""
-    config = model.config.get_text_config()
-    outer = (model.get_input_embeddings(), _head_of(model))
-    embeddings = {p for module in outer for p in module.parameters()}
-    inner = sum(p.numel() for p in model.parameters() if p not in embeddings)
-    attention = 2 * config.num_hidden_layers * config.hidden_size  # scores, and values mixed
-    return float(_ATTENTION_SLOWDOWN * attention / max(inner, 1))
-
-
 @contextmanager
-def _head_sees(model: PreTrainedModel, kept: Tensor) -> Iterator[None]:
+def head_sees(model: PreTrainedModel, kept: Tensor) -> Iterator[None]:
     """Hand the output head the kept tokens (R,) of the flattened rows only."""
 
     def select(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -70,6 +60,16 @@ def _head_sees(model: PreTrainedModel, kept: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def attention_cost(model: PreTrainedModel) -> float:
+    """What a row of N tokens costs beyond N, divided by N squared; see :func:`pack`."""
+    config = model.config.get_text_config()
+    outer = (model.get_input_embeddings(), _head_of(model))
+    embeddings = {p for module in outer for p in module.parameters()}
+    inner = sum(p.numel() for p in model.parameters() if p not in embeddings)
+    attention = 2 * config.num_hidden_layers * config.hidden_size  # scores, and values mixed
+    return float(_ATTENTION_SLOWDOWN * attention / max(inner, 1))
 
 
 def _head_of(model: PreTrainedModel) -> torch.nn.Module:

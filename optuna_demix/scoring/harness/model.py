@@ -6,14 +6,13 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.forward import (
@@ -31,7 +30,9 @@ from optuna_demix.scoring.forward import (
     token_counts,
     why_unpackable,
 )
+from optuna_demix.scoring.generation import GreedyLoop, Prompt
 from optuna_demix.scoring.harness.quiet import quiet
+from optuna_demix.scoring.harness.texts import Texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +52,7 @@ class ForwardPlan:
         passes: Their layout; empty for generation.
         windows: Of each request, how many runs of tokens it was cut into.
         think_end_token: Of texts only what follows the last such token is the answer.
+        prompts: Of texts, what the engine is given; ``None`` where lm-eval writes.
     """
 
     kind: str
@@ -58,15 +60,17 @@ class ForwardPlan:
     passes: Sequence[Batch | PackedBatch]
     windows: list[int]
     think_end_token: str | int | None = None
+    prompts: list[Prompt | None] = field(default_factory=list)
 
 
 class PreparedModel(HFLM):  # type: ignore[misc]
     """lm-eval's model over live weights, with its requests tokenized and laid out beforehand.
 
-    Prompts, special tokens, windows and truncation are ``HFLM``'s own code, run once; generation
-    is its own code on remembered token ids. Only the log-likelihoods are computed differently,
-    see :mod:`optuna_demix.scoring.forward.readout` and, for shared prefixes,
-    :mod:`optuna_demix.scoring.forward.packing`.
+    Prompts, special tokens, windows and truncation are ``HFLM``'s own code, run once. Only the
+    log-likelihoods are computed differently, see :mod:`optuna_demix.scoring.forward.readout` and,
+    for shared prefixes, :mod:`optuna_demix.scoring.forward.packing`; and texts are written by
+    :mod:`optuna_demix.scoring.generation` where it can, elsewhere by ``HFLM`` on remembered
+    token ids.
 
     Args:
         model: A causal language model; its weights may change in place at any time.
@@ -76,6 +80,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         mixed_precision_dtype: Compute forward passes under autocast to this dtype.
         shared_prefixes: Compute what requests begin with alike only once, where the model can.
         add_bos_token: Begin texts with the BOS token, or do not; ``None`` for the tokenizer's way.
+        own_generation: Write texts by our own loop where it can.
 
     Raises:
         TaskError: If the model is not a causal language model.
@@ -91,6 +96,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
         add_bos_token: bool | None = None,
+        own_generation: bool = True,
     ) -> None:
         self._ids: dict[Any, Any] = {}
         self._captured: list[Pair] = []
@@ -114,6 +120,14 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 f"model type {model.config.model_type!r} is not a causal language model; "
                 "a proxy must be one"
             )
+        loop = partial(GreedyLoop, self.model, self.tokenizer)
+        self._texts = Texts(
+            self, loop(rows=batch_size, autocast=self._autocast) if own_generation else None
+        )
+
+    def weights_changed(self) -> None:
+        """Forget what depends on the weights."""
+        self._texts.weights_changed()
 
     def chat(self, template: bool | str | None) -> Callable[..., str] | None:
         """What makes a prompt of a chat's messages.
@@ -153,9 +167,12 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         """
         if kind == "generate_until":
             for instance in (instance for group in groups for instance in group):
-                self._check_room(instance)
                 self.tok_encode(instance.args[0])  # refuses tokens that the model lacks
-            return [ForwardPlan(kind, group, [], [], think_end_token) for group in groups]
+            prompts = [self._texts.prompts(group, think_end_token) for group in groups]
+            return [
+                ForwardPlan(kind, group, [], [], think_end_token, given)
+                for group, given in zip(groups, prompts, strict=True)
+            ]
         found = [[self._tokenize(kind, instance) for instance in group] for group in groups]
         self._ids.clear()
         pairs = [[pair for windows in group for pair in windows] for group in found]
@@ -177,8 +194,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         if not plan.instances:
             return []
         if plan.kind == "generate_until":
-            self.think_end_token = plan.think_end_token
-            return self._generate(plan.instances)
+            return self._write(plan)
         rolling = plan.kind == "loglikelihood_rolling"
         sums, matches = self.passes.run(plan.passes, count=sum(plan.windows), greedy=not rolling)
         if not rolling:
@@ -219,6 +235,7 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             "eos": self.eot_token_id,
             "pad": self.tokenizer.pad_token_id,
             "think_end_token": plan.think_end_token,
+            "writers": self._texts.writers(plan.prompts),
             "model": {
                 name: value
                 for name, value in chosen.items()
@@ -261,7 +278,18 @@ class PreparedModel(HFLM):  # type: ignore[misc]
             _log.warning("scoring.shared_prefixes is left off: %s", reason)
         return self.packs
 
+    def _write(self, plan: ForwardPlan) -> list[Any]:
+        """Texts of prepared requests, by the engine and by lm-eval."""
+        own = [prompt for prompt in plan.prompts if prompt is not None]
+        given = iter(self._texts.write(own))
+        pairs = list(zip(plan.instances, plan.prompts, strict=True))
+        self.think_end_token = plan.think_end_token
+        left = iter(self._generate([instance for instance, prompt in pairs if prompt is None]))
+        return [next(left) if prompt is None else next(given) for _, prompt in pairs]
+
     def _generate(self, instances: list[Any]) -> list[Any]:
+        if not instances:
+            return []
         if self._answers_nan(instances[0].args[0]):
             return [math.nan] * len(instances)
         while True:
@@ -344,15 +372,6 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                     f"max_length {self.max_length}; raise max_length"
                 )
         return self._captured
-
-    def _check_room(self, instance: Any) -> None:
-        wanted = normalize_gen_kwargs(instance.args[1], self.max_gen_toks)["max_gen_toks"]
-        if wanted >= self.max_length:
-            raise TaskError(
-                f"task {instance.task_name!r}: generates up to {wanted} tokens, which leaves no "
-                f"room for a prompt in max_length {self.max_length}; raise max_length or lower "
-                "max_gen_toks in gen_kwargs or the task's generation_kwargs"
-            )
 
     def _run(self, batch: Batch | PackedBatch) -> Tensor:
         """Logits of a pass: (B, L, V), or (1, R, V) of the kept tokens of a packed one."""

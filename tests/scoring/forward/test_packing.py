@@ -128,7 +128,7 @@ def test_a_model_that_ignores_what_it_is_told_is_scored_plainly(
     def deaf(*arguments, **options):
         return forward(*arguments, **{k: v for k, v in options.items() if k != ignored})
 
-    options = {"include_path": tasks, "batch_size": 4}
+    options = {"include_path": tasks, "batch_size": 4, "generation": "hf"}
     wanted = HarnessScorer(EVERY, model, tokenizer, **options)
     model.forward = deaf
     with caplog.at_level(logging.WARNING):
