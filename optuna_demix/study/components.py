@@ -32,7 +32,8 @@ def merge_method(config: StudyConfig) -> MergeMethod:
     require_merging()
     from optuna_demix.merging import find_method
 
-    return find_method(config.merging.method, config.merging.parameters)
+    merging = config.merging
+    return find_method(merging.method, merging.parameters, delta_dtype=merging.delta_dtype)
 
 
 def open_components(
@@ -117,6 +118,8 @@ def _base_user(config: StudyConfig, paths: Mapping[str, Path]) -> str | None:
     """What needs the base model, in words."""
     from optuna_demix.merging.checkpoints.adapters import is_adapter
 
+    if config.merging.delta_dtype is not None:
+        return "merging.delta_dtype needs the base model"
     if merge_method(config).preparation.base:
         return f"merge method {config.merging.method!r} needs the base model"
     for name, path in paths.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.merging._dtypes import as_dtype
 from optuna_demix.merging._problem import problem, read_problem
+from optuna_demix.merging.arena.deltas import block_bytes
 from optuna_demix.merging.arena.layout import plan_parts
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def check_room(
     storage = components.dtype if dtype is None else as_dtype(dtype)
     n_rows = method.preparation.n_rows(len(components.names))
     parts = plan_parts(components.tensors, storage, n_rows=n_rows)
-    needed = sum(part.layout.n_blocks * n_rows * part.row_bytes for part in parts)
+    needed = sum(
+        part.layout.n_blocks * block_bytes(part, method.preparation, len(components.names))
+        for part in parts
+    )
     # The folder is made with the arena.
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     check_space(folder, path, needed)
