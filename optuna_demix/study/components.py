@@ -11,6 +11,7 @@ from optuna_demix.errors import ComponentError, DemixError
 if TYPE_CHECKING:
     from optuna_demix.config import StudyConfig
     from optuna_demix.merging import Arena, ComponentSet, MergeMethod
+    from optuna_demix.merging.footprint import Footprint
 
 
 def require_merging() -> None:
@@ -91,6 +92,26 @@ def check_components(config: StudyConfig) -> ComponentSet | None:
         components, config.arena_path, method=merge_method(config), dtype=config.merging.dtype
     )
     return components
+
+
+def footprint_of(config: StudyConfig, components: ComponentSet) -> Footprint:
+    """Return the memory that a study's workers need.
+
+    Args:
+        config: The study.
+        components: Some of its components at least: all have the same tensors.
+    """
+    from optuna_demix.merging._dtypes import as_dtype
+    from optuna_demix.merging.footprint import plan_footprint
+
+    dtype = as_dtype(config.merging.dtype or components.dtype)
+    return plan_footprint(
+        components.tensors,
+        len(config.components),
+        method=merge_method(config),
+        dtype=dtype,
+        model_dtype=as_dtype(config.scoring.dtype or dtype),
+    )
 
 
 def base_of(config: StudyConfig, paths: Mapping[str, Path]) -> Path | None:

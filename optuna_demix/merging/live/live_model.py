@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.merging.arena.arena import Arena
 
-_CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
+CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
 _MIN_COMPILED_BYTES = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
 _MAX_RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
 
@@ -265,7 +265,7 @@ def _place_blocks(
         resident = free is None or arena.nbytes <= _MAX_RESIDENT_SHARE * free
     if resident:
         return [blocks.to(device) for blocks in arena.part_blocks]
-    return [BlockStream(blocks, device, chunk_bytes=_CHUNK_BYTES) for blocks in arena.part_blocks]
+    return [BlockStream(blocks, device, chunk_bytes=CHUNK_BYTES) for blocks in arena.part_blocks]
 
 
 def _check_weights(w: Any, names: tuple[str, ...]) -> np.ndarray:
