@@ -76,12 +76,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _print_memory(found: Footprint) -> None:
     arena, model, buffers = map(_size, (found.arena, found.model, found.buffers))
     print(f"  arena: {arena} on disk, mapped and shared by all workers of a host")
-    print(
-        f"  each worker: {model} for the model, and on a GPU {arena} for a copy of the arena or,"
-    )
-    print(
-        f"    where that does not fit, {buffers} of buffers with {buffers} of pinned host memory;"
-    )
+    print(f"  each worker: {model} for the model and, on a GPU, {arena} for a copy of the arena")
+    print(f"    or, where that does not fit, {buffers} of buffers and as much pinned host memory;")
     print("    forward passes come on top")
 
 

@@ -202,7 +202,8 @@ class TestArena:
             "import os, sys\n"
             "from optuna_demix.merging import Arena, ComponentSet, find_method\n"
             "*paths, base, file = sys.argv[1:]\n"
-            "components = ComponentSet.open(dict(zip(('web', 'code', 'math'), paths)), base=base)\n"
+            "named = dict(zip(('web', 'code', 'math'), paths))\n"
+            "components = ComponentSet.open(named, base=base)\n"
             "Arena.build(components, file, method=find_method('linear', delta_dtype='int8'),\n"
             "            block_size=256, progress=lambda done, all: done == 4 and os._exit(9))\n"
         )
@@ -217,6 +218,26 @@ class TestArena:
         assert done[0] == 4
         whole = _build(paths, base, tmp_path / "whole.arena", "int8")
         assert file.read_bytes() == whole.path.read_bytes()
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("resident", [True, False])
+    def test_a_cuda_model_equals_the_cpu_one(
+        self, paths: Paths, base: Path, tmp_path: Path, kind: DeltaType, resident: bool
+    ) -> None:
+        method = find_method("linear", delta_dtype=kind)
+        arena = _build(paths, base, tmp_path / "x.arena", kind)
+        cpu = LiveModel(arena, method=method)
+        for compiled in (False, True):
+            cuda = LiveModel(
+                arena, device="cuda", method=method, resident=resident, compiled=compiled
+            )
+            for w in ([0.2, 0.3, 0.5], [0.0, 1.0, 0.0]):
+                cpu.merge(w)
+                cuda.merge(w)
+                pairs = zip(cpu.model.parameters(), cuda.model.parameters(), strict=True)
+                for ours, theirs in pairs:
+                    torch.testing.assert_close(theirs.cpu(), ours, rtol=1e-6, atol=1e-7)
 
     def test_no_base_is_said(self, paths: Paths, tmp_path: Path) -> None:
         method = find_method("linear", delta_dtype="int8")
