@@ -74,7 +74,8 @@ def random_models(
 ) -> tuple[dict[str, Path], Path]:
     """Save a base and K models near it."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=16_000, num_attention_heads=8, **size))
+    fields: dict[str, Any] = {"vocab_size": 16_000, "num_attention_heads": 8, **size}
+    model: Any = LlamaForCausalLM(LlamaConfig(**fields))
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.to(dtype).save_pretrained(folder / "base")
     for k in range(K):

@@ -54,7 +54,7 @@ def encode_deltas(deltas: torch.Tensor, kind: DeltaType) -> torch.Tensor:
         (K, bytes of a row), uint8.
     """
     largest = _LARGEST[kind]
-    groups = deltas.unflatten(-1, (-1, GROUP))
+    groups = torch.unflatten(deltas, -1, (-1, GROUP))
     scales = groups.abs().amax(dim=-1) / largest
     quotients = groups / torch.where(scales == 0, 1.0, scales).unsqueeze(-1)
     # A scale below float32's normal numbers is too coarse to keep quotients in range.
@@ -89,7 +89,7 @@ def delta_blocks(raw: torch.Tensor, part: Part, kind: DeltaType) -> DeltaBlocks:
     """
     size, row = part.layout.block_size, _delta_bytes(part.layout.block_size)
     of_base = raw.shape[1] - part.row_bytes
-    rows = raw[:, :of_base].unflatten(-1, (-1, row))
+    rows = torch.unflatten(raw[:, :of_base], -1, (-1, row))
     return DeltaBlocks(
         rows[..., row - size :].view(_TYPES[kind]),
         rows[..., : row - size].view(torch.float32),

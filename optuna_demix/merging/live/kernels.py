@@ -28,6 +28,7 @@ _MAX_VARIANTS = 64  # of a computation in one process: dtypes, numbers of rows, 
 _HIGH_HALF = -(1 << 16)  # mask of the upper 16 bits of an int32
 Rows: TypeAlias = Sequence[torch.Tensor]
 Computation: TypeAlias = Callable[..., torch.Tensor]
+_Key: TypeAlias = tuple[Callable[..., Any], bool]  # what was compiled, and whether by pairs
 
 
 def weighted_sum(rows: Rows, coefficients: torch.Tensor) -> torch.Tensor:
@@ -100,7 +101,7 @@ class Kernels:
     """
 
     def __init__(self, *, compiled: bool) -> None:
-        self._compiled: dict[tuple[Computation, bool], Any] | None = {} if compiled else None
+        self._compiled: dict[_Key, Any] | None = {} if compiled else None
 
     @property
     def compiled(self) -> bool:
@@ -159,9 +160,7 @@ class Kernels:
         kernel = _by_pairs if packed else _by_element
         self._call_compiled((compute, packed), lambda: kernel(compute), rows, out, *numbers)
 
-    def _call_compiled(
-        self, key: tuple[Computation, bool], make: Callable[[], Any], *arguments: Any
-    ) -> None:
+    def _call_compiled(self, key: _Key, make: Callable[[], Any], *arguments: Any) -> None:
         assert self._compiled is not None
         if torch._dynamo.config.disable:
             raise RuntimeError("torch.compile is disabled (TORCHDYNAMO_DISABLE)")
@@ -179,11 +178,13 @@ def _added_deltas(
     out: torch.Tensor,  # (m, n)
     coefficients: torch.Tensor,  # (K + 1,), float32
 ) -> None:
-    factors = scales[:, 0] * coefficients[0]
-    total = elements[:, 0].float().unflatten(-1, (-1, GROUP)) * factors.unsqueeze(-1)
+    def scaled(k: int) -> torch.Tensor:
+        groups = torch.unflatten(elements[:, k].float(), -1, (-1, GROUP))
+        return groups * (scales[:, k] * coefficients[k]).unsqueeze(-1)
+
+    total = scaled(0)
     for k in range(1, elements.shape[1]):
-        factors = scales[:, k] * coefficients[k]
-        total += elements[:, k].float().unflatten(-1, (-1, GROUP)) * factors.unsqueeze(-1)
+        total += scaled(k)
     out.copy_(base.float() * coefficients[elements.shape[1]] + total.flatten(-2))
 
 

@@ -106,6 +106,7 @@ def test_a_merge_is_the_exact_sum_rounded(
     exact = parts.sum(dim=1)
     # Half a unit of the result's type, and float32's own sums of terms that may cancel.
     allowed = exact.abs() * torch.finfo(dtype).eps * 0.5 + parts.abs().sum(dim=1) * 2**-22
+    allowed = allowed + torch.finfo(torch.float32).tiny  # below it numbers are coarser
     assert bool(((out.double() - exact).abs() <= allowed).all())
 
 
