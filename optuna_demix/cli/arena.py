@@ -66,6 +66,8 @@ def _arena_info(arguments: argparse.Namespace) -> int:
     print(f"  {len(arena.names)} {rows}: {', '.join(arena.names)}")
     print(f"  {arena.n_parameters:,} parameters each, {dtype}, in ", end="")
     print(f"{arena.n_blocks:,} blocks of {arena.layout.block_size:,}")
+    if arena.preparation.deltas is not None:
+        print(f"  components {arena.preparation.kept}")
     if arena.preparation.sparsity is not None:
         rule = arena.preparation.sparsity
         print(f"  task vectors sparsified by {rule.rule}, density {rule.density:g}")

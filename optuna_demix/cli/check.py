@@ -12,6 +12,7 @@ from optuna_demix.errors import DemixError
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
     from optuna_demix.config import StudyConfig
+    from optuna_demix.merging.footprint import Footprint
 
 
 def add_parser(commands: Commands) -> None:
@@ -34,7 +35,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from optuna_demix.config.space import space_of
     from optuna_demix.config.study import objective_names
     from optuna_demix.study.attach import create_command
-    from optuna_demix.study.components import check_components, require_merging
+    from optuna_demix.study.components import check_components, footprint_of, require_merging
     from optuna_demix.study.search import sampler_of
 
     config = load_study_config(arguments.study)
@@ -59,6 +60,7 @@ def _check(arguments: argparse.Namespace) -> int:
         n_found, n_all = len(components.names), len(space.components)
         which = "the" if n_found == n_all else f"{n_found} of {n_all}"
         print(f"  {which} components fit together, {components.n_parameters:,} parameters each")
+        _print_memory(footprint_of(config, components))
     if not arguments.no_tasks:
         from optuna_demix.study.evaluation import check_benchmarks
 
@@ -69,6 +71,23 @@ def _check(arguments: argparse.Namespace) -> int:
     command = create_command(config, storage="URL", study_name="NAME")
     print(f"make the study with:\n  {command}")
     return 0
+
+
+def _print_memory(found: Footprint) -> None:
+    arena, model, buffers = map(_size, (found.arena, found.model, found.buffers))
+    print(f"  arena: {arena} on disk, mapped and shared by all workers of a host")
+    print(f"  each worker: {model} for the model and, on a GPU, {arena} for a copy of the arena")
+    print(f"    or, where that does not fit, {buffers} of buffers and as much pinned host memory;")
+    print("    forward passes come on top")
+
+
+def _size(number: float) -> str:
+    """Bytes in words: ``16.1 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.2f} TB"
 
 
 def _where(config: StudyConfig, component: str) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from optuna_demix.config._base import StrictModel
-from optuna_demix.merging.methods.parameters import resolve
+from optuna_demix.merging.methods.parameters import check_deltas, resolve
 
 
 class MergingConfig(StrictModel):
@@ -19,6 +19,9 @@ class MergingConfig(StrictModel):
             ``karcher`` and ``multislerp`` (unless it has ``use_base``) need the study's ``base``.
         parameters: Its parameters, as mergekit names them: ``{density: 0.5, lambda: 1.0}``.
         dtype: Storage type of the arena and of proxies; default: the components' own.
+        delta_dtype: Keep each component as its difference from the study's ``base`` in this
+            type, ``int8`` or ``float8``, which takes about half the memory of bfloat16 and a
+            quarter of float32; for ``linear`` only. Default: components as they are.
         arena: File of the arena; default ``<run_dir>/components.arena``.
         config_of: The component whose configuration, generation settings and tokenizer proxies
             get; must be given where components end texts differently.
@@ -27,10 +30,12 @@ class MergingConfig(StrictModel):
     method: str = "linear"
     parameters: dict[str, float | int | bool] = Field(default_factory=dict)
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    delta_dtype: Literal["int8", "float8"] | None = None
     arena: str | None = None
     config_of: str | None = None
 
     @model_validator(mode="after")
     def _known_method(self) -> MergingConfig:
         resolve(self.method, self.parameters)
+        check_deltas(self.method, self.delta_dtype)
         return self

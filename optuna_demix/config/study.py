@@ -43,7 +43,8 @@ class StudyConfig(StrictModel):
         proxy: What stands for a trained mixture: ``merged`` weights, ``probabilities`` (the
             components' token probabilities, mixed), or ``auto``: probabilities where a score is
             smooth in them, the mean of both for accuracies, merged weights for the rest. It means
-            ``merged`` with racing, the published schedule, or a merge method of your choice.
+            ``merged`` with racing, the published schedule, ``merging.delta_dtype``, or a merge
+            method of your choice.
         probabilities: How token probabilities are mixed.
         scoring: How lm-eval is run.
         merging: How components are merged.
@@ -162,6 +163,8 @@ class StudyConfig(StrictModel):
             return "scoring.racing"
         if self.sampler.schedule == "demix":
             return "sampler.schedule"
+        if self.merging.delta_dtype is not None:
+            return "merging.delta_dtype"
         return "merging.method" if self.merging.method != "linear" else None
 
     @property

@@ -11,6 +11,7 @@ from optuna_demix.errors import ComponentError, DemixError
 if TYPE_CHECKING:
     from optuna_demix.config import StudyConfig
     from optuna_demix.merging import Arena, ComponentSet, MergeMethod
+    from optuna_demix.merging.footprint import Footprint
 
 
 def require_merging() -> None:
@@ -32,7 +33,8 @@ def merge_method(config: StudyConfig) -> MergeMethod:
     require_merging()
     from optuna_demix.merging import find_method
 
-    return find_method(config.merging.method, config.merging.parameters)
+    merging = config.merging
+    return find_method(merging.method, merging.parameters, delta_dtype=merging.delta_dtype)
 
 
 def open_components(
@@ -92,6 +94,26 @@ def check_components(config: StudyConfig) -> ComponentSet | None:
     return components
 
 
+def footprint_of(config: StudyConfig, components: ComponentSet) -> Footprint:
+    """Return the memory that a study's workers need.
+
+    Args:
+        config: The study.
+        components: Some of its components at least: all have the same tensors.
+    """
+    from optuna_demix.merging._dtypes import as_dtype
+    from optuna_demix.merging.footprint import plan_footprint
+
+    dtype = as_dtype(config.merging.dtype or components.dtype)
+    return plan_footprint(
+        components.tensors,
+        len(config.components),
+        method=merge_method(config),
+        dtype=dtype,
+        model_dtype=as_dtype(config.scoring.dtype or dtype),
+    )
+
+
 def base_of(config: StudyConfig, paths: Mapping[str, Path]) -> Path | None:
     """Directory of the base, where the merge method or an adapter needs it.
 
@@ -117,6 +139,8 @@ def _base_user(config: StudyConfig, paths: Mapping[str, Path]) -> str | None:
     """What needs the base model, in words."""
     from optuna_demix.merging.checkpoints.adapters import is_adapter
 
+    if config.merging.delta_dtype is not None:
+        return "merging.delta_dtype needs the base model"
     if merge_method(config).preparation.base:
         return f"merge method {config.merging.method!r} needs the base model"
     for name, path in paths.items():

@@ -79,6 +79,8 @@ def build_objective(
         if not mixture.slow:
             mixture = mixture.without_slow()  # lets go of the model
     merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
+    if arena.preparation.deltas is not None:
+        merging["delta_dtype"] = arena.preparation.deltas
     merging["generation"] = components.generation
     if method.parameters:
         merging["parameters"] = dict(method.parameters)

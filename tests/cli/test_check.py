@@ -163,7 +163,12 @@ def test_what_a_worker_would_refuse_is_one_line(
 
 def test_what_a_worker_would_take_passes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(root / "study.yaml")]) == 0
-    assert "the components fit together, 7,728 parameters each" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "the components fit together, 7,728 parameters each" in shown
+    # 7,872 elements with their padding, in one block of three components in float32.
+    assert "arena: 94.5 kB on disk" in shown
+    assert "each worker: 31.5 kB for the model and, on a GPU, 94.5 kB" in shown
+    assert "189 kB of buffers" in shown
 
 
 def test_a_file_can_be_checked_where_nothing_merges(

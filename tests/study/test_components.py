@@ -47,6 +47,34 @@ def test_the_study_says_where_text_ends(root: Path) -> None:
     assert found == [{"eos_token_id": 5}, {"eos_token_id": 0}]
 
 
+def test_differences_need_the_base_and_are_in_the_fingerprint(root: Path) -> None:
+    def merging(kind: str | None) -> dict[str, Any]:
+        config = load_study_config(write_study(root, merging={"delta_dtype": kind}))
+        _, fingerprint = build_objective(config, space_of(config), device="cpu")
+        return fingerprint["merging"]
+
+    plain = merging(None)
+    assert not {"delta_dtype", "base"} & set(plain)
+    with pytest.raises(ComponentError, match="base: no directory .*merging.delta_dtype needs"):
+        merging("int8")
+    models = root / "run" / "models"
+    shutil.copytree(models / "code", models / "base")
+    one, other = merging("int8"), merging("float8")
+    assert (one.pop("delta_dtype"), other.pop("delta_dtype")) == ("int8", "float8")
+    assert one == other and one.pop("base") and one == plain
+
+
+def test_what_differences_cannot_do_is_refused_by_name(root: Path) -> None:
+    ties = {"method": "ties", "parameters": {"density": 0.5}, "delta_dtype": "int8"}
+    with pytest.raises(ConfigError, match="merging: merge method 'ties' cannot work on .* int8"):
+        load_study_config(write_study(root, merging=ties))
+    file = write_study(root, proxy="probabilities", merging={"delta_dtype": "int8"})
+    with pytest.raises(ConfigError, match="merging.delta_dtype asks for it"):
+        load_study_config(file)
+    config = load_study_config(write_study(root, proxy="auto", merging={"delta_dtype": "int8"}))
+    assert config.resolved_proxy == "merged"
+
+
 def test_an_unknown_choice_is_refused(root: Path) -> None:
     file = write_study(root, merging={"config_of": "mth"})
     with pytest.raises(ConfigError, match=r"merging.config_of: no component 'mth'; did you mean"):

@@ -68,7 +68,7 @@ class Arena:
         dtype: Element type as stored, of all tensors but those that models keep in another one.
         parts: The tensors by element type, largest part first, each a flat vector in blocks.
         part_blocks: All elements of each part, (n_blocks, R, block_size), read-only. R is K, or
-            K + 1 with the base as the last row.
+            K + 1 with the base as the last row. With differences, bytes for `delta_blocks`.
         facts: What the merge method needs of each tensor, (T, F), float64; F may be 0.
     """
 
@@ -91,13 +91,14 @@ class Arena:
         self.facts = self._read_facts()
 
     def _blocks(self, part: Part, start: int) -> torch.Tensor:
-        shape = (part.layout.n_blocks, self._header.n_rows, part.layout.block_size)
+        n_blocks, dtype = part.layout.n_blocks, part.dtype
+        shape: tuple[int, ...] = (n_blocks, self._header.n_rows, part.layout.block_size)
+        if self.preparation.deltas is not None:
+            shape, dtype = (n_blocks, self._header.block_bytes(part)), torch.uint8
         with warnings.catch_warnings():
             # torch warns that the map is read-only, which is what is wanted: nobody writes to it.
             warnings.filterwarnings("ignore", message=".*not writable.*")
-            flat = torch.frombuffer(
-                self._map, dtype=part.dtype, offset=start, count=math.prod(shape)
-            )
+            flat = torch.frombuffer(self._map, dtype=dtype, offset=start, count=math.prod(shape))
         return flat.view(shape)
 
     @classmethod
@@ -145,8 +146,8 @@ class Arena:
         preparation = chosen.preparation
         if preparation.base and components.base is None:
             raise ComponentError(
-                f"merge method {chosen.name!r} needs the base model that the components were "
-                "trained from; name its directory as 'base'"
+                f"merge method {chosen.name!r}, components {preparation.kept}, needs the base "
+                "model that the components were trained from; name its directory as 'base'"
             )
         storage = components.dtype if dtype is None else as_dtype(dtype)
         parts = plan_parts(
@@ -197,7 +198,10 @@ class Arena:
             for name, digest in self.digests.items()
             if digests.get(name, digest) != digest
         ]
-        if self.preparation != chosen.preparation:
+        kept, wanted = self.preparation.kept, chosen.preparation.kept
+        if kept != wanted:
+            found.append(f"it holds the components {kept}, not {wanted}")
+        elif self.preparation != chosen.preparation:
             found.append(f"it was built for another merge method than {chosen.name!r}")
         elif self.preparation.base and self.base_digest != components.base_digest(cache=cache):
             found.append("the base has changed")
@@ -319,14 +323,14 @@ class Arena:
             view, dtype="<u4", count=n_blocks * n_rows, offset=self._where.checksums
         )
         for block in blocks_of(self._header, self._where):
-            size = block.part.row_bytes
-            for k in range(n_rows):
-                begin = block.start + k * size
+            begin = block.start
+            for k, size in enumerate(self._header.row_sizes(block.part)):
                 if zlib.crc32(view[begin : begin + size]) != expected[block.number * n_rows + k]:
                     pieces = block.part.layout.pieces(block.number_in_part)
                     tensors = ", ".join(piece.slot.name for piece in pieces)
                     what = f"block {block.number} of {owners[k]} is damaged ({tensors})"
                     raise problem("arena", what, REBUILD, file=self.path)
+                begin += size
             if progress is not None:
                 progress(block.number + 1, n_blocks)
 

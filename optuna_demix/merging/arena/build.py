@@ -6,9 +6,9 @@ import hashlib
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ from optuna_demix.merging.arena.format import (
 )
 from optuna_demix.merging.arena.layout import Part
 from optuna_demix.merging.arena.room import check_space
-from optuna_demix.merging.arena.rows import BlockRows, TensorRows
+from optuna_demix.merging.arena.rows import BlockRows, DeltaRows, TensorRows
 from optuna_demix.merging.checkpoints.conversion import Converted
 from optuna_demix.merging.checkpoints.state_reader import StateReader
 from optuna_demix.merging.checkpoints.tokenizer_files import token_files
@@ -164,18 +164,20 @@ class _File:
         self.write(self._where.facts + tensor * len(content), content)
         self.write(self._where.fact_checksums + tensor * CHECKSUM_BYTES, _checksum(content))
 
-    def write_block(self, block: Block, rows: torch.Tensor) -> None:
-        """Write the rows of a block, (R, block_size), then their checksums."""
-        content = rows.view(torch.uint8).numpy()  # (R, bytes)
-        self.write(block.start, content.reshape(-1).data)
-        sums = b"".join(_checksum(row.data) for row in content)
+    def write_block(self, block: Block, rows: Sequence[np.ndarray]) -> None:
+        """Write the rows of a block, R arrays of bytes, then their checksums."""
+        position = block.start
+        for row in rows:
+            self.write(position, row.data)
+            position += len(row)
+        sums = b"".join(_checksum(row.data) for row in rows)
         self.write(self._where.checksums + block.number * len(sums), sums)
 
     def n_whole_blocks(self, header: ArenaHeader) -> int:
         """Return how many blocks from the first on are there, with the facts of their tensors."""
         whole = 0
         for block in blocks_of(header, self._where):
-            if not self._is_whole(block, header.n_rows):
+            if not self._is_whole(block, header.row_sizes(block.part)):
                 break
             whole += 1
         tensor = begin = 0
@@ -188,14 +190,14 @@ class _File:
             begin += part.layout.n_blocks
         return whole
 
-    def _is_whole(self, block: Block, n_rows: int) -> bool:
-        width = n_rows * CHECKSUM_BYTES
+    def _is_whole(self, block: Block, sizes: Sequence[int]) -> bool:
+        width = len(sizes) * CHECKSUM_BYTES
         sums = self.read(self._where.checksums + block.number * width, width)
         if not any(sums):
             return False  # not written yet: no need to read the rows
-        size = block.part.row_bytes
+        starts = accumulate(sizes, initial=block.start)
         return sums == b"".join(
-            _checksum(self.read(block.start + row * size, size)) for row in range(n_rows)
+            _checksum(self.read(start, size)) for start, size in zip(starts, sizes, strict=False)
         )
 
     def _has_facts(self, tensor: int, n_facts: int) -> bool:
@@ -274,20 +276,16 @@ def _write_blocks(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write the blocks from ``first`` on."""
-    filler = (
-        TensorRows(sources, header, file.write_facts)
-        if header.preparation.by_tensor
-        else BlockRows(sources)
-    )
+    filler: BlockRows | DeltaRows | TensorRows
+    if header.preparation.deltas is not None:
+        filler = DeltaRows(sources, header.preparation.deltas)
+    elif header.preparation.by_tensor:
+        filler = TensorRows(sources, header, file.write_facts)
+    else:
+        filler = BlockRows(sources)
     if progress is not None and first:
         progress(first, header.n_blocks)
-    part, rows = None, torch.empty(0)
     for block in islice(blocks_of(header, where), first, None):
-        if block.part is not part:
-            part = block.part
-            rows = torch.empty(header.n_rows, part.layout.block_size, dtype=part.dtype)
-        rows.zero_()
-        filler.fill(list(part.layout.pieces(block.number_in_part)), rows)
-        file.write_block(block, rows)
+        file.write_block(block, filler.rows(block))
         if progress is not None:
             progress(block.number + 1, header.n_blocks)

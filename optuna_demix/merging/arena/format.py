@@ -8,12 +8,14 @@
     align   facts of every tensor, f64 (T, F)
     align   CRC-32 of every tensor's facts, u32 (T,)
     align   CRC-32 of every row of every block, u32 (n_blocks, R)
-    page    data (n_blocks, R, block_size), the components' elements side by side
+    page    data (n_blocks, R, block_size), the components' elements side by side, or (n_blocks,
+            bytes of a block), their differences from the base as `deltas` describes them
     page    the same of further parts, of other element types
 
-Blocks and tensors are counted through all parts. R is K, or K + 1 where the merge method needs the
-base: it is the last row. All numbers are little-endian. Offsets follow from the sizes and are not
-stored, no path and no date is stored: equal components give equal bytes on every host.
+Blocks and tensors are counted through all parts. R is K, or K + 1 where the merge method or
+differences need the base: it is the last row. All numbers are little-endian. Offsets follow from
+the sizes and are not stored, no path and no date is stored: equal components give equal bytes on
+every host.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import torch
 
 from optuna_demix.merging._dtypes import as_dtype, dtype_name
 from optuna_demix.merging._problem import problem, read_problem
+from optuna_demix.merging.arena.deltas import block_bytes, row_sizes
 from optuna_demix.merging.arena.layout import Layout, Part, Slot, align
 from optuna_demix.merging.methods.preparation import Preparation
 
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from optuna_demix.errors import ComponentError
 
 MAGIC = b"DEMIXARN"
-VERSION = 3  # of the layout; older arenas are rebuilt
+VERSION = 4  # of the layout; older arenas are rebuilt
 _PREAMBLE = struct.Struct("<8sIIQ32s")
 _JSON_START = 64
 _SECTION_ALIGNMENT = 64
@@ -84,6 +87,14 @@ class ArenaHeader:
     def n_facts(self) -> int:
         """F, the facts kept of each tensor."""
         return self.preparation.n_facts(len(self.names))
+
+    def row_sizes(self, part: Part) -> list[int]:
+        """Bytes of each row of a block."""
+        return row_sizes(part, self.preparation, len(self.names))
+
+    def block_bytes(self, part: Part) -> int:
+        """Bytes of a block."""
+        return block_bytes(part, self.preparation, len(self.names))
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -168,7 +179,7 @@ def sections(header: ArenaHeader, json_length: int) -> Sections:
     data, end = [], checksums + header.n_blocks * n_rows * CHECKSUM_BYTES
     for part in header.parts:
         data.append(align(end, _PAGE))
-        end = data[-1] + part.layout.n_blocks * n_rows * part.row_bytes
+        end = data[-1] + part.layout.n_blocks * header.block_bytes(part)
     return Sections(files, facts, fact_checksums, checksums, tuple(data), end)
 
 
@@ -186,8 +197,9 @@ def blocks_of(header: ArenaHeader, where: Sections) -> Iterator[Block]:
     """Yield all blocks, front to back."""
     number = 0
     for part, start in zip(header.parts, where.data, strict=True):
+        size = header.block_bytes(part)
         for i in range(part.layout.n_blocks):
-            yield Block(number, part, i, start + i * header.n_rows * part.row_bytes)
+            yield Block(number, part, i, start + i * size)
             number += 1
 
 

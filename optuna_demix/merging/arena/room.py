@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.merging._dtypes import as_dtype
 from optuna_demix.merging._problem import problem, read_problem
+from optuna_demix.merging.arena.deltas import block_bytes
 from optuna_demix.merging.arena.layout import plan_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
+    from optuna_demix.merging.arena.layout import Part
     from optuna_demix.merging.checkpoints.components import ComponentSet
+    from optuna_demix.merging.methods.preparation import Preparation
     from optuna_demix.merging.methods.registry import MergeMethod
 
 
@@ -36,10 +41,17 @@ def check_room(
     storage = components.dtype if dtype is None else as_dtype(dtype)
     n_rows = method.preparation.n_rows(len(components.names))
     parts = plan_parts(components.tensors, storage, n_rows=n_rows)
-    needed = sum(part.layout.n_blocks * n_rows * part.row_bytes for part in parts)
+    needed = blocks_bytes(parts, method.preparation, len(components.names))
     # The folder is made with the arena.
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     check_space(folder, path, needed)
+
+
+def blocks_bytes(parts: Sequence[Part], preparation: Preparation, n_components: int) -> int:
+    """Return the size of all blocks of an arena."""
+    return sum(
+        part.layout.n_blocks * block_bytes(part, preparation, n_components) for part in parts
+    )
 
 
 def check_space(folder: Path, path: Path, needed: int, *, there: int = 0) -> None:

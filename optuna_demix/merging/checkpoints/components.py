@@ -152,7 +152,7 @@ class ComponentSet:
         return cls(
             names=names,
             paths={name: Path(path) for name, path in paths.items()},
-            tensors=_specs(skeleton),
+            tensors=tensor_specs(skeleton),
             constants=skeleton.constants,
             dtype=dtype,
             components=tuple(components[: len(names)]),
@@ -213,7 +213,7 @@ class ComponentSet:
         return _digests([self.base.checkpoint], cache)[0]
 
 
-def _specs(skeleton: Skeleton) -> dict[str, TensorSpec]:
+def tensor_specs(skeleton: Skeleton) -> dict[str, TensorSpec]:
     """Return what is averaged, by name, in the order of the names."""
     by_dtype = {dtype: skeleton.dtypes(dtype) for dtype in MERGEABLE.values()}
     return {

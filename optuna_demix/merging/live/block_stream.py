@@ -14,14 +14,19 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_N_SLOTS = 2
+N_SLOTS = 2
+
+
+def blocks_a_chunk(n_blocks: int, block_bytes: int, chunk_bytes: int) -> int:
+    """Return how many blocks are sent at once, at least one."""
+    return max(1, min(n_blocks, chunk_bytes // max(1, block_bytes)))
 
 
 class BlockStream:
     """Two pinned host buffers, two device buffers, one copy stream.
 
     Args:
-        blocks: Host blocks, (n, K, block_size).
+        blocks: Host blocks, (n, K, block_size) or (n, bytes of a block).
         device: Where to send them.
         chunk_bytes: Size aimed at for each of the four buffers, at least one block.
     """
@@ -30,18 +35,18 @@ class BlockStream:
         self._blocks = blocks
         self._device = device
         self._backend = torch.get_device_module(device)
-        self._step = max(1, min(len(blocks), chunk_bytes // max(1, blocks[0].nbytes)))
+        self._step = blocks_a_chunk(len(blocks), blocks[0].nbytes, chunk_bytes)
         shape = (self._step, *blocks.shape[1:])
         pinned = device.type != "cpu"
         self._host = [
-            torch.empty(shape, dtype=blocks.dtype, pin_memory=pinned) for _ in range(_N_SLOTS)
+            torch.empty(shape, dtype=blocks.dtype, pin_memory=pinned) for _ in range(N_SLOTS)
         ]
         self._staged = [
-            torch.empty(shape, dtype=blocks.dtype, device=device) for _ in range(_N_SLOTS)
+            torch.empty(shape, dtype=blocks.dtype, device=device) for _ in range(N_SLOTS)
         ]
         self._copies = self._backend.Stream(device)
-        self._arrived = [self._backend.Event() for _ in range(_N_SLOTS)]
-        self._merged = [self._backend.Event() for _ in range(_N_SLOTS)]
+        self._arrived = [self._backend.Event() for _ in range(N_SLOTS)]
+        self._merged = [self._backend.Event() for _ in range(N_SLOTS)]
         # The staged buffers were allocated on the current stream.
         self._copies.wait_stream(self._backend.current_stream(device))
 
@@ -55,8 +60,8 @@ class BlockStream:
         self._send(0, starts[0])
         for i, start in enumerate(starts):
             if i + 1 < len(starts):
-                self._send((i + 1) % _N_SLOTS, starts[i + 1])
-            slot = i % _N_SLOTS
+                self._send((i + 1) % N_SLOTS, starts[i + 1])
+            slot = i % N_SLOTS
             which = slice(start, min(start + self._step, len(self._blocks)))
             merging.wait_event(self._arrived[slot])
             yield which, self._staged[slot][: which.stop - which.start]

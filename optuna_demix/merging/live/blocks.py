@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from optuna_demix._typing import FloatArray
+from optuna_demix.merging.arena.deltas import DeltaBlocks
 from optuna_demix.merging.arena.layout import ALIGNMENT, Layout, align
 from optuna_demix.merging.live.kernels import Kernels, elected_sum, moved_base, weighted_sum
 from optuna_demix.merging.methods.plan import MergePlan
@@ -76,6 +77,21 @@ def merge_blocks(
             out[which, segment.columns],
             kernels,
         )
+
+
+def merge_deltas(
+    plan: MergePlan, blocks: DeltaBlocks, out: torch.Tensor, *, kernels: Kernels
+) -> None:
+    """Write merged blocks of an arena that holds differences from the base.
+
+    Args:
+        plan: What to compute; its last coefficient is the base's.
+        blocks: The blocks to merge, m of them.
+        out: Result, (m, block_size), on the same device, perhaps of another float type.
+        kernels: Runs the computation.
+    """
+    numbers = torch.tensor(plan.coefficients, dtype=torch.float32, device=out.device)
+    kernels.run_deltas(blocks, out, numbers)
 
 
 def _merge(

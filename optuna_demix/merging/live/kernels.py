@@ -1,4 +1,4 @@
-"""The three computations over rows of an arena, eager and compiled, with equal bits on a CPU.
+"""The computations over rows of an arena, eager and compiled, with equal bits on a CPU.
 
 Sums are float32 whatever the storage; each result is rounded once, to nearest even. Products and
 sums are kept apart (no fused multiply-add), in the order of the rows, so that the eager and the
@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import torch
 
 from optuna_demix._wording import one_line
+from optuna_demix.merging.arena.deltas import GROUP, DeltaBlocks
 
 _log = logging.getLogger(__name__)
 # Elements of an eager step: a float32 row and the accumulators stay in cache.
@@ -27,6 +28,7 @@ _MAX_VARIANTS = 64  # of a computation in one process: dtypes, numbers of rows, 
 _HIGH_HALF = -(1 << 16)  # mask of the upper 16 bits of an int32
 Rows: TypeAlias = Sequence[torch.Tensor]
 Computation: TypeAlias = Callable[..., torch.Tensor]
+_Key: TypeAlias = tuple[Callable[..., Any], bool]  # what was compiled, and whether by pairs
 
 
 def weighted_sum(rows: Rows, coefficients: torch.Tensor) -> torch.Tensor:
@@ -99,7 +101,7 @@ class Kernels:
     """
 
     def __init__(self, *, compiled: bool) -> None:
-        self._compiled: dict[tuple[Computation, bool], Any] | None = {} if compiled else None
+        self._compiled: dict[_Key, Any] | None = {} if compiled else None
 
     @property
     def compiled(self) -> bool:
@@ -122,28 +124,68 @@ class Kernels:
                 self._run_compiled(compute, rows, out, numbers)
                 return
             except Exception as error:  # whatever a compiler can raise
-                self._compiled = None
-                _log.warning(
-                    "merging without compiled kernels, which is slower: %s", one_line(error)
-                )
+                self._give_up(error)
         _run_eager(compute, rows, out, numbers)
+
+    def run_deltas(
+        self, blocks: DeltaBlocks, out: torch.Tensor, coefficients: torch.Tensor
+    ) -> None:
+        """Write ``c_K · base + sum_k c_k · delta_k``.
+
+        Args:
+            blocks: m blocks of K differences and their base. Read-only.
+            out: Result, (m, n), on the same device, of any float type.
+            coefficients: (K + 1,), float32, on that device.
+        """
+        if self._compiled is not None:
+            try:
+                self._call_compiled(
+                    (_added_deltas, False), lambda: _added_deltas, *blocks, out, coefficients
+                )
+                return
+            except Exception as error:  # whatever a compiler can raise
+                self._give_up(error)
+        _run_eager_deltas(blocks, out, coefficients)
+
+    def _give_up(self, error: Exception) -> None:
+        self._compiled = None
+        _log.warning("merging without compiled kernels, which is slower: %s", one_line(error))
 
     def _run_compiled(
         self, compute: Computation, rows: torch.Tensor, out: torch.Tensor, numbers: tuple[Any, ...]
     ) -> None:
-        assert self._compiled is not None
-        if torch._dynamo.config.disable:
-            raise RuntimeError("torch.compile is disabled (TORCHDYNAMO_DISABLE)")
         packed = _can_pack(rows, out)
         if packed:
             rows, out = rows.view(torch.int32), out.view(torch.int32)
-        key = compute, packed
+        kernel = _by_pairs if packed else _by_element
+        self._call_compiled((compute, packed), lambda: kernel(compute), rows, out, *numbers)
+
+    def _call_compiled(self, key: _Key, make: Callable[[], Any], *arguments: Any) -> None:
+        assert self._compiled is not None
+        if torch._dynamo.config.disable:
+            raise RuntimeError("torch.compile is disabled (TORCHDYNAMO_DISABLE)")
         if key not in self._compiled:
             # fullgraph: an error rather than a silent, memory-hungry eager run of the whole.
-            kernel = _by_pairs(compute) if packed else _by_element(compute)
-            self._compiled[key] = torch.compile(kernel, fullgraph=True, dynamic=True)
+            self._compiled[key] = torch.compile(make(), fullgraph=True, dynamic=True)
         with torch._dynamo.config.patch(recompile_limit=_MAX_VARIANTS):
-            self._compiled[key](rows, out, *numbers)
+            self._compiled[key](*arguments)
+
+
+def _added_deltas(
+    elements: torch.Tensor,  # (m, K, n), int8 or float8
+    scales: torch.Tensor,  # (m, K, n / GROUP), float32
+    base: torch.Tensor,  # (m, n)
+    out: torch.Tensor,  # (m, n)
+    coefficients: torch.Tensor,  # (K + 1,), float32
+) -> None:
+    def scaled(k: int) -> torch.Tensor:
+        groups = torch.unflatten(elements[:, k].float(), -1, (-1, GROUP))
+        return groups * (scales[:, k] * coefficients[k]).unsqueeze(-1)
+
+    total = scaled(0)
+    for k in range(1, elements.shape[1]):
+        total += scaled(k)
+    out.copy_(base.float() * coefficients[elements.shape[1]] + total.flatten(-2))
 
 
 def _by_element(compute: Computation) -> Callable[..., None]:
@@ -182,6 +224,14 @@ def _can_pack(rows: torch.Tensor, out: torch.Tensor) -> bool:
         and rows.storage_offset() % 2 == out.storage_offset() % 2 == 0
         and all(stride % 2 == 0 for stride in (*rows.stride()[:2], out.stride(0)))
     )
+
+
+def _run_eager_deltas(blocks: DeltaBlocks, out: torch.Tensor, coefficients: torch.Tensor) -> None:
+    step = max(1, (_CPU_STEP if out.device.type == "cpu" else _DEVICE_STEP) // out.shape[1])
+    for start in range(0, len(out), step):
+        which = slice(start, start + step)
+        pieces = (blocks.elements[which], blocks.scales[which], blocks.base[which])
+        _added_deltas(*pieces, out[which], coefficients)
 
 
 def _run_eager(

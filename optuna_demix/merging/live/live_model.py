@@ -19,9 +19,10 @@ from optuna_demix.merging._aside import sync_directory
 from optuna_demix.merging._dtypes import as_dtype
 from optuna_demix.merging._problem import problem, write_problem
 from optuna_demix.merging._quiet import quiet_transformers
+from optuna_demix.merging.arena.deltas import delta_blocks
 from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
 from optuna_demix.merging.live.block_stream import BlockStream
-from optuna_demix.merging.live.blocks import merge_blocks
+from optuna_demix.merging.live.blocks import merge_blocks, merge_deltas
 from optuna_demix.merging.live.building import ModelBuilder
 from optuna_demix.merging.live.kernels import Kernels
 from optuna_demix.merging.live.memory import check_fits, free_bytes
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.merging.arena.arena import Arena
 
-_CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
+CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
 _MIN_COMPILED_BYTES = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
 _MAX_RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
 
@@ -163,7 +164,7 @@ class LiveModel:
         weights = _check_weights(w, self.names)
         plan = self.method.plan(weights, self.arena.facts, self._tensors)
         self.restore()
-        first = 0
+        first, deltas = 0, self.arena.preparation.deltas
         for part, flat, blocks, kernels in zip(
             self.arena.parts, self._flats, self._blocks, self._kernels, strict=True
         ):
@@ -172,6 +173,10 @@ class LiveModel:
             first += len(layout.slots)
             out = flat.view(layout.n_blocks, layout.block_size)
             for which, rows in _chunks(blocks):
+                if deltas is not None:
+                    found = delta_blocks(rows, part, deltas)
+                    merge_deltas(of_part, found, out[which], kernels=kernels)
+                    continue
                 merge_blocks(
                     of_part, rows, out[which], layout=layout, blocks=which, kernels=kernels
                 )
@@ -260,7 +265,7 @@ def _place_blocks(
         resident = free is None or arena.nbytes <= _MAX_RESIDENT_SHARE * free
     if resident:
         return [blocks.to(device) for blocks in arena.part_blocks]
-    return [BlockStream(blocks, device, chunk_bytes=_CHUNK_BYTES) for blocks in arena.part_blocks]
+    return [BlockStream(blocks, device, chunk_bytes=CHUNK_BYTES) for blocks in arena.part_blocks]
 
 
 def _check_weights(w: Any, names: tuple[str, ...]) -> np.ndarray:

@@ -108,6 +108,23 @@ def resolve(method: str, given: Mapping[str, Number]) -> dict[str, Number]:
     return values
 
 
+def check_deltas(method: str, delta_dtype: str | None) -> None:
+    """Refuse differences of lower precision where a merge method cannot work on them.
+
+    Args:
+        method: Its name.
+        delta_dtype: Element type of the differences; None if components are kept as they are.
+
+    Raises:
+        ConfigError: Naming the method.
+    """
+    if delta_dtype is not None and method != "linear":
+        raise ConfigError(
+            f"merge method {method!r} cannot work on components that are kept as differences in "
+            f"{delta_dtype}; use 'linear' or remove delta_dtype"
+        )
+
+
 def _value(method: str, name: str, parameter: Parameter, given: Mapping[str, Number]) -> Number:
     if name not in given:
         if parameter.default is None:

@@ -30,16 +30,24 @@ class Preparation:
         facts: What is known of each tensor: ``scales`` (K,), by which a sparsified task vector
             regains its sum of magnitudes; ``gram`` (K, K), the components' inner products, of
             task vectors where there is a base.
+        deltas: The element type of components that are kept as differences from the base, as
+            `find_method` was asked to; needs the base, and neither sparsity nor facts.
     """
 
     base: bool = False
     sparsity: Sparsity | None = None
     facts: Literal["scales", "gram"] | None = None
+    deltas: Literal["int8", "float8"] | None = None
 
     @property
     def by_tensor(self) -> bool:
         """Whether whole tensors must be seen at once."""
         return self.sparsity is not None or self.facts is not None
+
+    @property
+    def kept(self) -> str:
+        """How components are kept, in words."""
+        return "as they are" if self.deltas is None else f"as differences in {self.deltas}"
 
     def n_rows(self, n_components: int) -> int:
         """Return R, the number of rows of a block."""
@@ -52,7 +60,12 @@ class Preparation:
     def fields(self) -> dict[str, Any]:
         """Return it as plain data."""
         sparsity = None if self.sparsity is None else self.sparsity.fields()
-        return {"base": self.base, "sparsity": sparsity, "facts": self.facts}
+        return {
+            "base": self.base,
+            "sparsity": sparsity,
+            "facts": self.facts,
+            "deltas": self.deltas,
+        }
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Preparation:
@@ -62,6 +75,7 @@ class Preparation:
             base=fields["base"],
             sparsity=None if sparsity is None else Sparsity(**sparsity),
             facts=fields["facts"],
+            deltas=fields["deltas"],
         )
 
     def apply(self, rows: torch.Tensor, *, names: Sequence[str], tensor: str) -> np.ndarray:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
 
 from optuna_demix._typing import FloatArray
 from optuna_demix.errors import ComponentError, ConfigError
-from optuna_demix.merging.methods.parameters import resolve
+from optuna_demix.merging.methods.parameters import check_deltas, resolve
 from optuna_demix.merging.methods.plan import MergePlan
 from optuna_demix.merging.methods.preparation import Preparation
 from optuna_demix.merging.methods.sparsify import Sparsity
@@ -46,6 +48,13 @@ class MergeMethod:
 
 def _linear(values: Mapping[str, Any]) -> tuple[Preparation, Planner]:
     return Preparation(), lambda w, facts, tensors: MergePlan(w)
+
+
+def _linear_of_deltas(deltas: Literal["int8", "float8"]) -> tuple[Preparation, Planner]:
+    """Linear on differences: the base, as the last row, counts with the sum of the weights."""
+    return Preparation(base=True, deltas=deltas), lambda w, facts, tensors: MergePlan(
+        np.append(w, w.sum())
+    )
 
 
 def _task_arithmetic(values: Mapping[str, Any]) -> tuple[Preparation, Planner]:
@@ -105,19 +114,30 @@ METHODS: dict[str, Callable[[Mapping[str, Any]], tuple[Preparation, Planner]]] =
 }
 
 
-def find_method(name: str, parameters: Mapping[str, Number] | None = None) -> MergeMethod:
+def find_method(
+    name: str,
+    parameters: Mapping[str, Number] | None = None,
+    *,
+    delta_dtype: Literal["int8", "float8"] | None = None,
+) -> MergeMethod:
     """Return a merge method by name.
 
     Args:
         name: One of `METHODS`.
         parameters: Its parameters by name, as in mergekit; those left out have its defaults.
+        delta_dtype: Keep components as differences from the base, of this element type; for
+            ``linear`` only. Default: as they are.
 
     Raises:
-        ComponentError: If the method or a parameter is unknown, missing or out of range.
+        ComponentError: If the method or a parameter is unknown, missing or out of range, or the
+            method cannot work on differences.
     """
     try:
         values = resolve(name, parameters or {})
+        check_deltas(name, delta_dtype)
     except ConfigError as error:
         raise ComponentError(str(error)) from None
-    preparation, plan = METHODS[name](values)
+    preparation, plan = (
+        METHODS[name](values) if delta_dtype is None else _linear_of_deltas(delta_dtype)
+    )
     return MergeMethod(name, values, preparation, plan)

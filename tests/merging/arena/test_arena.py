@@ -328,7 +328,7 @@ class TestDamage:
         self, arena: Arena, paths: Paths
     ) -> None:
         _damage(arena.path, 8)
-        with pytest.raises(ComponentError, match="written in layout 19, not 3"):
+        with pytest.raises(ComponentError, match="written in layout 20, not 4"):
             Arena.open(arena.path)
         Arena.build(ComponentSet.open(paths), arena.path, block_size=256).verify()
 
