@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal
 
-from optuna_demix.errors import DemixError, TaskError
+from optuna_demix.errors import DemixError, NeedsModelError, TaskError
 from optuna_demix.study.components import (
     announce,
     build_arena,
@@ -72,12 +72,17 @@ def build_objective(
         from optuna_demix.study.proxies import shares_of
 
         partial = config.resolved_proxy == "auto"
-        mixture = score_components(
-            config, space, components, model, scorer, partial=partial, report=say
-        )
-        shares = shares_of(config, mixture)
-        if not mixture.slow:
-            mixture = mixture.without_slow()  # lets go of the model
+        try:
+            mixture = score_components(
+                config, space, components, model, scorer, partial=partial, report=say
+            )
+        except NeedsModelError:
+            if not partial:
+                raise  # else no benchmark is left for token probabilities: all are merged
+        else:
+            shares = shares_of(config, mixture)
+            if not mixture.slow:
+                mixture = mixture.without_slow()  # lets go of the model
     merging: dict[str, Any] = {"method": method.name, "dtype": str(arena.dtype)}
     if arena.preparation.deltas is not None:
         merging["delta_dtype"] = arena.preparation.deltas

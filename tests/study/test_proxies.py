@@ -15,7 +15,7 @@ from optuna_demix.attributes import FINGERPRINT_ATTR
 from optuna_demix.cli import main
 from optuna_demix.config import load_study_config
 from optuna_demix.config.space import space_of
-from optuna_demix.errors import ConfigError
+from optuna_demix.errors import ConfigError, TaskError
 from optuna_demix.study import build_objective, build_probabilities
 from optuna_demix.study.proxies import kept_prior_mean
 from tests.study.test_probabilities import (  # noqa: F401
@@ -67,6 +67,17 @@ def test_merged_scores_are_those_of_a_study_of_merged_proxies(study: Path) -> No
     alone = objective_of(study, proxy="merged")[0].score(W)
     assert both.merged == alone.benchmarks
     assert alone.merged == alone.probabilities == {}
+
+
+def test_a_study_of_written_texts_alone_is_merged(study: Path) -> None:  # noqa: F811
+    written = {"writing": [{"task": "tiny_write", "metric": "exact_match"}]}
+    write_study(study.parent, capabilities=written, proxy="auto")
+    objective, fingerprint = objective_of(study)
+    assert objective.probabilities is None and "proxy" not in fingerprint
+    assert objective.score(W).benchmarks.keys() == {"tiny_write/exact_match"}
+    write_study(study.parent, capabilities=written, proxy="probabilities")
+    with pytest.raises(TaskError, match="tiny_write/exact_match"):
+        objective_of(study)
 
 
 def test_a_study_of_smooth_scores_lets_go_of_the_model(study: Path) -> None:  # noqa: F811
