@@ -145,9 +145,12 @@ class Arena:
         chosen = find_method(method) if isinstance(method, str) else method
         preparation = chosen.preparation
         if preparation.base and components.base is None:
+            what = f"merge method {chosen.name!r}"
+            if preparation.deltas is not None:
+                what += f" with components {preparation.kept}"
             raise ComponentError(
-                f"merge method {chosen.name!r}, components {preparation.kept}, needs the base "
-                "model that the components were trained from; name its directory as 'base'"
+                f"{what} needs the base model that the components were trained from; name its "
+                "directory as 'base'"
             )
         storage = components.dtype if dtype is None else as_dtype(dtype)
         parts = plan_parts(

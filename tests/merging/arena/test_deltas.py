@@ -242,7 +242,7 @@ class TestArena:
 
     def test_no_base_is_said(self, paths: Paths, tmp_path: Path) -> None:
         method = find_method("linear", delta_dtype="int8")
-        with pytest.raises(ComponentError, match="as differences in int8, needs the base"):
+        with pytest.raises(ComponentError, match="as differences in int8 needs the base"):
             Arena.build(ComponentSet.open(paths), tmp_path / "x.arena", method=method)
 
 
