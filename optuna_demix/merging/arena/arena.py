@@ -145,12 +145,10 @@ class Arena:
         chosen = find_method(method) if isinstance(method, str) else method
         preparation = chosen.preparation
         if preparation.base and components.base is None:
-            what = f"merge method {chosen.name!r}"
-            if preparation.deltas is not None:
-                what += f" with components {preparation.kept}"
+            how = "" if preparation.deltas is None else f" with components {preparation.kept}"
             raise ComponentError(
-                f"{what} needs the base model that the components were trained from; name its "
-                "directory as 'base'"
+                f"merge method {chosen.name!r}{how} needs the base model that the components were "
+                "trained from; name its directory as 'base'"
             )
         storage = components.dtype if dtype is None else as_dtype(dtype)
         parts = plan_parts(
