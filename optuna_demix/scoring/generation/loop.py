@@ -204,10 +204,7 @@ class GreedyLoop:
                 cache.move(len(rows), number, last.length)
 
     def _has_ended(self, row: _Row) -> bool:
-        if (
-            row.tokens[-1] in refusals.end_tokens(self._model)
-            or len(row.tokens) >= row.prompt.arguments.max_tokens
-        ):
+        if row.tokens[-1] in self._ends or len(row.tokens) >= row.prompt.arguments.max_tokens:
             return True
         ended, row.waiting = row.watch.ended(row.tokens, waiting=row.waiting)
         return ended
