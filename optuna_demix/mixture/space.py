@@ -201,6 +201,11 @@ class MixtureSpace(Region):
             lower[i] = upper[i] = nearest
         return _rebuild(replace(self._given, lower=lower, upper=upper))
 
+    @property
+    def uniform(self) -> Array:
+        """The allowed mixture (K,) that is nearest to equal weights."""
+        return self.project(np.full(len(self), 1.0 / len(self)))
+
     # Optuna
 
     @property

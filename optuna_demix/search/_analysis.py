@@ -104,7 +104,7 @@ def analyze(
     best_trial = int(trials.numbers[best_index])
     rows = {
         "prior": _with_mixtures(joint, row, [space.prior for space in spaces]),
-        "uniform": _with_mixtures(joint, row, [_uniform(space) for space in spaces]),
+        "uniform": _with_mixtures(joint, row, [space.uniform for space in spaces]),
         "best_trial": trials.X[best_index],
         "recommended": row,
     }
@@ -214,11 +214,6 @@ def _with_mixtures(
 ) -> FloatArray:
     """A row (d,) with other mixtures (K,) and the same other parameters."""
     return np.concatenate([*mixtures, row[joint.n_mixture :]])
-
-
-def _uniform(space: MixtureSpace) -> FloatArray:
-    """The allowed mixture (K,) that is nearest to equal weights."""
-    return space.project(np.full(len(space), 1.0 / len(space)))
 
 
 def _by_first_objective(pool: Candidates, members: NDArray[np.intp]) -> FloatArray:

@@ -73,8 +73,7 @@ def optimize(
     drawn = space.sample(_REFERENCE, rng)
     scored = values(drawn)
     merge = _Merit(Composite(composite, scored), JointSpace([space], {}), kl)
-    uniform = space.project(np.full(len(space), 1.0 / len(space)))
-    fixed = np.stack([space.prior, uniform])
+    fixed = np.stack([space.prior, space.uniform])
     X = np.concatenate([fixed, drawn])
     merit = merge(X, np.concatenate([values(fixed), scored]))
     finite = scored[np.isfinite(scored).all(axis=1)]

@@ -143,13 +143,7 @@ def recommend_directly(
             f"{config.source}: benchmark {name!r} has no finite score under any mixture that was "
             "tried; use another metric of its task"
         )
-    W = np.stack(
-        [
-            space.prior,
-            space.project(np.full(len(space), 1.0 / len(space))),
-            optimum.weights,
-        ]
-    )
+    W = np.stack([space.prior, space.uniform, optimum.weights])
     rows = zip(W, values(W), optimum.composite(W), strict=True)
     return DirectRecommendation(
         mixtures={
