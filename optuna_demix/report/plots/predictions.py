@@ -8,11 +8,14 @@ import numpy as np
 
 from optuna_demix.report.plots.palette import GOOD, GRAY, TEXT
 from optuna_demix.report.plots.style import (
+    MOST_PANELS,
+    dots,
     escaped,
     float32,
     joined,
     layout,
     of_trials,
+    panels,
     thinned,
 )
 
@@ -22,33 +25,20 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.report.data import ReportData
 
-_MOST_PANELS = 9
-_CROWD = 150  # points of a panel, from which on they are drawn smaller
-
 
 def plot_predictions(data: ReportData) -> go.Figure:
     """Actual objective values over those predicted, when proposed and held-out; one panel each."""
     import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
 
-    names = data.objectives[:_MOST_PANELS]
-    columns = int(np.ceil(np.sqrt(len(names)))) if len(names) > 3 else len(names)
-    figure = make_subplots(
-        -(-len(names) // columns),
-        columns,
-        subplot_titles=[escaped(name) for name in names],
-        horizontal_spacing=0.12 / max(1, columns - 1),
-        vertical_spacing=0.14,
-    )
+    names = data.objectives[:MOST_PANELS]
+    titles = [escaped(name) for name in names]
+    figure, places = panels(titles, x="predicted", y="actual", vertical=0.14)
     shown = thinned(data, scale=1 / len(names) ** 0.5)
-    crowded = len(shown) > _CROWD
-    dot = {"size": 4 if crowded else 5, "opacity": 0.5 if crowded else 0.8}
     kinds = [
         ("held-out prediction", data.held_out, data.held_out_std, GRAY, "circle-open"),
         ("predicted when proposed", data.proposed, data.proposed_std, GOOD, "circle"),
     ]
-    for j in range(len(names)):
-        place = {"row": j // columns + 1, "col": j % columns + 1}
+    for j, place in enumerate(places):
         actual = data.values[shown, j]
         ends = _span(actual, *(mean[shown, j] for _, mean, *_ in kinds))
         figure.add_trace(
@@ -75,17 +65,13 @@ def plot_predictions(data: ReportData) -> go.Figure:
                     x=float32(mean[rows, j]),
                     y=float32(data.values[rows, j]),
                     mode="markers",
-                    marker={"color": color, "symbol": symbol, **dot},
+                    marker={"color": color, "symbol": symbol, **dots(len(shown))},
                     customdata=float32(np.column_stack([data.numbers[rows], std[rows, j]])),
                     hovertemplate="trial %{customdata[0]:d}<br>predicted %{x:.4g} "
                     "±%{customdata[1]:.2g}<br>actual %{y:.4g}<extra></extra>",
                 ),
                 **place,
             )
-        figure.update_xaxes(title="predicted" if j >= len(names) - columns else None, **place)
-    figure.update_yaxes(title="actual", col=1)
-    figure.update_xaxes(nticks=4)
-    figure.update_yaxes(nticks=6)
     layout(
         figure,
         "Predicted against actual",

@@ -8,11 +8,14 @@ import numpy as np
 
 from optuna_demix.report.plots.palette import GOOD
 from optuna_demix.report.plots.style import (
+    MOST_PANELS,
+    dots,
     escaped,
     float32,
     joined,
     layout,
     of_trials,
+    panels,
     thinned,
 )
 from optuna_demix.surrogate._validation import spearman
@@ -23,9 +26,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.report.data import ReportData
 
-_MOST_PANELS = 9
 _LEAST = 3  # trials: the rank correlation of two is always 1 or -1
-_CROWD = 150  # points of a panel, from which on they are drawn smaller
 
 
 def has_both_proxies(data: ReportData) -> bool:
@@ -39,21 +40,12 @@ def plot_proxies(data: ReportData) -> go.Figure:
     Spearman's correlation is over all trials, also where only some of them are drawn.
     """
     import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
 
-    objectives = _objectives(data)[:_MOST_PANELS]
-    columns = int(np.ceil(np.sqrt(len(objectives)))) if len(objectives) > 3 else len(objectives)
-    figure = make_subplots(
-        -(-len(objectives) // columns),
-        columns,
-        subplot_titles=[_title(data, j) for j in objectives],
-        horizontal_spacing=0.12 / max(1, columns - 1),
-        vertical_spacing=0.18,
-    )
+    objectives = _objectives(data)[:MOST_PANELS]
+    titles = [_title(data, j) for j in objectives]
+    figure, places = panels(titles, x="probability mixture", y="merged", vertical=0.18)
     shown = thinned(data, scale=1 / len(objectives) ** 0.5)
-    crowded = len(shown) > _CROWD
-    for panel, j in enumerate(objectives):
-        place = {"row": panel // columns + 1, "col": panel % columns + 1}
+    for j, place in zip(objectives, places, strict=True):
         rows = shown[_known(data, j)[shown]]
         figure.add_trace(
             go.Scatter(
@@ -61,11 +53,7 @@ def plot_proxies(data: ReportData) -> go.Figure:
                 x=float32(data.probability[rows, j]),
                 y=float32(data.merged[rows, j]),
                 mode="markers",
-                marker={
-                    "color": GOOD,
-                    "size": 4 if crowded else 5,
-                    "opacity": 0.5 if crowded else 0.8,
-                },
+                marker={"color": GOOD, **dots(len(shown))},
                 customdata=float32(data.numbers[rows][:, None]),
                 hovertemplate="trial %{customdata[0]:d}<br>probabilities %{x:.4g}"
                 "<br>merged %{y:.4g}<extra></extra>",
@@ -73,11 +61,6 @@ def plot_proxies(data: ReportData) -> go.Figure:
             ),
             **place,
         )
-        last = panel >= len(objectives) - columns
-        figure.update_xaxes(title="probability mixture" if last else None, **place)
-    figure.update_yaxes(title="merged", col=1)
-    figure.update_xaxes(nticks=4)
-    figure.update_yaxes(nticks=6)
     layout(
         figure,
         "Merged proxies against probability mixtures",

@@ -10,6 +10,8 @@ import numpy as np
 from optuna_demix.report.plots.palette import GRAY, TEXT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import plotly.graph_objects as go
     from numpy.typing import NDArray
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 MOST_POINTS = 500
 """Trials that a scatter shows at most: the best ones and an even choice of the others."""
 
+MOST_PANELS = 9
+"""Panels of a figure at most."""
+
+_CROWD = 150  # points of a panel, from which on they are drawn smaller
 _BEST_POINTS = 200  # of them the best ones
 _HEIGHT = 450  # pixels: what a card of the dashboard has
 
@@ -47,6 +53,46 @@ def layout(figure: go.Figure, title: str, remark: str = "", *, top: int = 70) ->
     figure.update_xaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False, title_standoff=6)
     figure.update_yaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False, automargin=True)
     figure.update_annotations(font={"size": 13})
+
+
+def panels(
+    titles: Sequence[str], *, x: str, y: str, vertical: float
+) -> tuple[go.Figure, list[dict[str, int]]]:
+    """A figure with a panel for each title, near a square of them.
+
+    Args:
+        titles: Of the panels, as they are to be shown.
+        x: What the horizontal axes show; said under the lowest panels.
+        y: What the vertical axes show; said beside the first column.
+        vertical: Space between rows of panels, a share of the height.
+
+    Returns:
+        The figure, and where each panel is: its ``row`` and ``col``.
+    """
+    from plotly.subplots import make_subplots
+
+    n = len(titles)
+    columns = int(np.ceil(np.sqrt(n))) if n > 3 else n
+    figure = make_subplots(
+        -(-n // columns),
+        columns,
+        subplot_titles=list(titles),
+        horizontal_spacing=0.12 / max(1, columns - 1),
+        vertical_spacing=vertical,
+    )
+    places = [{"row": i // columns + 1, "col": i % columns + 1} for i in range(n)]
+    for place in places[-columns:]:
+        figure.update_xaxes(title=x, **place)
+    figure.update_yaxes(title=y, col=1)
+    figure.update_xaxes(nticks=4)
+    figure.update_yaxes(nticks=6)
+    return figure, places
+
+
+def dots(n_points: int) -> dict[str, float]:
+    """Size and opacity of the dots of a panel, smaller where there are many."""
+    crowded = n_points > _CROWD
+    return {"size": 4 if crowded else 5, "opacity": 0.5 if crowded else 0.8}
 
 
 def thinned(data: ReportData, *, scale: float = 1.0) -> NDArray[np.intp]:
