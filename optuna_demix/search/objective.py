@@ -119,8 +119,8 @@ class MixtureObjective:
             its scores on each block, from which the sampler learns.
 
     Attributes:
-        model: The model.
-        scorer: The scorer.
+        model: The model; ``None`` where no benchmark needs it, so that its memory is free.
+        scorer: The scorer, where there is a model.
         probabilities: The probability mixture.
 
     Raises:
@@ -161,8 +161,8 @@ class MixtureObjective:
                 "racing compares merged proxies block by block; leave it off, or the "
                 "probability mixture"
             )
-        self._merges = merge_always or any(share < 1.0 for share in self._shares.values())
-        if self._merges and (model is None or scorer is None):
+        merges = merge_always or any(share < 1.0 for share in self._shares.values())
+        if merges and (model is None or scorer is None):
             raise ConfigError("benchmarks that merged proxies are scored on need a model")
         if model is not None and sorted(model.names) != sorted(space.components):
             raise ConfigError(
@@ -170,8 +170,8 @@ class MixtureObjective:
                 f"{', '.join(space.components)}; name the same components in both"
             )
         self.space = space
-        self.model = model
-        self.scorer = scorer
+        self.model = model if merges else None
+        self.scorer = scorer if merges else None
         self.probabilities = probabilities
         self._racing = racing
         self._weights = None if weights is None else dict(weights)
@@ -185,7 +185,7 @@ class MixtureObjective:
             ConfigError: If they are not one weight for each component.
         """
         w = self._checked(weights)
-        merged = self._merge_and_score(w) if self._merges else {}
+        merged = {} if self.model is None else self._merge_and_score(w)
         if self.probabilities is None:
             return self._scores(merged)
         row = self.probabilities.scores(w[None])[0]

@@ -73,9 +73,7 @@ def build_objective(
 
         partial = config.resolved_proxy == "auto"
         try:
-            mixture = score_components(
-                config, space, components, model, scorer, partial=partial, report=say
-            )
+            mixture = score_components(config, space, model, scorer, partial=partial, report=say)
         except NeedsModelError:
             if not partial:
                 raise  # else no benchmark is left for token probabilities: all are merged
@@ -92,12 +90,10 @@ def build_objective(
     if arena.base_digest is not None:
         merging["base"] = arena.base_digest
     weights = config.capability_weights if config.objective == "composite" else None
-    names = [b for benchmarks in capabilities_of(config).values() for b in benchmarks]
-    merges = merge_always or any(shares.get(name, 0.0) < 1.0 for name in names)
     objective = MixtureObjective(
         space,
-        model if merges else None,
-        scorer if merges else None,
+        model,
+        scorer,
         capabilities_of(config),
         weights=weights,
         probabilities=mixture,
@@ -109,9 +105,7 @@ def build_objective(
         "space": space.fingerprint(),
         "capabilities": capabilities_of(config),
         "objective": weights or "capabilities",
-        "components": components.digests(
-            cache=arena.path.with_name(f"{arena.path.name}.digests.json")
-        ),
+        "components": arena.digests,
         "merging": merging,
         "scoring": {"plan": scorer.plan_digest(), "device": chosen.split(":")[0]},
         "code": code_versions(),

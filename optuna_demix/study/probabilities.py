@@ -94,6 +94,10 @@ class ProbabilityProxy:
         parts = [self._scores(W[first : first + step]) for first in range(0, len(W), step)]
         return np.concatenate([np.empty((0, len(self.benchmarks))), *parts])
 
+    def __call__(self, weights: ArrayLike) -> FloatArray:
+        """:meth:`scores`, so that a sampler may take it as its prior mean."""
+        return self.scores(weights)
+
     def gradients(self, w: ArrayLike) -> FloatArray:
         """Derivatives (B, K) of smooth scores with respect to the merge weights (K,)."""
         weights = np.asarray(w, dtype=float)
@@ -171,13 +175,12 @@ def build_probabilities(
         trust_remote_code=config.scoring.trust_remote_code,
     )
     scorer = build_scorer(config, model, report=say)
-    return score_components(config, space, components, model, scorer, partial=partial, report=say)
+    return score_components(config, space, model, scorer, partial=partial, report=say)
 
 
 def score_components(
     config: StudyConfig,
     space: MixtureSpace,
-    components: ComponentSet,
     model: LiveModel,
     scorer: HarnessScorer,
     *,
@@ -193,7 +196,6 @@ def score_components(
     scorer, replay = _replay(config, model, scorer, partial=partial, report=report)
     counts = replay.token_counts()
     arena = model.arena
-    digests = components.digests(cache=arena.path.with_name(f"{arena.path.name}.digests.json"))
     plan = digest([scorer.plan_digest(), str(arena.dtype), code_versions()])[:32]
 
     def score(name: str) -> NDArray[np.float32]:
@@ -201,7 +203,7 @@ def score_components(
         return replay.token_log_probabilities()
 
     store = RowStore(config.run_path / "probabilities" / plan, int(counts.sum()))
-    rows = store.complete(digests, score, report=report)
+    rows = store.complete(arena.digests, score, report=report)
     mixture = ProbabilityMixture([rows[name] for name in space.components], counts)
     samples = mixture.log_likelihoods(space.sample(_CHECKED, np.random.default_rng(0)))
     functions = replay.functions(samples)

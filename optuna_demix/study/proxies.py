@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix.attributes import FINGERPRINT_ATTR
@@ -12,7 +11,6 @@ from optuna_demix.study.probabilities import ProbabilityProxy, find_probabilitie
 if TYPE_CHECKING:
     from optuna.study import Study
 
-    from optuna_demix._typing import FloatArray
     from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.objective import Probabilities
@@ -35,34 +33,16 @@ def shares_of(config: StudyConfig, mixture: ProbabilityProxy) -> dict[str, float
     }
 
 
-@dataclass(frozen=True)
-class PriorMean:
-    """Scores of the probability mixture, from which the surrogate of a study starts.
-
-    Attributes:
-        mixture: Scores them.
-    """
-
-    mixture: ProbabilityProxy
-
-    @property
-    def benchmarks(self) -> tuple[str, ...]:
-        """Names of the benchmarks, B of them."""
-        return self.mixture.benchmarks
-
-    def __call__(self, weights: FloatArray) -> FloatArray:
-        """Scores (n, B) of merge weights (n, K)."""
-        return self.mixture.scores(weights)
-
-
-def prior_mean_of(mixture: Probabilities | None) -> PriorMean | None:
-    """The prior mean that a mixture gives; ``None`` where it gives none at once."""
+def prior_mean_of(mixture: Probabilities | None) -> ProbabilityProxy | None:
+    """What the surrogate starts from; ``None`` where the mixture scores nothing at once."""
     if not isinstance(mixture, ProbabilityProxy) or not mixture.functions:
         return None
-    return PriorMean(mixture.without_slow())
+    return mixture.without_slow()
 
 
-def kept_prior_mean(config: StudyConfig, space: MixtureSpace, study: Study) -> PriorMean | None:
+def kept_prior_mean(
+    config: StudyConfig, space: MixtureSpace, study: Study
+) -> ProbabilityProxy | None:
     """The prior mean of a study that workers have begun, from what they kept.
 
     ``None`` where the study has no probability mixture, or its files are not on this host.

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.options import SearchOptions
     from optuna_demix.search.sampler import DemixSampler
-    from optuna_demix.study.proxies import PriorMean
+    from optuna_demix.study.probabilities import ProbabilityProxy
 
 
 def options_from(
     config: StudyConfig,
     storage: BaseStorage | None = None,
     *,
-    prior_mean: PriorMean | None = None,
+    prior_mean: ProbabilityProxy | None = None,
 ) -> SearchOptions:
     """What a study file says to its sampler, ``recommend``, the terminator and the report.
 

@@ -77,7 +77,7 @@ class Arena:
         self.path = path
         self.key = header.key
         self.names = header.names
-        self.digests = dict(header.digests)
+        self.digests = {name: header.digests[name] for name in header.names}
         self.base_digest = header.base_digest
         self.preparation: Preparation = header.preparation
         self.dtype = header.dtype
