@@ -5,6 +5,7 @@ Scores are arrays (n,) by benchmark, higher is better; every model is scored onc
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _fidelity_models import WATCHED
+from _fidelity_models import WATCHED, Workshop
 from numpy.typing import NDArray
 
 from optuna_demix.config import StudyConfig
@@ -99,6 +100,38 @@ class Scorer:
             self._book.reference(self._book.open(Reference(folder.name, folder, {}, {})))
             for folder in folders
         )
+
+
+def scored_references(
+    scorer: Scorer, shop: Workshop, tokens: int, seeds: Sequence[int], shares: FloatArray
+) -> list[Scores]:
+    """Scores of references trained on data shares (n, D), for each training seed."""
+    return [
+        scorer.models(shop.references(f"references-{seed}", tokens, seed, shares))
+        for seed in seeds
+    ]
+
+
+def write_scores(file: Path, sets: Mapping[str, Scores]) -> None:
+    """Write scores of n mixtures by several kinds of model, a row for each."""
+    benchmarks = list(next(iter(sets.values())))
+    rows = [
+        [name, i, *(f"{scores[b][i]:.6f}" for b in benchmarks)]
+        for name, scores in sets.items()
+        for i in range(len(scores[benchmarks[0]]))
+    ]
+    _write_csv(file, ["model", "mixture", *benchmarks], rows)
+
+
+def write_mixtures(file: Path, mixtures: FloatArray, names: Sequence[str]) -> None:
+    """Write mixtures (n, k) of what the names say."""
+    rows = [[i, *(f"{share:.6f}" for share in row)] for i, row in enumerate(mixtures)]
+    _write_csv(file, ["mixture", *names], rows)
+
+
+def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
 
 
 def _stacked(rows: Iterable[Mapping[str, float]]) -> Scores:

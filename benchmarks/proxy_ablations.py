@@ -18,7 +18,6 @@ Models and scores are kept in the run directory: a run that was stopped goes on.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +31,21 @@ from _fidelity_models import (
     PROXY_SEED,
     SHARE,
     TEN,
-    FloatArray,
     Workshop,
     nearest_weights,
     sampled_weights,
 )
-from _fidelity_scores import Scorer, Scores, ceiling_of, corrections, row_of, tokens_at
+from _fidelity_scores import (
+    Scorer,
+    Scores,
+    ceiling_of,
+    corrections,
+    row_of,
+    scored_references,
+    tokens_at,
+    write_mixtures,
+    write_scores,
+)
 
 from optuna_demix.config import StudyConfig
 from optuna_demix.fidelity.check import drift_of
@@ -129,12 +137,9 @@ class Experiment:
         self.shares = space.data_shares(self.weights)  # (n, D)
         self.datasets = self._main.space.datasets
         self.capabilities = self._main.capabilities
-        self.references = [
-            self._main.models(
-                shop.references(f"references-{seed}", sizes.reference, seed, self.shares)
-            )
-            for seed in sizes.seeds
-        ]
+        self.references = scored_references(
+            self._main, shop, sizes.reference, sizes.seeds, self.shares
+        )
         self.merged = {tokens: self._merged(tokens) for tokens in sizes.component}
         self.trained: dict[int, Scores] = {}
 
@@ -364,28 +369,14 @@ def show(result: Mapping[str, Any]) -> None:
 def keep(folder: Path, experiment: Experiment) -> None:
     """Write raw scores and mixtures."""
     folder.mkdir(parents=True, exist_ok=True)
-    benchmarks = [b for names in experiment.capabilities.values() for b in names]
     sets: dict[str, Scores] = {
         f"reference, seed {seed}": scores
         for seed, scores in zip(experiment.sizes.seeds, experiment.references, strict=True)
     }
     sets |= {f"merged, {tokens}": scores for tokens, scores in experiment.merged.items()}
     sets |= {f"trained, {tokens}": scores for tokens, scores in experiment.trained.items()}
-    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["model", "mixture", *benchmarks])
-        for name, scores in sets.items():
-            for i in range(len(experiment.shares)):
-                writer.writerow([name, i, *(f"{scores[b][i]:.6f}" for b in benchmarks)])
-    _mixtures(folder / "mixtures.csv", experiment.shares, experiment.datasets)
-
-
-def _mixtures(file: Path, shares: FloatArray, names: Sequence[str]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["mixture", *names])
-        for i, row in enumerate(shares):
-            writer.writerow([i, *(f"{share:.6f}" for share in row)])
+    write_scores(folder / "scores.csv", sets)
+    write_mixtures(folder / "mixtures.csv", experiment.shares, experiment.datasets)
 
 
 def main() -> None:

@@ -29,7 +29,6 @@ Models and scores are kept in the run directory: a run that was stopped goes on.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,6 +74,9 @@ from _fidelity_scores import (
     gain_of,
     mixed,
     row_of,
+    scored_references,
+    write_mixtures,
+    write_scores,
 )
 from _fidelity_tables import (
     AUTO,
@@ -189,19 +191,14 @@ class Experiment:
         )
         self.space = self.scorer.space
         self.capabilities = self.scorer.capabilities
-        self.uniform = self.space.project(np.full(len(self.space), 1.0 / len(self.space)))
         self.weights = sampled_weights(self.space, sizes.n_references)  # (n, K)
         self.shares = self.space.data_shares(self.weights)  # (n, D)
 
     @cached_property
     def references(self) -> list[Scores]:
         """Scores of the references, for each training seed."""
-        return [
-            self.scorer.models(
-                self.shop.references(f"references-{seed}", self.sizes.reference, seed, self.shares)
-            )
-            for seed in self.sizes.seeds
-        ]
+        sizes = self.sizes
+        return scored_references(self.scorer, self.shop, sizes.reference, sizes.seeds, self.shares)
 
     @cached_property
     def proxies(self) -> dict[str, tuple[int, Scores]]:
@@ -293,7 +290,7 @@ class Experiment:
         if self.sizes.small:
             searched["RegMix"] = lambda seed: small("regmix", seed)
             searched["CLIMB"] = lambda seed: small("climb", seed)
-        fixed = {UNIFORM: self.uniform, "prior": space.prior}
+        fixed = {UNIFORM: self.space.uniform, "prior": space.prior}
         if set(CLEAN) <= set(space.components):
             clean = np.array([CLEAN.get(name, 0.0) for name in space.components])
             fixed[CLEAN_SETS] = clean / clean.sum()
@@ -315,7 +312,7 @@ class Experiment:
     @cached_property
     def longer(self) -> list[Final]:
         """The uniform mixture trained for longer."""
-        uniform = {UNIFORM: [self.uniform]}
+        uniform = {UNIFORM: [self.space.uniform]}
         found: list[Final] = []
         for factor in self.sizes.factors:
             tokens = round(factor * self.sizes.reference)
@@ -408,23 +405,13 @@ class Experiment:
     def keep(self, folder: Path) -> None:
         """Write raw scores and mixtures."""
         folder.mkdir(parents=True, exist_ok=True)
-        benchmarks = list(self.references[0])
         sets: dict[str, Scores] = {
             f"reference, seed {seed}": scores
             for seed, scores in zip(self.sizes.seeds, self.references, strict=True)
         }
         sets |= {name: scores for name, (_, scores) in self.proxies.items() if name != "auto"}
-        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["model", "mixture", *benchmarks])
-            for name, scores in sets.items():
-                for i in range(len(self.weights)):
-                    writer.writerow([name, i, *(f"{scores[b][i]:.6f}" for b in benchmarks)])
-        with (folder / "mixtures.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["mixture", *self.space.components])
-            for i, row in enumerate(self.weights):
-                writer.writerow([i, *(f"{w:.6f}" for w in row)])
+        write_scores(folder / "scores.csv", sets)
+        write_mixtures(folder / "mixtures.csv", self.weights, self.space.components)
         models = [
             {
                 "method": final.method,
