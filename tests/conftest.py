@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,22 @@ if os.environ.get("CI"):
 
 
 _ORIGIN = pytest.StashKey[dict[str, Any]]()
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny study with its components; copy it, do not change it."""
+    from tests.tiny_study import make_study
+
+    root = tmp_path_factory.mktemp("prepared") / "study"
+    make_study(root)
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny study of a test's own."""
+    return Path(shutil.copytree(prepared, tmp_path / "study"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,21 +9,13 @@ from pathlib import Path
 import pytest
 
 from optuna_demix.cli import main
-from tests.tiny_study import make_study, write_study
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("prepared") / "study"
-    make_study(root)
-    return root
+from tests.tiny_study import write_study
 
 
 @pytest.fixture
-def root(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(prepared, tmp_path / "study")
-    monkeypatch.chdir(tmp_path / "study")
-    return tmp_path / "study"
+def root(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(root)
+    return root
 
 
 def _arena(action: str, *extra: str) -> int:

@@ -14,7 +14,7 @@ import yaml
 
 from optuna_demix.cli import main
 from optuna_demix.errors import DemixError
-from tests.tiny_study import make_study, write_study, write_task
+from tests.tiny_study import write_study, write_task
 
 STUDY: dict[str, Any] = {
     "components": ["web", "code", "math"],
@@ -66,18 +66,6 @@ def test_a_wrong_option_of_the_sampler_is_one_line(
     assert main(["check", str(tmp_path / "study.yaml"), "--no-tasks"]) == 2
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1 and named in shown.err
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("prepared") / "study"
-    make_study(root)
-    return root
-
-
-@pytest.fixture
-def root(prepared: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(prepared, tmp_path / "study"))
 
 
 def _config_of_math(**fields: Any) -> Callable[[Path], None]:

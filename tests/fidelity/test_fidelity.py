@@ -45,12 +45,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def root(prepared: Path, tmp_path: Path) -> Path:
-    shutil.copytree(prepared, tmp_path / "study")
-    return tmp_path / "study"
-
-
 def references(root: Path) -> Path:
     return root / "run" / "models" / "references"
 

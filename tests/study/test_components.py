@@ -15,19 +15,7 @@ from optuna_demix.errors import ComponentError, ConfigError
 from optuna_demix.study import build_objective
 from optuna_demix.study.components import open_components
 from tests.merging.checkpoints.test_adapters import save_adapter
-from tests.tiny_study import make_study, write_study
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("prepared") / "study"
-    make_study(root)
-    return root
-
-
-@pytest.fixture
-def root(prepared: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(prepared, tmp_path / "study"))
+from tests.tiny_study import write_study
 
 
 def _end_at(eos: int, model: Path) -> None:

@@ -21,22 +21,9 @@ from optuna_demix.config import load_study_config
 from optuna_demix.config.space import space_of
 from optuna_demix.study.evaluation import build_objective
 from optuna_demix.workers.run import run_worker
-from tests.tiny_study import COMPONENTS, command, make_study, write_study
+from tests.tiny_study import COMPONENTS, command, write_study
 
 pytestmark = pytest.mark.xdist_group("worker")
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("prepared") / "study"
-    make_study(root)
-    return root
-
-
-@pytest.fixture
-def root(prepared: Path, tmp_path: Path) -> Path:
-    shutil.copytree(prepared, tmp_path / "study")
-    return tmp_path / "study"
 
 
 def create(root: Path, url: str = "sqlite:///mix.db", directions: int = 2) -> str:
