@@ -12,8 +12,10 @@ import numpy.typing as npt
 from optuna_demix.errors import ConfigError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture._arguments import PerName
-from optuna_demix.mixture.constraints import Constraint, Group
+from optuna_demix.mixture.constraints import Constraint
 from optuna_demix.mixture.geometry.simplex import Array
+from optuna_demix.mixture.phases import Phase, phase_constraints, whole_run
+from optuna_demix.mixture.sums import Group, LinearConstraint
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,10 @@ class Specification:
         composition: Share of each dataset in each component's training data, (K, D).
         usage: Tokens, budget and epochs.
         groups: The groups.
+        linear: The constraints with coefficients.
         name: Prefix of the parameters, or None.
+        topics: Sources of each topic of a hierarchy, by name.
+        phases: Phases of a run whose parts the weights are.
     """
 
     components: tuple[str, ...]
@@ -42,7 +47,10 @@ class Specification:
     composition: Array
     usage: Usage
     groups: tuple[Group, ...]
+    linear: tuple[LinearConstraint, ...]
     name: str | None
+    topics: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    phases: tuple[Phase, ...] = ()
 
     def __post_init__(self) -> None:
         """Make the arrays read-only."""
@@ -58,17 +66,20 @@ class Specification:
         cls,
         components: Sequence[str],
         *,
-        prior: PerName | None,
-        lower: float | PerName,
-        upper: float | PerName,
-        min_weight: float,
-        composition: Mapping[str, Mapping[str, float]] | npt.ArrayLike | None,
-        tokens: PerName | None,
-        budget: float | None,
-        max_epochs: float | Mapping[str, float] | None,
-        groups: Iterable[Group | Mapping[str, Any]],
-        datasets: Sequence[str] | None,
-        name: str | None,
+        prior: PerName | None = None,
+        lower: float | PerName = 0.0,
+        upper: float | PerName = 1.0,
+        min_weight: float = 0.0,
+        composition: Mapping[str, Mapping[str, float]] | npt.ArrayLike | None = None,
+        tokens: PerName | None = None,
+        budget: float | None = None,
+        max_epochs: float | Mapping[str, float] | None = None,
+        groups: Iterable[Group | Mapping[str, Any]] = (),
+        constraints: Iterable[LinearConstraint | Mapping[str, Any]] = (),
+        datasets: Sequence[str] | None = None,
+        name: str | None = None,
+        topics: tuple[tuple[str, tuple[str, ...]], ...] = (),
+        phases: tuple[Phase, ...] = (),
     ) -> Specification:
         """Read the arguments of these names.
 
@@ -82,6 +93,11 @@ class Specification:
         usage = Usage.parse(sets, tokens, budget, max_epochs)
         parsed = tuple(Group.parse(group) for group in groups)
         check_groups(parsed, names, sets)
+        linear = tuple(LinearConstraint.parse(each) for each in constraints)
+        for each in linear:
+            known = names if each.of == "weights" else sets
+            what = f"constraint {each.title} (of {each.of})"
+            arguments.check_known(each.coefficients, known, what)
         masses = prior_masses(prior, usage.tokens, names)
         return cls(
             components=names,
@@ -93,16 +109,33 @@ class Specification:
             composition=shares,
             usage=usage,
             groups=parsed,
+            linear=linear,
             name=name,
+            topics=topics,
+            phases=phases,
         )
+
+    @property
+    def least_weights(self) -> Array:
+        """Least weight of each component that takes part, 0 where there is none, (K,)."""
+        if not self.phases:
+            return np.full(len(self.components), self.min_weight)
+        minima = [phase.share * phase.mixture.min_weight for phase in self.phases]
+        return np.repeat(minima, [len(phase.mixture) for phase in self.phases])
 
     def constraints(self) -> tuple[Constraint, ...]:
         """Bounds, caps and groups, where they are more than the simplex' own."""
         names, sets, table = self.components, self.datasets, self.composition
+        box = (np.zeros(len(names)), np.ones(len(names)))
+        if self.phases:  # what a phase bounds is told as the phase's
+            run = whole_run(self.phases)
+            box = (run["lower"], run["upper"])
         return (
-            *bound_constraints(names, self.lower, self.upper),
+            *phase_constraints(self.phases),
+            *bound_constraints(names, self.lower, self.upper, *box),
             *cap_constraints(sets, table, self.usage),
             *group_constraints(self.groups, names, sets, table),
+            *linear_constraints(self.linear, names, sets, table),
         )
 
 
@@ -194,15 +227,17 @@ def check_groups(
         arguments.check_known(group.members, known, f"group {group.name!r} (of {group.of})")
 
 
-def bound_constraints(components: Sequence[str], lower: Array, upper: Array) -> list[Constraint]:
-    """Bounds of single merge weights, where they are more than the simplex' own."""
+def bound_constraints(
+    components: Sequence[str], lower: Array, upper: Array, least: Array, most: Array
+) -> list[Constraint]:
+    """Bounds of single merge weights, where they are more than the least and most there are."""
     constraints = []
     for i, (component, axis) in enumerate(zip(components, np.eye(len(components)), strict=True)):
         pinned = f"weight of {component!r} pinned to {lower[i]:g}" if lower[i] == upper[i] else ""
-        if lower[i] > 0:
+        if lower[i] > least[i]:
             text = pinned or f"lower bound {lower[i]:g} of {component!r}"
-            constraints.append(Constraint(-axis, -float(lower[i]), text))
-        if upper[i] < 1:
+            constraints.append(Constraint(-axis, -float(lower[i]), text, -1.0))
+        if upper[i] < most[i]:
             text = pinned or f"upper bound {upper[i]:g} of {component!r}"
             constraints.append(Constraint(axis, float(upper[i]), text))
     return constraints
@@ -238,10 +273,32 @@ def group_constraints(
         what = f"group {group.name!r} ({group.of} of {members})"
         if group.lower > 0:
             text = f"lower bound {group.lower:g} of {what}"
-            constraints.append(Constraint(-row, -group.lower, text))
+            constraints.append(Constraint(-row, -group.lower, text, -1.0))
         if group.upper < 1:
             text = f"upper bound {group.upper:g} of {what}"
             constraints.append(Constraint(row, group.upper, text))
+    return constraints
+
+
+def linear_constraints(
+    given: Sequence[LinearConstraint],
+    components: Sequence[str],
+    datasets: Sequence[str],
+    composition: Array,
+) -> list[Constraint]:
+    """Bounds on sums with coefficients."""
+    constraints = []
+    for each in given:
+        names = components if each.of == "weights" else datasets
+        coefficients = np.array([each.coefficients.get(name, 0.0) for name in names])
+        row = coefficients if each.of == "weights" else composition @ coefficients
+        what = f"constraint {each.title} (of {each.of})"
+        if each.lower is not None:
+            text = f"lower bound {each.lower:g} of {what}"
+            constraints.append(Constraint(-row, -each.lower, text, -1.0))
+        if each.upper is not None:
+            text = f"upper bound {each.upper:g} of {what}"
+            constraints.append(Constraint(row, each.upper, text))
     return constraints
 
 
