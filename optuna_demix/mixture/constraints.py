@@ -31,13 +31,19 @@ class Constraint:
         bound: Right-hand side.
         text: The constraint in words, with its numbers.
         unit: What the left-hand side is multiplied by to be what the user bounded: -1 for a lower
-            bound, one over a phase's share of the budget for its weights.
+            bound, one over a phase's share of the search for its weights.
+        offset: What is then added: what fixed phases use.
     """
 
     row: Array
     bound: float
     text: str
     unit: float = 1.0
+    offset: float = 0.0
+
+    def told(self, value: float) -> float:
+        """What the left-hand side is in the terms of the user's bound."""
+        return self.unit * value + self.offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +224,7 @@ def _complaint(culprits: Sequence[Constraint]) -> str:
     if len(texts) > 1:
         return f"no mixture can satisfy: {', '.join(texts)}; loosen one of them"
     culprit = culprits[0]
-    low, high = sorted(culprit.unit * end for end in (culprit.row.min(), culprit.row.max()))
+    low, high = sorted(culprit.told(end) for end in (culprit.row.min(), culprit.row.max()))
     return (
         f"no mixture can satisfy: {texts[0]}; loosen it, "
         f"as the components allow {low:g} to {high:g} only"

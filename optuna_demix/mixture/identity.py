@@ -36,14 +36,15 @@ def describe(given: Specification) -> dict[str, Any]:
         described["constraints"] = sorted(linear, key=lambda each: json.dumps(each))
     if given.topics:
         described["topics"] = {name: list(sources) for name, sources in given.topics}
-    if given.phases:
+    if given.run is not None:
         described["phases"] = [
             {
                 "name": phase.name,
                 "share": _rounded(phase.share),
+                "fixed": phase.fixed,
                 "mixture": phase.mixture.fingerprint(),
             }
-            for phase in given.phases
+            for phase in given.run.phases
         ]
     if given.min_weight > 0:
         described["min_weight"] = _rounded(given.min_weight)

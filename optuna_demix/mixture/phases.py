@@ -1,13 +1,14 @@
-"""Phases of a training run: mixtures one after another, as one vector of parts of the whole run.
+"""Phases of a training run: mixtures one after another, searched as one vector.
 
-With a share s of the budget, phase p and its weights w_p become parts ``s_p * w_p``. Those of all
-phases sum to 1, so that they are one mixture again: what bounds a phase bounds a block of it, what
-bounds the run bounds all of it.
+Phase p has a share s_p of the budget and weights w_p. Those of the phases that are searched are
+joined as ``s_p / S * w_p``, S being the sum of their shares: they sum to 1, so that they are one
+mixture again. What bounds a phase bounds its block of them; what bounds the run bounds
+``S * w @ C`` plus what the fixed phases use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ class Phase:
     fixed: bool = False
 
     def __post_init__(self) -> None:
-        """Check the fields, and pin the weights of a fixed phase."""
+        """Check the fields."""
         from optuna_demix.mixture.space import MixtureSpace
 
         if not isinstance(self.name, str) or not self.name.strip():
@@ -59,9 +60,6 @@ class Phase:
             raise ConfigError(
                 f"phase {self.name!r}: its mixture is a MixtureSpace, got {self.mixture!r}"
             )
-        if self.fixed:
-            prior = dict(zip(self.mixture.components, self.mixture.prior.tolist(), strict=True))
-            object.__setattr__(self, "mixture", self.mixture.pin(prior))
 
     @classmethod
     def parse(cls, value: Any) -> Phase:
@@ -76,11 +74,6 @@ class Phase:
             raise ConfigError(f"a phase is a Phase or a mapping of its fields, got {value!r}")
         check_fields(cls, value, ("name", "share", "mixture"), f"phase {value.get('name', '?')!r}")
         return cls(**value)
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Names of its weights in the whole run."""
-        return tuple(f"{self.name}/{component}" for component in self.mixture.components)
 
 
 def read_phases(values: Iterable[Any]) -> tuple[Phase, ...]:
@@ -106,57 +99,107 @@ def read_phases(values: Iterable[Any]) -> tuple[Phase, ...]:
     return tuple(replace(phase, share=phase.share / total) for phase in phases)
 
 
-def whole_run(phases: Sequence[Phase]) -> dict[str, Any]:
-    """Arguments of the run's `MixtureSpace` that follow from its phases."""
-    scale = np.repeat([phase.share for phase in phases], [len(p.mixture) for p in phases])
-    mixtures = [phase.mixture for phase in phases]
-    datasets = list(dict.fromkeys(name for mixture in mixtures for name in mixture.datasets))
-    rows = []
-    for mixture in mixtures:
-        table = np.zeros((len(mixture), len(datasets)))
-        table[:, [datasets.index(name) for name in mixture.datasets]] = mixture.composition
-        rows.append(table)
-    return {
-        "components": [name for phase in phases for name in phase.components],
-        "prior": scale * np.concatenate([mixture.prior for mixture in mixtures]),
-        "lower": scale * np.concatenate([mixture.lower for mixture in mixtures]),
-        "upper": scale * np.concatenate([mixture.upper for mixture in mixtures]),
-        "composition": np.concatenate(rows),
-        "datasets": datasets,
-    }
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run in phases, seen from the weights that are searched.
+
+    Attributes:
+        phases: All phases, in their order.
+        components: Names of the searched weights: the components', with ``"<phase>/"`` before
+            them where two phases have one in common, K.
+        datasets: Names of the datasets of all phases, D.
+        composition: Data shares of the searched weights, (K, D).
+        searched: Share of the budget of the searched phases, S.
+        used: Data shares that the fixed phases take of the run, (D,).
+    """
+
+    phases: tuple[Phase, ...]
+    components: tuple[str, ...]
+    datasets: tuple[str, ...]
+    composition: Array
+    searched: float
+    used: Array
+
+    @classmethod
+    def of(cls, phases: Sequence[Phase]) -> Run:
+        """Join phases.
+
+        Raises:
+            ConfigError: If all of them are fixed.
+        """
+        free = [phase for phase in phases if not phase.fixed]
+        if not free:
+            raise ConfigError("all phases are fixed; there is nothing to search")
+        names = [name for phase in free for name in phase.mixture.components]
+        if len(set(names)) < len(names):
+            names = [f"{phase.name}/{name}" for phase in free for name in phase.mixture.components]
+        datasets = tuple(dict.fromkeys(d for phase in phases for d in phase.mixture.datasets))
+        used = np.zeros(len(datasets))
+        for phase in phases:
+            if phase.fixed:
+                used += phase.share * (phase.mixture.prior @ _table(phase.mixture, datasets))
+        return cls(
+            phases=tuple(phases),
+            components=tuple(names),
+            datasets=datasets,
+            composition=np.concatenate([_table(phase.mixture, datasets) for phase in free]),
+            searched=sum(phase.share for phase in free),
+            used=used,
+        )
+
+    def join(self, values: Callable[[Phase], Array]) -> Array:
+        """What each searched phase has for its weights (K_p,), as parts of the search, (K,)."""
+        return np.concatenate([self._part(phase) * values(phase) for phase, _ in self._blocks()])
+
+    @property
+    def box(self) -> tuple[Array, Array]:
+        """Least and largest weights of the phases, (K,) and (K,)."""
+        return self.join(lambda p: p.mixture.lower), self.join(lambda p: p.mixture.upper)
+
+    def constraints(self) -> list[Constraint]:
+        """What holds within each searched phase, as constraints on the joined weights."""
+        constraints = []
+        blocks = self._blocks()
+        for phase, block in blocks:
+            part = self._part(phase)
+            here = np.zeros(len(self.components))
+            here[block] = 1.0
+            if len(blocks) > 1:
+                text = f"share {phase.share:.4g} of the budget of phase {phase.name!r}"
+                constraints.append(Constraint(here, part, text, self.searched))
+                constraints.append(Constraint(-here, -part, text, -self.searched))
+            for constraint in phase.mixture._constraints:
+                row = np.zeros(len(self.components))
+                row[block] = constraint.row
+                text = f"{constraint.text} in phase {phase.name!r}"
+                bound = part * constraint.bound
+                constraints.append(Constraint(row, bound, text, constraint.unit / part))
+        return constraints
+
+    def split(self, w: Array) -> dict[str, Array]:
+        """Each phase's own mixture (K_p,) by name, from joined weights (K,)."""
+        found = {phase.name: phase.mixture.prior for phase in self.phases}
+        for phase, block in self._blocks():
+            total = w[block].sum()
+            if total > 0.0:
+                found[phase.name] = w[block] / total
+        return found
+
+    def _part(self, phase: Phase) -> float:
+        return phase.share / self.searched
+
+    def _blocks(self) -> list[tuple[Phase, slice]]:
+        """The searched phases, and where their weights stand."""
+        blocks, first = [], 0
+        for phase in self.phases:
+            if not phase.fixed:
+                blocks.append((phase, slice(first, first + len(phase.mixture))))
+                first += len(phase.mixture)
+        return blocks
 
 
-def phase_constraints(phases: Sequence[Phase]) -> list[Constraint]:
-    """What holds within each phase, as constraints on the parts of the whole run."""
-    size = sum(len(phase.mixture) for phase in phases)
-    constraints = []
-    first = 0
-    for phase in phases:
-        block = slice(first, first + len(phase.mixture))
-        first = block.stop
-        share = phase.share
-        here = np.zeros(size)
-        here[block] = 1.0
-        if len(phases) > 1:
-            text = f"share {share:.4g} of the budget of phase {phase.name!r}"
-            constraints.append(Constraint(here, share, text))
-            constraints.append(Constraint(-here, -share, text, -1.0))
-        for constraint in phase.mixture._constraints:
-            row = np.zeros(size)
-            row[block] = constraint.row
-            text = f"{constraint.text} in phase {phase.name!r}"
-            unit = constraint.unit / share
-            constraints.append(Constraint(row, share * constraint.bound, text, unit))
-    return constraints
-
-
-def split(phases: Sequence[Phase], parts: Array) -> dict[str, Array]:
-    """Mixtures (K_p,) of the phases by name, from parts of the whole run (K,)."""
-    found: dict[str, Array] = {}
-    first = 0
-    for phase in phases:
-        part = parts[first : first + len(phase.mixture)]
-        first += len(phase.mixture)
-        total = part.sum()
-        found[phase.name] = part / total if total > 0 else phase.mixture.prior
-    return found
+def _table(mixture: MixtureSpace, datasets: Sequence[str]) -> Array:
+    """Composition of a phase over the datasets of all, (K_p, D)."""
+    table = np.zeros((len(mixture), len(datasets)))
+    table[:, [datasets.index(name) for name in mixture.datasets]] = mixture.composition
+    return table

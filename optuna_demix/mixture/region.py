@@ -197,7 +197,7 @@ class Region:
         point = self._points(w, finite=True)[0]
         sums = self._rows[0] @ point
         found = {
-            constraint.text: f"{constraint.text} ({constraint.unit * value:.6g} given)"
+            constraint.text: f"{constraint.text} ({constraint.told(value):.6g} given)"
             for constraint, value in zip(self._constraints, sums, strict=True)
             if value > constraint.bound + INSIDE
         }

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optuna_demix.errors import ConstraintError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture import identity as _identity
 from optuna_demix.mixture._arguments import PerName
@@ -19,8 +18,8 @@ from optuna_demix.mixture._specification import Specification, read_only
 from optuna_demix.mixture.geometry.simplex import Array
 from optuna_demix.mixture.hierarchy import Hierarchy, Search, Topic
 from optuna_demix.mixture.parameters import ParameterSpace
-from optuna_demix.mixture.phases import Phase, read_phases, split, whole_run
-from optuna_demix.mixture.region import INSIDE
+from optuna_demix.mixture.phases import Phase, Run, read_phases
+from optuna_demix.mixture.pins import pinned
 from optuna_demix.mixture.sums import Group, LinearConstraint
 
 # Pinned spaces that are kept: a sampler asks for the same ones again and again.
@@ -82,7 +81,7 @@ class MixtureSpace(ParameterSpace):
         groups: The groups.
         constraints: The constraints with coefficients.
         topics: Sources of each topic by its name, where the mixture is nested.
-        phases_of_run: The phases by name, where the weights are parts of a run in phases.
+        phases_of_run: The phases by name, where the run has phases.
         name: The prefix' name, or None.
         param_names: Names of the Optuna parameters, in the order of the components, K.
 
@@ -208,9 +207,10 @@ class MixtureSpace(ParameterSpace):
     ) -> MixtureSpace:
         """Make the mixtures of a run in phases, each of which has a mixture of its own.
 
-        The weights are parts of the whole run, ``"<phase>/<component>"``: those of a phase sum to
-        its share of the budget, all of them to 1. What is given here holds for the whole run,
-        such as the epochs of all phases together; what a phase's mixture has holds in it alone.
+        The weights are parts of what is searched: those of a phase sum to its share of the phases
+        that are not fixed. They are named as the components, ``"<phase>/<component>"`` where two
+        phases have one in common. What is given here holds for the whole run, such as the epochs
+        of all phases together; what a phase's mixture has holds in it alone.
 
         Example:
             >>> sets = ["web", "code", "math"]
@@ -242,16 +242,22 @@ class MixtureSpace(ParameterSpace):
             ConfigError: If an argument is malformed, or the phases' shares do not sum to 1.
             ConstraintError: If no run satisfies all constraints.
         """
-        read = read_phases(phases)
+        run = Run.of(read_phases(phases))
+        lower, upper = run.box
         given = Specification.parse(
+            run.components,
+            prior=run.join(lambda phase: phase.mixture.prior),
+            lower=lower,
+            upper=upper,
+            composition=run.composition,
+            datasets=run.datasets,
             tokens=tokens,
             budget=budget,
             max_epochs=max_epochs,
             groups=groups,
             constraints=constraints,
             name=name,
-            phases=read,
-            **whole_run(read),
+            run=run,
         )
         return _made(given)
 
@@ -268,7 +274,7 @@ class MixtureSpace(ParameterSpace):
             groups=given.groups,
             constraints=given.linear,
             topics=dict(given.topics),
-            phases_of_run={phase.name: phase for phase in given.phases},
+            phases_of_run={} if given.run is None else {p.name: p for p in given.run.phases},
             name=given.name,
             param_names=tuple(prefix + component for component in given.components),
             _given=given,
@@ -276,12 +282,16 @@ class MixtureSpace(ParameterSpace):
         self._enclose(given, is_checked=is_checked)
 
     def data_shares(self, w: npt.ArrayLike) -> Array:
-        """Return the data shares ``w @ composition`` of merge weights, (D,) or (n, D).
+        """Return the data shares of merge weights, (D,) or (n, D).
+
+        They are ``w @ composition``; in phases those of the whole run, with what is fixed.
 
         Raises:
             ConfigError: If ``w`` has the wrong shape.
         """
-        shares: Array = self._points(w, finite=False) @ self.composition
+        given = self._given
+        shares: Array = given.searched * (self._points(w, finite=False) @ self.composition)
+        shares += given.used
         return shares[0] if np.ndim(w) == 1 else shares
 
     def topic_weights(self, w: npt.ArrayLike) -> dict[str, float]:
@@ -297,12 +307,13 @@ class MixtureSpace(ParameterSpace):
         }
 
     def by_phase(self, w: npt.ArrayLike) -> dict[str, Array]:
-        """Each phase's own mixture (K_p,) in parts of the run (K,); empty if it has no phases.
+        """Each phase's own mixture (K_p,), given weights (K,); empty if there are no phases.
 
         Raises:
             ConfigError: If ``w`` has the wrong shape.
         """
-        return split(tuple(self.phases_of_run.values()), self._points(w, finite=False)[0])
+        run = self._given.run
+        return {} if run is None else run.split(self._points(w, finite=False)[0])
 
     def pin(self, fixed: Mapping[str, float]) -> MixtureSpace:
         """Return this space with some merge weights fixed.
@@ -326,23 +337,7 @@ class MixtureSpace(ParameterSpace):
         return functools.lru_cache(maxsize=_KEPT_PINS)(self._pin)
 
     def _pin(self, fixed: tuple[tuple[str, float], ...]) -> MixtureSpace:
-        lower, upper = self.lower.copy(), self.upper.copy()
-        for component, weight in fixed:
-            i = self.components.index(component)
-            nearest = float(np.clip(weight, lower[i], upper[i]))
-            if abs(weight - nearest) > INSIDE:
-                side = "upper" if weight > nearest else "lower"
-                raise ConstraintError(
-                    f"{component!r} cannot be pinned to {weight:g}: "
-                    f"its {side} bound is {nearest:g}"
-                )
-            least = float(self._given.least_weights[i])
-            if 0.0 < nearest < least:
-                raise ConstraintError(
-                    f"{component!r} cannot be pinned to {weight:g}: min_weight is "
-                    f"{least:g}; pin it to 0 or at least that"
-                )
-            lower[i] = upper[i] = nearest
+        lower, upper = pinned(self._given, fixed)
         return _rebuild(replace(self._given, lower=lower, upper=upper))
 
     @property
