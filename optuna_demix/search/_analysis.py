@@ -83,13 +83,13 @@ def analyze(
     options.check_spaces(spaces)
     own = study.get_trials(deepcopy=False)
     _refuse_other_mixtures(study, own, spaces)
-    known, constants = StudyState(study, options.warm_start).current(spaces)
+    known, constants = StudyState(study, options).current(spaces)
     history = known.history
     _require_trials(study, history)
     joint, targets = history.joint, history.targets
     seed = options.seed or 0
     arrays = history.arrays()
-    fit = Fit(options.kind, joint, targets, arrays, seed, prior_mean=options.prior_mean)
+    fit = Fit(options.kind, joint, targets, arrays, seed, prior_mean=known.prior)
     how = options.scalar_composite
     fit.grow_pool(how, size=_POOL, generations=_GENERATIONS, optimism=0.0)
     has_front = options.composite == "pareto" and len(study.directions) > 1
