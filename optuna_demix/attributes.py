@@ -37,6 +37,9 @@ WEIGHTS_KEY = "demix:weights"
 FAILURE_ATTR = "fail_reason"
 """User attribute of a failed trial: why it failed."""
 
+IMPORTED_ATTR = "demix:imported"
+"""User attribute of an imported trial: its table, and the row of it."""
+
 PARTIAL_PREFIX = "partial:"
 """Prefix of the user attributes of a pruned trial: a benchmark's score on the items so far."""
 

@@ -15,6 +15,7 @@ from optuna_demix.cli import (
     check,
     export,
     fidelity,
+    import_runs,
     recommend,
     report,
     serve,
@@ -82,6 +83,17 @@ def build_parser() -> CommandParser:
     parser = CommandParser(prog="optuna-demix", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"optuna-demix {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (check, train, worker, recommend, fidelity, serve, arena, report, export):
+    for command in (
+        check,
+        train,
+        import_runs,
+        worker,
+        recommend,
+        fidelity,
+        serve,
+        arena,
+        report,
+        export,
+    ):
         command.add_parser(commands)
     return parser
