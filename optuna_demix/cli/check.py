@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.cli._options import add_command
 from optuna_demix.errors import DemixError
+from optuna_demix.merging.device_map import is_spread
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -35,7 +36,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from optuna_demix.config.space import space_of
     from optuna_demix.config.study import objective_names
     from optuna_demix.study.attach import create_command
-    from optuna_demix.study.components import check_components, footprint_of, require_merging
+    from optuna_demix.study.components import check_components, footprints_of, require_merging
     from optuna_demix.study.search import sampler_of
 
     config = load_study_config(arguments.study)
@@ -60,7 +61,7 @@ def _check(arguments: argparse.Namespace) -> int:
         n_found, n_all = len(components.names), len(space.components)
         which = "the" if n_found == n_all else f"{n_found} of {n_all}"
         print(f"  {which} components fit together, {components.n_parameters:,} parameters each")
-        _print_memory(footprint_of(config, components))
+        _print_memory(config, footprints_of(config, components))
     if not arguments.no_tasks:
         from optuna_demix.study.evaluation import check_benchmarks
 
@@ -73,12 +74,33 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_memory(found: Footprint) -> None:
-    arena, model, buffers = map(_size, (found.arena, found.model, found.buffers))
+def _print_memory(config: StudyConfig, found: dict[str, Footprint]) -> None:
+    arena = _size(next(iter(found.values())).arena)
     print(f"  arena: {arena} on disk, mapped and shared by all workers of a host")
-    print(f"  each worker: {model} for the model and, on a GPU, {arena} for a copy of the arena")
-    print(f"    or, where that does not fit, {buffers} of buffers and as much pinned host memory;")
-    print("    forward passes come on top")
+    if not is_spread(config.scoring.device_map):
+        (one,) = next(iter(found.values())).devices
+        model, buffers = _size(one.model), _size(one.buffers)
+        print(
+            f"  each worker: {model} for the model and, on a GPU, {arena} for a copy of the arena"
+        )
+        print(
+            f"    or, where that does not fit, {buffers} of buffers and as much pinned host ",
+            end="",
+        )
+        print("memory;\n    forward passes come on top")
+        return
+    print(
+        "  each worker has scoring.device_map; every device keeps a copy of its part of the arena"
+    )
+    print(
+        "    or, where that does not fit, buffers and as much pinned host memory; forward passes "
+    )
+    print("    come on top")
+    for words, footprint in found.items():
+        print(f"    over {words}:")
+        for each in footprint.devices:
+            model, copy, buffers = map(_size, (each.model, each.arena, each.buffers))
+            print(f"      {each.device}: {model} for the model, {copy} for the copy or {buffers}")
 
 
 def _size(number: float) -> str:

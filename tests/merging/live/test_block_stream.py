@@ -114,7 +114,7 @@ def test_a_streamed_merge_equals_a_resident_one(
 ) -> None:
     resident, streamed = LiveModel(arena, self_test=False), LiveModel(arena, self_test=False)
     stream = BlockStream(arena.blocks, torch.device("cpu"), chunk_bytes=3 * arena.blocks[0].nbytes)
-    monkeypatch.setattr(streamed, "_blocks", [stream])
+    monkeypatch.setattr(streamed._shards[0], "blocks", stream)
     for w in ([0.2, 0.3, 0.5], [0.0, 1.0, 0.0]):
         resident.merge(w)
         streamed.merge(w)
