@@ -144,4 +144,4 @@ class ModelBuilder:
                 force_hooks=True,
             )
         # Logits stay on the device of the head: they are large, and read there.
-        model._hf_hook.io_same_device = False
+        model._hf_hook.io_same_device = False  # type: ignore[union-attr]

@@ -139,7 +139,7 @@ def _answers(model: PreTrainedModel) -> list[torch.Tensor]:
 
 
 def _tolerance(model: PreTrainedModel) -> float:
-    """None where only a CPU computes, elsewhere what sums in another order may change."""
+    """What sums in another order may change, relative to the largest logit; on a CPU nothing."""
     if all(parameter.device.type == "cpu" for parameter in model.parameters()):
         return 0.0
     return _TOLERANCE_32 if model.dtype == torch.float32 else _TOLERANCE_16

@@ -20,7 +20,7 @@ from optuna_demix.merging.live import building, memory
 from optuna_demix.merging.live.block_stream import BlockStream
 from optuna_demix.merging.live.placement import Placement
 from optuna_demix.scoring.forward.batches import share_rows
-from optuna_demix.scoring.forward.packed_model import packed_logits
+from optuna_demix.scoring.forward.packed_model import head_sees, packed_logits
 from optuna_demix.scoring.forward.packing import pack
 from optuna_demix.scoring.generation.cache import RowCache
 from optuna_demix.scoring.generation.passes import go_on, read_prompts
@@ -124,6 +124,24 @@ def test_state_that_derives_from_weights_is_restored_on_all_devices(tmp_path: Pa
         assert torch.equal(_logits(several.model), _logits(one.model))
 
 
+class _Index:
+    """An index that knows where it was sent."""
+
+    def __init__(self, index: torch.Tensor) -> None:
+        self.index, self.sent = index, list[str]()
+
+    def to(self, device: torch.device) -> torch.Tensor:
+        self.sent.append(device.type)
+        return self.index
+
+
+def _replace_parameters(builder: building.ModelBuilder, model: torch.nn.Module) -> None:
+    """Bind as the builder does; ``meta`` takes no new data in place of the CPU's."""
+    for name, view in building.views(builder.extents, builder.flats).items():
+        module, _, own = name.rpartition(".")
+        model.get_submodule(module).register_parameter(own, torch.nn.Parameter(view))
+
+
 class TestTwoDevices:
     """The CPU and ``meta``, which takes activations and refuses to mix them with the CPU's."""
 
@@ -134,6 +152,7 @@ class TestTwoDevices:
         there = dict.fromkeys(("model.layers.1", "model.norm", "lm_head"), "meta")
         placement = Placement({"": "cpu", **there}, "cpu")
         monkeypatch.setattr(building, "find_placement", lambda *given: placement)
+        monkeypatch.setattr(building.ModelBuilder, "_bind", _replace_parameters)
         monkeypatch.setattr(memory, "free_bytes", lambda device: None)
         arena = _arena(family_of("llama-untied", torch.float32).paths, tmp_path, 64)
         live = LiveModel(arena, resident=True, self_test=False)
@@ -159,6 +178,12 @@ class TestTwoDevices:
             logits = packed_logits(live.model, batch)
         assert logits.device.type == "meta" and logits.shape == (1, len(batch.kept), 64)
 
+    def test_the_head_sees_tokens_where_the_last_layer_left_them(self, live: LiveModel) -> None:
+        kept = _Index(torch.tensor([3, 7]))
+        with head_sees(live.model, kept), torch.no_grad():  # type: ignore[arg-type]
+            assert live.model(TOKENS).logits.shape == (1, 2, 64)
+        assert kept.sent == ["meta"]
+
     def test_and_in_rows_that_are_gone_on_with(self, live: LiveModel) -> None:
         cache = RowCache(2)
         with torch.no_grad():
@@ -167,17 +192,6 @@ class TestTwoDevices:
         assert first.shape == then.shape == (2, 64)
         kept = [layer.kept[0].device.type for layer in cache._made]
         assert kept == ["cpu", "meta"]
-
-
-class _Index:
-    """An index that knows where it was sent."""
-
-    def __init__(self, index: torch.Tensor) -> None:
-        self.index, self.sent = index, list[str]()
-
-    def to(self, device: torch.device) -> torch.Tensor:
-        self.sent.append(device.type)
-        return self.index
 
 
 def test_a_cache_writes_with_indices_on_the_device_of_each_layer() -> None:
