@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.cli._options import add_command
 from optuna_demix.errors import DemixError
-from optuna_demix.merging.device_map import is_spread
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
     from optuna_demix.config import StudyConfig
-    from optuna_demix.merging.footprint import Footprint
+    from optuna_demix.merging.footprint import DeviceFootprint, Footprint
 
 
 def add_parser(commands: Commands) -> None:
@@ -61,7 +60,7 @@ def _check(arguments: argparse.Namespace) -> int:
         n_found, n_all = len(components.names), len(space.components)
         which = "the" if n_found == n_all else f"{n_found} of {n_all}"
         print(f"  {which} components fit together, {components.n_parameters:,} parameters each")
-        _print_memory(config, footprints_of(config, components))
+        _print_memory(footprints_of(config, components))
     if not arguments.no_tasks:
         from optuna_demix.study.evaluation import check_benchmarks
 
@@ -74,33 +73,32 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_memory(config: StudyConfig, found: dict[str, Footprint]) -> None:
+def _print_memory(found: dict[str, Footprint]) -> None:
+    """Tell what workers need: on one device in two lines, over several in one for each."""
     arena = _size(next(iter(found.values())).arena)
-    print(f"  arena: {arena} on disk, mapped and shared by all workers of a host")
-    if not is_spread(config.scoring.device_map):
-        (one,) = next(iter(found.values())).devices
-        model, buffers = _size(one.model), _size(one.buffers)
-        print(
-            f"  each worker: {model} for the model and, on a GPU, {arena} for a copy of the arena"
-        )
-        print(
-            f"    or, where that does not fit, {buffers} of buffers and as much pinned host ",
-            end="",
-        )
-        print("memory;\n    forward passes come on top")
-        return
-    print(
-        "  each worker has scoring.device_map; every device keeps a copy of its part of the arena"
-    )
-    print(
-        "    or, where that does not fit, buffers and as much pinned host memory; forward passes "
-    )
-    print("    come on top")
+    lines = [f"  arena: {arena} on disk, mapped and shared by all workers of a host"]
     for words, footprint in found.items():
-        print(f"    over {words}:")
-        for each in footprint.devices:
-            model, copy, buffers = map(_size, (each.model, each.arena, each.buffers))
-            print(f"      {each.device}: {model} for the model, {copy} for the copy or {buffers}")
+        if words != "one device":
+            lines.append(f"  each worker over {words} (forward passes come on top):")
+            lines += [f"    {each.device}: {_needs(each)}" for each in footprint.devices]
+            continue
+        (one,) = footprint.devices
+        lines += [
+            f"  each worker: {_size(one.model)} for the model and, on a GPU, {arena} for a copy "
+            "of the arena",
+            f"    or, where that does not fit, {_size(one.buffers)} of buffers and as much pinned "
+            "host memory;",
+            "    forward passes come on top",
+        ]
+    print(*lines, sep="\n")
+
+
+def _needs(device: DeviceFootprint) -> str:
+    model = f"{_size(device.model)} for the model"
+    if device.device.startswith("cpu"):  # merges read the mapped file itself
+        return model
+    copy, buffers = _size(device.arena), _size(device.buffers)
+    return f"{model}, {copy} for its part of the arena or {buffers} of buffers (as much pinned)"
 
 
 def _size(number: float) -> str:

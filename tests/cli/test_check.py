@@ -163,10 +163,14 @@ def test_what_a_worker_would_take_passes(root: Path, capsys: pytest.CaptureFixtu
     ("device_map", "said"),
     [
         (
-            {"": 0, "model.layers.0.mlp": 1},
-            ["over its devices:", "cuda:0: 31.5 kB", "cuda:1: 31.5"],
+            {"": 0, "model.layers.0.mlp": "cpu"},
+            [
+                "each worker over its devices (",
+                "cuda:0: 31.5 kB for the model, 94.5 kB for its part of the arena or 189 kB of b",
+                "cpu: 31.5 kB for the model\n",
+            ],
         ),
-        ("auto", ["over 2 equal devices:", "over 4 equal devices:", "cuda:1: 31.5 kB for the"]),
+        ("auto", ["over 2 equal devices (", "over 4 equal devices (", "cuda:1: 31.5 kB for the"]),
     ],
 )
 def test_memory_is_told_for_each_device_of_a_map(
