@@ -85,6 +85,7 @@ def _worker(arguments: argparse.Namespace) -> int:
             n_workers=arguments.n_workers,
             n_trials=arguments.n_trials,
             progress=not arguments.no_progress,
+            device=arguments.device,
         )
     report = run_worker(
         config,

@@ -94,24 +94,52 @@ def check_components(config: StudyConfig) -> ComponentSet | None:
     return components
 
 
-def footprint_of(config: StudyConfig, components: ComponentSet) -> Footprint:
-    """Return the memory that a study's workers need.
+def footprints_of(config: StudyConfig, components: ComponentSet) -> dict[str, Footprint]:
+    """Return the memory that a study's workers need, for the devices that they would get.
 
     Args:
         config: The study.
         components: Some of its components at least: all have the same tensors.
+
+    Returns:
+        By the devices in words: one device; those of a map; those that are here and, where a
+        device map leaves the choice open but no two are here, two and four equal ones.
+
+    Raises:
+        ComponentError: If the device map does not fit the model, or the model these devices.
     """
     from optuna_demix.merging._dtypes import as_dtype
+    from optuna_demix.merging.device_map import is_spread
     from optuna_demix.merging.footprint import plan_footprint
+    from optuna_demix.merging.live.placement import find_placement, usable_bytes
 
     dtype = as_dtype(config.merging.dtype or components.dtype)
-    return plan_footprint(
-        components.tensors,
-        len(config.components),
-        method=merge_method(config),
-        dtype=dtype,
-        model_dtype=as_dtype(config.scoring.dtype or dtype),
-    )
+    model_dtype = as_dtype(config.scoring.dtype or dtype)
+    device_map = config.scoring.device_map
+    choices: dict[str, dict[int, int] | None] = {"one device": None}
+    if isinstance(device_map, dict):
+        choices = {"its devices": None}
+    elif is_spread(device_map):
+        here = usable_bytes()
+        choices = {f"the {len(here)} devices here": here}
+        if len(here) < 2:
+            choices = {f"{n} equal devices": dict.fromkeys(range(n), 2**62) for n in (2, 4)}
+    return {
+        words: plan_footprint(
+            components.tensors,
+            len(config.components),
+            method=merge_method(config),
+            dtype=dtype,
+            model_dtype=model_dtype,
+            placement=find_placement(
+                device_map if is_spread(device_map) else "cpu",
+                components.skeleton,
+                model_dtype,
+                available=available,
+            ),
+        )
+        for words, available in choices.items()
+    }
 
 
 def base_of(config: StudyConfig, paths: Mapping[str, Path]) -> Path | None:

@@ -107,7 +107,7 @@ def build_objective(
         "objective": weights or "capabilities",
         "components": arena.digests,
         "merging": merging,
-        "scoring": {"plan": scorer.plan_digest(), "device": chosen.split(":")[0]},
+        "scoring": {"plan": scorer.plan_digest(), "device": _kinds(model)},
         "code": code_versions(),
     }
     if mixture is not None:
@@ -117,6 +117,11 @@ def build_objective(
             "shares": shares,
         }
     return objective, fingerprint
+
+
+def _kinds(model: LiveModel) -> str:
+    """The kinds of devices that compute scores: which of a kind makes no difference."""
+    return "+".join(sorted({device.type for device in model.devices}))
 
 
 def build_scorer(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from optuna_demix.merging.device_map import STRATEGIES, n_cuda_devices
 from optuna_demix.storage.connection import STORAGE_ENV, connect
 from optuna_demix.storage.timing import Timing
 from optuna_demix.study.attach import check_directions, load_study
@@ -33,10 +34,12 @@ def run_workers(
     n_workers: int,
     n_trials: int | None,
     progress: bool,
+    device: str = "auto",
 ) -> int:
     """Run several workers on this host, each with its share of the processor's threads.
 
-    With several CUDA devices each worker sees one of them, in turn.
+    With several CUDA devices each worker sees one of them, in turn, or a group of them where the
+    study has a ``scoring.device_map``: see :func:`device_groups`.
 
     Args:
         arguments: Arguments of the ``worker`` command, those that differ left out.
@@ -46,6 +49,7 @@ def run_workers(
         n_workers: Number of processes.
         n_trials: Trials the study is to have.
         progress: Show one bar for all.
+        device: As given to each worker.
 
     Returns:
         Exit status: that of the first worker which did not end well, or 0; after a signal 128
@@ -58,9 +62,13 @@ def run_workers(
     reclaim_lost_trials(study)
     command = [sys.executable, "-m", "optuna_demix", "worker", *arguments, "--no-progress"]
     printer = _Printer()
+    asked = config.scoring.device_map if device == "auto" else device
+    groups = device_groups(_visible_devices(), n_workers, asked)
+    if any("," in group for group in groups):
+        printer.say(f"workers see CUDA devices {' | '.join(groups)}")
     stop, signum = StopRequest(), 0
     with stop.installed(), stop.serving():
-        processes = [_start(command, each) for each in _environments(storage, n_workers)]
+        processes = [_start(command, each) for each in _environments(storage, n_workers, groups)]
         readers = [
             threading.Thread(target=printer.follow, args=(process, i), daemon=True)
             for i, process in enumerate(processes)
@@ -123,20 +131,45 @@ class _Printer:
             tqdm.write(line, file=sys.stderr)
 
 
-def _environments(storage: str, n_workers: int) -> list[dict[str, str]]:
-    """The environment of each worker: its threads, its device, and the storage."""
+def device_groups(
+    devices: Sequence[str], n_workers: int, device: str | Mapping[str, str | int] | None
+) -> list[str]:
+    """Divide the CUDA devices of a host among workers.
+
+    Args:
+        devices: Their names.
+        n_workers: Number of workers.
+        device: What each is to use: a device or a device map.
+
+    Returns:
+        ``CUDA_VISIBLE_DEVICES`` of the workers, in turn: one device each; of a device map, as
+        many neighbors as it names, or an equal part of all where it leaves the choice open.
+        Empty if all workers see all of them: fewer than two, or one device named by its number.
+    """
+    if len(devices) < 2 or (isinstance(device, str) and device.startswith("cuda:")):
+        return []
+    if isinstance(device, Mapping):
+        size = max(1, n_cuda_devices(device))
+        starts = [i * size for i in range(max(1, len(devices) // size))]
+        return [",".join(devices[start : start + size]) for start in starts]
+    n_groups = min(n_workers, len(devices)) if device in STRATEGIES else len(devices)
+    cuts = [round(i * len(devices) / n_groups) for i in range(n_groups + 1)]
+    return [",".join(devices[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+
+def _environments(storage: str, n_workers: int, groups: Sequence[str]) -> list[dict[str, str]]:
+    """The environment of each worker: its threads, its devices, and the storage."""
     threads = str(max(1, _n_cores() // n_workers))
-    devices = _visible_devices()
     shared = {
         **os.environ,
         STORAGE_ENV: storage,
         PARENT_ENV: str(os.getpid()),
         **dict.fromkeys(_THREAD_VARIABLES, threads),
     }
-    if len(devices) < 2:
+    if not groups:
         return [shared] * n_workers
     return [
-        {**shared, "CUDA_VISIBLE_DEVICES": devices[index % len(devices)]}
+        {**shared, "CUDA_VISIBLE_DEVICES": groups[index % len(groups)]}
         for index in range(n_workers)
     ]
 

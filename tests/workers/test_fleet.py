@@ -7,12 +7,13 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
 from optuna_demix.config import load_study_config
-from optuna_demix.workers.fleet import run_workers
+from optuna_demix.workers.fleet import device_groups, run_workers
 from tests.tiny_study import write_study
 
 
@@ -23,7 +24,9 @@ def url(tmp_path: Path) -> str:
     return made
 
 
-def run(tmp_path: Path, url: str, script: str, monkeypatch: pytest.MonkeyPatch) -> int:
+def run(
+    tmp_path: Path, url: str, script: str, monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> int:
     """Run two processes of a shell script in the place of workers."""
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -32,7 +35,7 @@ def run(tmp_path: Path, url: str, script: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     return run_workers(
         ["study.yaml", "--study-name", "mix"],
-        config=load_study_config(write_study(tmp_path)),
+        config=load_study_config(write_study(tmp_path, **changes)),
         storage=url,
         study_name="mix",
         n_workers=2,
@@ -52,6 +55,39 @@ def test_the_url_is_passed_on_where_nobody_sees_it(
     assert all("geheim" not in text for text in arguments)
     for file in tmp_path.glob("env.*"):
         assert file.read_text().split() == [url, str(os.getpid())]
+
+
+@pytest.mark.parametrize(
+    ("devices", "n_workers", "device", "groups"),
+    [
+        ("0 1 2 3", 2, None, ["0", "1", "2", "3"]),
+        ("0 1", 3, "cuda", ["0", "1"]),
+        ("0 1 2 3", 2, "auto", ["0,1", "2,3"]),
+        ("0 1 2 3 4", 2, "balanced", ["0,1", "2,3,4"]),
+        ("0 1", 3, "auto", ["0", "1"]),
+        ("4 5 6 7 8", 2, {"": 0, "lm_head": "cuda:1"}, ["4,5", "6,7"]),
+        ("4 5", 2, {"": 0, "lm_head": 2}, ["4,5"]),
+        ("4 5", 2, {"": "cpu"}, ["4", "5"]),
+        ("0 1", 2, "cuda:1", []),
+        ("0", 2, "auto", []),
+        ("", 2, {"": 0, "lm_head": 1}, []),
+    ],
+)
+def test_workers_share_the_devices_of_a_host(
+    devices: str, n_workers: int, device: Any, groups: list[str]
+) -> None:
+    assert device_groups(devices.split(), n_workers, device) == groups
+
+
+def test_each_worker_sees_the_group_that_a_device_map_needs(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7")
+    script = 'echo "$CUDA_VISIBLE_DEVICES" > env.$$'
+    scoring = {"include_path": "tasks", "device_map": "balanced"}
+    assert run(tmp_path, url, script, monkeypatch, scoring=scoring) == 0
+    assert {file.read_text() for file in tmp_path.glob("env.*")} == {"2,3\n", "5,7\n"}
+    assert "workers see CUDA devices 2,3 | 5,7" in capfd.readouterr().err
 
 
 def test_a_killed_worker_is_said_and_the_others_go_on(
