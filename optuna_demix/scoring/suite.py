@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from optuna_demix._progress import Report
+from optuna_demix._wording import counted
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.harness import TaskSpec

@@ -182,7 +182,9 @@ def build_arena(
     Raises:
         ComponentError: If a component cannot be merged, or the disk is full.
     """
-    return arena_at(config.arena_path, config, components, method=merge_method(config), report=report)
+    return arena_at(
+        config.arena_path, config, components, method=merge_method(config), report=report
+    )
 
 
 def arena_at(

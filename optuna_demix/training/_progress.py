@@ -52,4 +52,3 @@ def training_progress(total: int, report: Report) -> Iterator[Progress]:
         report = Report(report)  # all is there: no bar
     with report.step("train", unit="token", total=total, announced=False) as tokens:
         yield Progress(tokens, report)
-

@@ -17,8 +17,8 @@ from optuna_demix.errors import StorageLostError
 from optuna_demix.storage.connection import STORAGE_ENV, connect
 from optuna_demix.storage.timing import Timing
 from optuna_demix.study.attach import check_directions, load_study
-from optuna_demix.workers.lost_trials import reclaim_lost_trials
 from optuna_demix.workers.loop import COMPLETED
+from optuna_demix.workers.lost_trials import reclaim_lost_trials
 from optuna_demix.workers.process_id import PARENT_ENV, name_of
 from optuna_demix.workers.progress import n_finished, study_progress
 from optuna_demix.workers.reasons import DIED
@@ -92,8 +92,10 @@ def run_workers(
                         printer.say("stopping after the running trials (again: at once)")
                         for worker in workers:
                             worker.terminate()
-                    for worker in workers:
-                        if not stop.signum and worker.was_killed():
+                    for worker in [each for each in workers if each.was_killed()]:
+                        if stop.signum:
+                            worker.give_up()
+                        else:
                             _after_kill(worker, study, n_trials, printer)
                     if shown:
                         shown.refresh()
