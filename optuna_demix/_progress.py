@@ -201,7 +201,7 @@ class Step:
             if self._bar is not None:
                 self._bar.refresh()
             else:
-                self._report(f"{self._what}: {self._state()}")
+                self._report(f"{self._what}: {self.state()}")
 
     def _pause(self) -> float:
         if self._bar is not None:
@@ -209,7 +209,7 @@ class Step:
         rarer = min(self._elapsed / _LINES_OF_A_STEP, _LINE_EVERY_AT_MOST_S)
         return max(_LINE_EVERY_S, rarer)
 
-    def _state(self) -> str:
+    def state(self) -> str:
         """How far the work is, in words."""
         parts = []
         if self._unit and self._total is not None:

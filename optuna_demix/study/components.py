@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
     from optuna_demix.merging.footprint import Footprint
 
 
-def require_merging() -> None:
+def require_merging(report: Report | None = None) -> None:
     """Check that what merges can be imported.
+
+    Args:
+        report: Where it is said; a cold disk takes its time.
 
     Raises:
         DemixError: If torch or another package it needs is missing.
     """
+    known = "optuna_demix.merging" in sys.modules
+    say = Report() if report is None or known else report
     try:
-        import optuna_demix.merging  # noqa: F401
+        with say.step("importing torch and transformers"):
+            import optuna_demix.merging  # noqa: F401
     except ImportError as error:
         raise DemixError(
             f"merging needs {error.name or 'torch'}; pip install 'optuna-demix[models]'"

@@ -50,7 +50,7 @@ def build_objective(
         DemixError: If a component, task or setting cannot be used.
     """
     say = Report.of(report)
-    require_merging()
+    require_merging(say)
     chosen = choose_device(device, config.scoring.device_map)
     components = open_components(config, report=say)
 

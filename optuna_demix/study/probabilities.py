@@ -163,7 +163,7 @@ def build_probabilities(
         DemixError: If they cannot be written.
     """
     say = Report.of(report)
-    require_merging()
+    require_merging(say)
     chosen = choose_device(device, config.scoring.device_map)
     components = open_components(config, report=say)
 
