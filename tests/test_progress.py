@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import struct
 import sys
+import termios
 import threading
 
 import pytest
@@ -21,6 +24,7 @@ class _Terminal:
 
     def __enter__(self) -> _Terminal:
         self._reading, writing = pty.openpty()
+        fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
         self._before, sys.stderr = sys.stderr, os.fdopen(writing, "w")
         return self
 
