@@ -161,7 +161,6 @@ class Step:
         if self._report.shows_bars:
             from tqdm import tqdm
 
-            shape = {} if self._unit else {"bar_format": "{desc}: {elapsed}{postfix}"}
             self._bar = tqdm(
                 total=self._total,
                 initial=self._done,
@@ -171,7 +170,7 @@ class Step:
                 file=sys.stderr,
                 dynamic_ncols=True,
                 smoothing=0.05,
-                **shape,
+                bar_format=None if self._unit else "{desc}: {elapsed}{postfix}",
             )
         elif announced:
             self._report(self._what)

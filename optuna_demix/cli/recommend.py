@@ -81,7 +81,8 @@ def _next(arguments: argparse.Namespace, answer: _Answer) -> str:
     """What follows: nothing is exported before it was measured, where that can be done."""
     if arguments.proxy == "probabilities":
         return next_command(arguments, "check")
-    if not arguments.verify and not answer.recommendation.params:
+    params = getattr(answer.recommendation, "params", {})
+    if not arguments.verify and not params:
         weights = ["--weights", *arguments.weights] if arguments.weights else []
         return next_command(
             arguments, "recommend", "--verify", *weights, like="storage study_name device"

@@ -263,7 +263,7 @@ def _download(config: StudyConfig, name: str, report: Report) -> Path:
 @contextmanager
 def _quiet_hub(report: Report) -> Iterator[None]:
     """Leave the hub's own bars, one for each file, to a terminal that shows bars."""
-    from huggingface_hub.utils import (
+    from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
