@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command
 from optuna_demix.errors import DemixError
+from optuna_demix.storage.connection import STORAGE_ENV
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -23,7 +26,7 @@ def add_parser(commands: Commands) -> None:
         _check,
         "check a study's file, its components' headers and its tasks, without loading a model or "
         "downloading anything",
-        "optuna-demix check studies/demix_paper/study.yaml",
+        "optuna-demix check study.yaml",
     )
     parser.add_argument(
         "--no-tasks", action="store_true", help="do not look the lm-eval tasks up (faster)"
@@ -68,9 +71,25 @@ def _check(arguments: argparse.Namespace) -> int:
         n_tasks = sum(map(len, config.capabilities.values()))
         print(f"  {n_tasks} benchmarks found")
         print(*(f"  {note}\n" for note in notes), sep="", end="")
-    command = create_command(config, storage="URL", study_name="NAME")
-    print(f"make the study with:\n  {command}")
+    if config.training is not None and not all(map(_is_there, _trained_paths(config))):
+        say_next(arguments, next_command(arguments, "train"))
+        return 0
+    storage = None if STORAGE_ENV in os.environ else "sqlite:///mix.db"
+    given = [] if storage is None else ["--storage", storage]
+    say_next(
+        arguments,
+        create_command(config, storage=storage, study_name="mix"),
+        next_command(arguments, "worker", *given, "--study-name", "mix", "--n-trials", "64"),
+    )
     return 0
+
+
+def _trained_paths(config: StudyConfig) -> list[Path]:
+    return [config.component_path(n) for n, c in config.components.items() if c.hub is None]
+
+
+def _is_there(path: Path) -> bool:
+    return (path / "config.json").is_file()
 
 
 def _print_memory(found: dict[str, Footprint]) -> None:
@@ -115,5 +134,5 @@ def _where(config: StudyConfig, component: str) -> str:
     if hub is not None:
         return f"fetched from {hub} by the first worker"
     path = config.component_path(component)
-    state = "found" if (path / "config.json").is_file() else "not there yet"
+    state = "found" if _is_there(path) else "not there yet"
     return f"{os.path.relpath(path)} ({state})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_demix._wording import unknown_name
 from optuna_demix.cli._console import quiet_optuna, say, write_output
+from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command, add_storage
 from optuna_demix.errors import InputError
 
@@ -23,7 +24,7 @@ def add_parser(commands: Commands) -> None:
         "export",
         _export,
         "write the data shares to train on as a training framework reads them",
-        "optuna-demix export studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "optuna-demix export study.yaml --storage sqlite:///mix.db "
         "--study-name mix --format megatron --paths '/data/{dataset}_text_document'",
     )
     add_storage(parser)
@@ -109,6 +110,7 @@ def _export(arguments: argparse.Namespace) -> int:
         write_output(Path(arguments.out), text, option="--out")
     else:
         print(text, end="")
+    say_next(arguments, next_command(arguments, "report", like="storage study_name"))
     return 0
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from optuna_demix._progress import Report
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.block_scores import BlockScores
@@ -89,6 +90,7 @@ class HarnessScorer:
         blocks: Score the documents in so many blocks, for :meth:`race`: every benchmark deals an
             equal share of its documents, shuffled, to each. Batches do not reach over blocks,
             which may move the last bits of a score.
+        report: Called with a line before each long step, and now and then within.
 
     Raises:
         TaskError: A task or metric that does not exist or cannot be scored, a task file that
@@ -119,6 +121,7 @@ class HarnessScorer:
         shared_prefixes: bool = False,
         generation: Literal["auto", "hf"] = "auto",
         blocks: int | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
         self.benchmarks = tuple(benchmarks)
         check_names(self.benchmarks)
@@ -185,6 +188,7 @@ class HarnessScorer:
             self._lm,
             seed=seed,
             n_blocks=1 if blocks is None else blocks,
+            report=Report.of(report),
         )
         self._higher = {b.name: self._direction(b, specs[b.name]) for b in self.benchmarks}
         self._version = LM_EVAL_VERSION

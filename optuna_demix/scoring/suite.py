@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from optuna_demix._progress import Report
+from optuna_demix._wording import counted
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.harness import TaskSpec
@@ -41,6 +43,7 @@ class Suite:
         model: What answers.
         seed: Of the few-shot examples and of the order of the documents.
         n_blocks: Parts that documents are scored in.
+        report: Where progress is shown.
 
     Raises:
         TaskError: If a task cannot be loaded, its requests cannot be built, or it has fewer
@@ -56,44 +59,47 @@ class Suite:
         *,
         seed: int,
         n_blocks: int = 1,
+        report: Report | None = None,
     ) -> None:
+        say = report or Report()
         self._model = model
         self.n_blocks = n_blocks
         # lm-eval's seeds, and nothing that another run has drawn: every host has these documents.
         start = RandomState.seeded(*lm_eval_tasks.STARTING_SEEDS)
         with random_state(start), processed_anew():
-            self._units = {
-                key: Unit(
-                    key,
-                    spec,
-                    {
+            self._units = {}
+            with say.step("loading tasks", unit="task", total=len(specs)) as step:
+                for key, spec in specs.items():
+                    tasks, groups = catalog.load(key.task, key.settings.metadata)
+                    prepared = {
                         name: PreparedTask(task, Wanted(None, False) if groups else wanted[key])
                         for name, task in tasks.items()
-                    },
-                    groups,
-                )
-                for key, spec in specs.items()
-                for tasks, groups in [catalog.load(key.task, key.settings.metadata)]
-            }
+                    }
+                    self._units[key] = Unit(key, spec, prepared, groups)
+                    step.advance()
             for unit in self._units.values():
                 for task in unit.tasks.values():
                     lm_eval_tasks.configure(task.task, unit.key.settings, seed=seed)
-            for unit in self._units.values():
-                unit.build(model.chat(unit.key.settings.apply_chat_template))
+            with say.step("building requests", unit="task", total=len(specs)) as step:
+                for unit in self._units.values():
+                    unit.build(model.chat(unit.key.settings.apply_chat_template))
+                    step.advance()
             # Where lm-eval would now turn to the model; sampled answers start from here.
             self._start = self._state = RandomState.current()
         for unit in self._units.values():
             _deal(unit, n_blocks, seed=seed)
         self._requests = [self._requests_of(block) for block in range(n_blocks)]
         kinds = dict.fromkeys(kind for requests in self._requests for kind in requests)
-        self._plans = {
-            kind: model.prepare(
-                kind.request_type,
-                [[i for _, i in requests.get(kind, ())] for requests in self._requests],
-                think_end_token=kind.think_end_token,
-            )
-            for kind in kinds
-        }
+        n_requests = sum(len(asked) for block in self._requests for asked in block.values())
+        with say.step(f"tokenizing {counted(n_requests, 'request')}"):
+            self._plans = {
+                kind: model.prepare(
+                    kind.request_type,
+                    [[i for _, i in requests.get(kind, ())] for requests in self._requests],
+                    think_end_token=kind.think_end_token,
+                )
+                for kind in kinds
+            }
 
     def run(self) -> None:
         """Score the model as it is."""

@@ -17,6 +17,7 @@ from optuna_demix.search._weights import Weights
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
 
+_SAME = 1e-9  # difference of two merge weights below which they are the same
 _NAMED = 4  # largest data shares that are named for each member of a front
 
 
@@ -227,12 +228,13 @@ class Recommendation:
         objectives = list(self.mixtures["recommended"].capabilities)
         rows = [
             [
-                self._label(key),
+                " = ".join(map(self._label, keys)),
                 *_scores(mixture),
                 f"{mixture.composite:.3f}",
                 "measured" if mixture.measured else "predicted",
             ]
-            for key, mixture in self.mixtures.items()
+            for keys in distinct_mixtures(self.mixtures)
+            for mixture in [self.mixtures[keys[0]]]
         ]
         note = composite_note(self.composite)
         ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
@@ -257,6 +259,27 @@ class Recommendation:
 
     def _label(self, key: str) -> str:
         return f"best trial ({self.best_trial})" if key == "best_trial" else key
+
+
+def distinct_mixtures(mixtures: Mapping[str, Mixture]) -> list[list[str]]:
+    """Names of mixtures, those of the same one together: a prior may be uniform."""
+    groups: list[list[str]] = []
+    for name, mixture in mixtures.items():
+        alike = (group for group in groups if _is_same(mixtures[group[0]], mixture))
+        group = next(alike, None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    return groups
+
+
+def _is_same(one: Mixture, other: Mixture) -> bool:
+    return one.params == other.params and all(
+        abs(w - other.weights[key].merge_weights[name]) < _SAME
+        for key, weights in one.weights.items()
+        for name, w in weights.merge_weights.items()
+    )
 
 
 def _scores(mixture: Mixture) -> list[str]:

@@ -155,7 +155,9 @@ def recommend_directly(
             "tried; use another metric of its task"
         )
     W = np.stack([space.prior, space.uniform, optimum.weights])
-    rows = zip(W, values(W), optimum.composite(W), strict=True)
+    # A uniform prior is scored once: through lm-eval that takes a while.
+    once, of = np.unique(W, axis=0, return_inverse=True)
+    rows = zip(W, values(once)[of.ravel()], optimum.composite(once)[of.ravel()], strict=True)
     return DirectRecommendation(
         mixtures={
             name: PredictedMixture(

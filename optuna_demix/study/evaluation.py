@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal
 
+from optuna_demix._progress import Report
 from optuna_demix.errors import DemixError, NeedsModelError, TaskError
 from optuna_demix.study.components import (
-    announce,
     build_arena,
     merge_method,
     open_components,
@@ -49,8 +49,8 @@ def build_objective(
     Raises:
         DemixError: If a component, task or setting cannot be used.
     """
-    say = report or (lambda line: None)
-    require_merging()
+    say = Report.of(report)
+    require_merging(say)
     chosen = choose_device(device, config.scoring.device_map)
     components = open_components(config, report=say)
 
@@ -59,12 +59,13 @@ def build_objective(
     from optuna_demix.search.objective import MixtureObjective
 
     trust = config.scoring.trust_remote_code
-    arena = build_arena(config, components, progress=announce(components, say))
+    arena = build_arena(config, components, report=say)
     method = merge_method(config)
     scoring = config.scoring
-    model = LiveModel(
-        arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
-    )
+    with say.step(f"model on {chosen}, with its self-test"):
+        model = LiveModel(
+            arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
+        )
     scorer = build_scorer(config, model, report=say)
     mixture, shares = None, dict[str, float]()
     if (proxy or config.resolved_proxy) != "merged":
@@ -129,7 +130,7 @@ def build_scorer(
     model: LiveModel,
     *,
     only: Collection[str] | None = None,
-    report: Callable[[str], None],
+    report: Callable[[str], None] | None = None,
 ) -> HarnessScorer:
     """Load a study's tasks and prepare their requests.
 
@@ -137,19 +138,19 @@ def build_scorer(
         config: The study.
         model: What is to be scored.
         only: Benchmarks that are wanted; ``None`` for all.
-        report: Called with a line before the tasks are loaded.
+        report: Where progress is shown.
 
     Raises:
         TaskError: If a task cannot be loaded or scored.
     """
     from optuna_demix.scoring import HarnessScorer
 
-    report("loading tasks")
     scoring = config.scoring
     if scoring.shared_prefixes or scoring.generation == "auto":
         model.merge([1 / len(model.names)] * len(model.names))  # both are tried on a real proxy
+    chosen = [b for b in _benchmarks(config) if only is None or b.name in only]
     return HarnessScorer(
-        [b for b in _benchmarks(config) if only is None or b.name in only],
+        chosen,
         model.model,
         model.tokenizer,
         include_path=config.include_paths,
@@ -163,6 +164,7 @@ def build_scorer(
         shared_prefixes=scoring.shared_prefixes,
         generation=scoring.generation,
         blocks=scoring.racing.blocks if scoring.racing else None,
+        report=report,
     )
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import optuna
 import pytest
 
+from optuna_demix.attributes import FAILURE_ATTR, WORKER_ATTR
 from optuna_demix.config import load_study_config
 from optuna_demix.workers.fleet import device_groups, run_workers
+from optuna_demix.workers.process_id import name_of
 from tests.tiny_study import write_study
 
 
@@ -90,16 +92,78 @@ def test_each_worker_sees_the_group_that_a_device_map_needs(
     assert "workers see CUDA devices 2,3 | 5,7" in capfd.readouterr().err
 
 
-def test_a_killed_worker_is_said_and_the_others_go_on(
+def test_a_killed_worker_is_said_its_trial_queued_and_replaced(
     tmp_path: Path,
     url: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    script = "if mkdir first 2>/dev/null; then kill -9 $$; fi; echo done > finished"
+    """The one that takes the folder waits to be killed, with a trial of its own."""
+    script = "if mkdir first 2>/dev/null; then echo $$ > p; mv p pid; mkfifo f; read x <f; fi"
+    over = threading.Event()
+    study = optuna.load_study(study_name="mix", storage=url)
+
+    def kill_when_up() -> None:
+        while not over.wait(0.05):
+            if (tmp_path / "pid").exists():
+                pid = int((tmp_path / "pid").read_text())
+                trial = study.ask()
+                trial.suggest_float("prose", 0, 1)
+                trial.set_user_attr(WORKER_ATTR, name_of(pid))
+                os.kill(pid, signal.SIGKILL)
+                return
+
+    killer = threading.Thread(target=kill_when_up)
+    killer.start()
+    try:
+        assert run(tmp_path, url, script, monkeypatch) == 0
+    finally:
+        over.set()
+        killer.join()
+    said = capfd.readouterr().err
+    pid = (tmp_path / "pid").read_text().strip()
+    assert f"(process {pid}) was ended by SIGKILL, perhaps for lack of memory" in said
+    assert "the mixture of its trial 0 is queued again" in said
+    assert "started again (1 of at most 3 times)" in said
+    lost, queued = study.get_trials()
+    assert lost.user_attrs[FAILURE_ATTR] == "its worker died"
+    assert queued.state.name == "WAITING" and queued.params == lost.params
+
+
+def test_a_worker_that_is_killed_again_and_again_is_given_up(
+    tmp_path: Path,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    script = "echo start >> starts; kill -9 $$"
     assert run(tmp_path, url, script, monkeypatch) == 1
-    assert (tmp_path / "finished").exists()
-    assert "ended by SIGKILL; others repeat its trial" in capfd.readouterr().err
+    assert (tmp_path / "starts").read_text().count("start") == 2 * (1 + 3)
+    assert capfd.readouterr().err.count("given up, after 3 restarts without a trial") == 2
+
+
+@pytest.mark.parametrize("end", ["kill -9 $$", "exit 1"])
+def test_a_study_that_has_its_trials_is_a_success(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    study = optuna.load_study(study_name="mix", storage=url)
+    for _ in range(4):
+        study.add_trial(optuna.trial.create_trial(values=[0.0, 0.0]))
+    assert run(tmp_path, url, f"echo start >> starts; {end}", monkeypatch) == 0
+    assert (tmp_path / "starts").read_text().count("start") == 2
+
+
+def test_what_all_workers_say_is_printed_once(
+    tmp_path: Path,
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    script = "echo loading tasks; echo 'error: no task'; echo '2 trials completed, 0 failed'"
+    run(tmp_path, url, script, monkeypatch)
+    said = capfd.readouterr().err
+    assert said.count("loading tasks") == said.count("no task") == 1
+    assert said.count("2 trials completed") == 2
 
 
 def test_a_stop_is_passed_on(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
