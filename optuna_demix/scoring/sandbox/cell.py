@@ -190,6 +190,7 @@ def _keep(
     if child == 0:
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.setsid()  # the starter's group could be killed from inside, across namespaces
             _confine(limits, occupied)
             kernel.die_with_parent(signal.SIGKILL)
             voice.here().say(_BEGUN)
