@@ -137,10 +137,10 @@ class PreparedTask:
         filters = self._filter(block) if self.reads_metrics else []
         process = partial(self._process_document, filters)
         if self.sandbox is None:
-            found = map(process, self.blocks[block])
+            found = [process(number) for number in self.blocks[block]]
         else:  # each waits for the sandbox most of the time
             with ThreadPoolExecutor(self.sandbox.lanes) as threads:
-                found = threads.map(process, self.blocks[block])
+                found = list(threads.map(process, self.blocks[block]))
         for number, values in zip(self.blocks[block], found, strict=True):
             self.values[number] = values
         self._count_lost(block)

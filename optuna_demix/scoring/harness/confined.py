@@ -102,7 +102,7 @@ def code_eval_stands_in() -> Iterator[None]:
 
     They try it at once, which runs nothing; afterwards only the sandbox may use it.
     """
-    import evaluate
+    import evaluate  # type: ignore[import-untyped]
 
     metric = CodeEval(running_nothing)
     usual = evaluate.load
@@ -150,7 +150,7 @@ def _place(function: Callable[..., Any], where: str) -> _Place:
     name = getattr(function, "__name__", "")
     module = sys.modules.get(getattr(function, "__module__", ""))
     file = getattr(module, "__file__", None)
-    if file is None or getattr(module, name, None) is not function:
+    if module is None or file is None or getattr(module, name, None) is not function:
         raise TaskError(
             f"{where}: {name or function!r} is not a function of a module, so that it cannot be "
             f"called in the sandbox; {_WAY_OUT}"

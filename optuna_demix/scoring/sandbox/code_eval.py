@@ -66,7 +66,7 @@ class CodeEval:
                 for number, _ in enumerate(candidates)
             ]
         counts = [
-            (len(found), sum(result["passed"] for _, result in found))
+            (len(found), sum(result["result"] == PASSED for _, result in found))
             for found in results.values()
             if found
         ]

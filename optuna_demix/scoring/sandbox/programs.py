@@ -57,7 +57,7 @@ class _Mute(io.StringIO):
     def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
         raise OSError
 
-    def readlines(self, hint: int = -1, /) -> list[str]:
+    def readlines(self, hint: int = -1, /) -> list[str]:  # type: ignore[override]
         raise OSError
 
     def readable(self) -> bool:

@@ -174,7 +174,10 @@ def test_no_network(box):
             box,
             f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",
             "import socket\nsocket.socket(socket.AF_UNIX).connect('\\0demix-test')",
-        ) == ["failed: [Errno 101] Network is unreachable", "failed: [Errno 111] Connection refused"]
+        ) == [
+            "failed: [Errno 101] Network is unreachable",
+            "failed: [Errno 111] Connection refused",
+        ]
         for listener in (server, local):
             with pytest.raises(BlockingIOError):
                 listener.accept()
@@ -198,7 +201,10 @@ def test_a_metric_of_a_task(box, module):
     ("program", "error"),
     [
         ("import os\nos._exit(0)", LostError),
-        ("import os\nfor n in range(64):\n  try: os.write(n, b'0' * 64)\n  except OSError: 0", LostError),
+        (
+            "import os\nfor n in range(64):\n  try: os.write(n, b'0' * 64)\n  except OSError: 0",
+            LostError,
+        ),
         ("raise SystemExit", CallError),
     ],
 )
