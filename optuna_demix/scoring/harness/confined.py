@@ -68,7 +68,7 @@ def runs_code(task: Any) -> bool:
     return bool(getattr(task, "UNSAFE_CODE", False))
 
 
-def confine(tasks: Sequence[tuple[Any, str]]) -> Sandbox:
+def confine(tasks: Sequence[tuple[Any, str]]) -> Sandbox | None:
     """Let the sandbox call the metrics and aggregations that tasks' authors wrote, and start it.
 
     What lm-eval itself computes of texts stays here, as do filters, which only cut them.
@@ -76,10 +76,15 @@ def confine(tasks: Sequence[tuple[Any, str]]) -> Sandbox:
     Args:
         tasks: Loaded tasks, and what an error says that they are.
 
+    Returns:
+        The sandbox, if there is anything to be called in it.
+
     Raises:
         TaskError: If a function cannot be called from elsewhere, or there is no sandbox.
     """
     places = [_places(task, where) for task, where in tasks]
+    if not any(places):
+        return None
     files = {place.file for found in places for place in found.values() if place.file}
     sandbox = Sandbox(sorted({str(Path(file).parent) for file in files}))
     try:
@@ -119,7 +124,9 @@ def code_eval_stands_in() -> Iterator[None]:
 
 
 def _refuse(programs: list[str], seconds: float) -> list[str]:
-    raise RuntimeError("programs that a model wrote are run by the sandbox alone")
+    raise RuntimeError(
+        "programs that a model wrote are run by the sandbox alone; mark the task unsafe_code: true"
+    )
 
 
 def _places(task: Any, where: str) -> dict[tuple[str, str], _Place]:
@@ -138,6 +145,11 @@ def _places(task: Any, where: str) -> dict[tuple[str, str], _Place]:
             found["_metric_fn_list", name] = _Place("", "", CODE_EVAL)
         elif inspect.isfunction(own):  # lm-eval keeps ``function.__call__``
             found["_metric_fn_list", name] = _place(own, where)
+        elif own is not None:  # of ``evaluate``, downloaded
+            raise TaskError(
+                f"{where}: metric {name!r} comes from the Hub and cannot be put into the sandbox; "
+                f"{_WAY_OUT}"
+            )
     for listed in task.config.metric_list or ():
         metric, function = listed["metric"], listed.get("aggregation")
         if callable(function):

@@ -86,7 +86,8 @@ HARMLESS = {
     ),
     "no file but three and two pipes": (
         "import os\nopen = []\nfor number in range(256):\n    try:\n"
-        "        os.fstat(number)\n    except OSError:\n        continue\n    open.append(number)\n"
+        "        os.fstat(number)\n    except OSError:\n        continue\n"
+        "    open.append(number)\n"
         "assert len(open) == 5, open"
     ),
     "an empty folder to write in": (
@@ -94,7 +95,8 @@ HARMLESS = {
         "with open('mine', 'w') as file:\n    file.write('x')\nassert os.listdir('.') == ['mine']"
     ),
     "nothing else to write": (
-        "import os, sys\nfor folder in ('/', '/usr', '/dev', '/etc', os.path.dirname(os.__file__)):\n"
+        "import os\n"
+        "for folder in ('/', '/usr', '/dev', '/etc', os.path.dirname(os.__file__)):\n"
         "    try:\n        open(folder + '/written', 'w')\n    except OSError:\n        continue\n"
         "    raise AssertionError(folder)"
     ),
@@ -127,7 +129,8 @@ HOSTILE = {
         "import time\nwhile True:\n    time.sleep(1)"
     ),
     "forks for ever": (
-        "import posix\nwhile True:\n    try:\n        posix.fork()\n    except OSError:\n        pass"
+        "import posix\nwhile True:\n    try:\n        posix.fork()\n"
+        "    except OSError:\n        pass"
     ),
     "leaves a child": (
         "import posix, time\nif posix.fork() == 0:\n    posix.setsid()\n    while True:\n"
@@ -144,8 +147,10 @@ HOSTILE = {
     "ends early": "import os\nos._exit(0)",
     "exits": "import sys\nsys.exit(0)",
     "forges its result": (
-        "import os\nfor number in range(256):\n    for text in (b'\"passed\"', b'{\"value\": 1}\\n'):\n"
-        "        try:\n            os.write(number, text)\n        except OSError:\n            pass"
+        "import os\nfor number in range(256):\n"
+        "    for text in (b'\"passed\"', b'{\"value\": 1}\\n'):\n"
+        "        try:\n            os.write(number, text)\n"
+        "        except OSError:\n            pass"
     ),
     "says what is no text": "raise Exception('\\ud800' * 10**6)",
     "makes namespaces of its own": (
