@@ -26,6 +26,8 @@ class TaskSettingsConfig(StrictModel):
         fewshot_as_multiturn: Few-shot examples as turns of the chat (default) or in one message.
         gen_kwargs: Arguments of generation over the task's own: ``max_gen_toks``, ``until``,
             ``temperature``, …
+        repeats: Answers to each question, where texts are sampled and the task keeps several;
+            ``pass@k`` needs at least ``k``.
         metadata: Arguments of tasks that make their own data, such as RULER's
             ``max_seq_lengths``.
         think_end_token: Only what follows the last such token, by its text or id, is an answer.
@@ -37,6 +39,7 @@ class TaskSettingsConfig(StrictModel):
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: dict[str, Any] | None = None
+    repeats: PositiveCount | None = None
     metadata: dict[str, Any] | None = None
     think_end_token: StrictStr | Count | None = None
 
@@ -101,7 +104,8 @@ class ScoringConfig(TaskSettingsConfig):
         max_batch_size: Where ``auto`` begins; default 64.
         max_length: Longest input in tokens; default: the model's own.
         add_bos_token: Begin texts with the BOS token, or do not; default: the tokenizer's way.
-        seed: Of few-shot examples and of the order of items.
+        seed: Of few-shot examples, of the order of items and, with the trial's number, of sampled
+            texts.
         dtype: Of the model; default: that of the arena.
         mixed_precision_dtype: Run forward passes under autocast to this dtype.
         device_map: Where the model lies, where ``--device`` names no device: ``cpu``, ``cuda`` or
@@ -115,7 +119,9 @@ class ScoringConfig(TaskSettingsConfig):
             ``hf`` by lm-eval's.
         racing: Score in blocks and drop losing proxies; needs a single objective.
         trust_remote_code: Run code that comes with a component.
-        confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
+        confirm_run_unsafe_code: Allow tasks that run code which the model wrote, in a sandbox.
+        confirm_run_unsafe_code_unsandboxed: Allow them without a sandbox: that code may then do
+            all that the worker may.
     """
 
     include_path: str | list[str] | None = None
@@ -132,6 +138,7 @@ class ScoringConfig(TaskSettingsConfig):
     racing: RacingConfig | None = None
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
+    confirm_run_unsafe_code_unsandboxed: bool = False
 
     @field_validator("device_map")
     @classmethod

@@ -160,6 +160,7 @@ def build_scorer(
         add_bos_token=scoring.add_bos_token,
         seed=scoring.seed,
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
+        confirm_run_unsafe_code_unsandboxed=scoring.confirm_run_unsafe_code_unsandboxed,
         mixed_precision_dtype=scoring.mixed_precision_dtype,
         shared_prefixes=scoring.shared_prefixes,
         generation=scoring.generation,
@@ -190,7 +191,8 @@ def check_benchmarks(config: StudyConfig, components: ComponentSet | None = None
         problems = check_tasks(
             benchmarks,
             include_path=config.include_paths,
-            confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code,
+            confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code
+            or config.scoring.confirm_run_unsafe_code_unsandboxed,
             max_length=config.scoring.max_length
             or (None if components is None else components.longest_input),
         )
