@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.options import SearchOptions
+    from optuna_demix.search.proposals.acquisition import Composite
     from optuna_demix.search.proposals.convergence import Outlook
     from optuna_demix.search.proposals.fit import Candidates, Fit
     from optuna_demix.search.rows.history import Arrays, History
@@ -45,6 +46,7 @@ class Analysis:
         spaces: The mixtures; their weights are the first columns of a row, in order.
         row: The recommended mixtures and other parameters (d,).
         objectives: Names of the objectives, m of them.
+        merit: The composite of objective scores, as it ranked the candidates.
         fit: The surrogate, fitted to all rows, with its pool of candidates.
         validation: Its held-out accuracy.
         trials: The rows it was fitted to, those of earlier studies first.
@@ -56,6 +58,7 @@ class Analysis:
     spaces: tuple[MixtureSpace, ...]
     row: FloatArray
     objectives: tuple[str, ...]
+    merit: Composite
     fit: Fit
     validation: Validation
     trials: Arrays
@@ -135,6 +138,7 @@ def analyze(
         spaces=spaces,
         row=row,
         objectives=tuple(names),
+        merit=merit,
         fit=fit,
         validation=validation,
         trials=trials,
