@@ -156,9 +156,10 @@ def wide_study(space: MixtureSpace, n_trials: int, *, seed: int = 0) -> optuna.S
     study.set_user_attr(OBJECTIVES_ATTR, objective_layout(CAPABILITIES, None))
     names = [name for group in CAPABILITIES.values() for name in group]
     for w, score, probability in zip(weights, scores, other, strict=True):
-        attrs = {SCORE_PREFIX + name: float(v) for name, v in zip(names, score, strict=True)}
-        attrs |= {MERGED_PREFIX + name: attrs[SCORE_PREFIX + name] for name in names}
-        attrs |= {PROBABILITY_PREFIX + n: float(v) for n, v in zip(names, probability, strict=True)}
+        attrs = {}
+        for name, merged, mixed in zip(names, score.tolist(), probability.tolist(), strict=True):
+            attrs |= {SCORE_PREFIX + name: merged, MERGED_PREFIX + name: merged}
+            attrs[PROBABILITY_PREFIX + name] = mixed
         values = score.reshape(3, 2).mean(axis=1).tolist()
         study.add_trial(_trial(space, w, values, attrs))
     return study

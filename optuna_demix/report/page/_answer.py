@@ -38,16 +38,19 @@ def answer(data: ReportData, colors: Mapping[str, int], *, scored_by: str = "") 
     """
     found = findings(data)
     kind, verdict = _VERDICTS[found[0].level]
+    left, right = _mixtures(data, colors) + _params(data), _scores(data)
+    trust = _trust(data, found, scored_by)
+    if len(data.space) <= _ALWAYS:  # both columns are about as long
+        left += trust
+    else:
+        right += trust
     return (
         '<section id="answer" class="card wide" aria-labelledby="answer-title">'
         '<div class="verdict"><h2 id="answer-title">Recommended mixture</h2>'
         f'<span class="pill {kind}">{verdict}</span></div>'
         f'<p class="lead">{_lead(data)}</p>'
-        '<div class="columns"><div>'
-        f"{_mixtures(data, colors)}{_params(data)}"
-        "</div><div>"
-        f"{_scores(data)}{_trust(data, found, scored_by)}"
-        f"</div></div>{_front(data)}</section>"
+        f'<div class="columns"><div>{left}</div><div>{right}</div></div>'
+        f"{_front(data)}</section>"
     )
 
 
@@ -88,7 +91,7 @@ def _mixtures(data: ReportData, colors: Mapping[str, int]) -> str:
             header = [*header, "Epochs"]
         rows = []
         for name in names:
-            cells = [_share(part.get(name), i % 2 == 0) for i, part in enumerate(columns)]
+            cells = [_share(part.get(name), i % 2 == 1) for i, part in enumerate(columns)]
             if epochs:
                 cells.append(f"<td>{epochs.get(name, '–')}</td>")
             rows.append(f'<tr><th scope="row">{swatch(name, colors)}</th>{"".join(cells)}</tr>')
@@ -127,11 +130,9 @@ def _epochs(data: ReportData, shares: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-def _share(value: float | None, has_bar: bool) -> str:
-    text = percent(value)
-    if not has_bar or value is None:
-        return f'<td class="muted">{text}</td>'
-    return f'<td><span class="bar" style="--part:{100 * value:.2f}%">{text}</span></td>'
+def _share(value: float | None, is_prior: bool) -> str:
+    kind = "muted" if is_prior else "main"
+    return f'<td class="{kind}">{percent(value)}</td>'
 
 
 def _params(data: ReportData) -> str:
@@ -139,7 +140,7 @@ def _params(data: ReportData) -> str:
     if not params:
         return ""
     rows = [
-        f'<tr><th scope="row">{escaped(name)}</th>'
+        f'<tr><th scope="row">{words.breakable(name)}</th>'
         f"<td>{escaped(words.value_words(value))}</td></tr>"
         for name, value in params.items()
     ]
@@ -157,7 +158,7 @@ def _scores(data: ReportData) -> str:
         sure = " sure" if gain * data.signs[j] > half else ""
         text = f"{words.signed(gain)}<small>±{words.score(half)}</small>"
         cells.append(f'<td class="gain{sure}">{text}</td>')
-        rows.append(f'<tr><th scope="row">{escaped(name)}</th>{"".join(cells)}</tr>')
+        rows.append(f'<tr><th scope="row">{words.breakable(name)}</th>{"".join(cells)}</tr>')
     composites = [
         f"<td>{words.merit(data, mixtures[key].composite)}"
         f"<small>{words.interval(data, mixtures[key], to='–')}</small></td>"
@@ -204,7 +205,8 @@ def _trust(data: ReportData, found: Sequence[Finding], scored_by: str) -> str:
 
 def _proxies(data: ReportData) -> str:
     rows = [
-        f'<tr><th scope="row">{escaped(one.objective)}</th><td>{words.correlation(one.all)}</td>'
+        f'<tr><th scope="row">{words.breakable(one.objective)}</th>'
+        f"<td>{words.correlation(one.all)}</td>"
         f"<td>{words.correlation(one.best)}</td><td>{one.n:,}</td></tr>"
         for one in agreements(data)
     ]
@@ -236,11 +238,11 @@ def accuracy(data: ReportData) -> str:
     """HTML of the held-out quality of the surrogate, one row for each benchmark."""
     validation = data.validation
     rows = [
-        f'<tr><th scope="row">{escaped(name)}</th>'
+        f'<tr><th scope="row">{words.breakable(name)}</th>'
         f"<td>{words.correlation(validation.spearman[j])}</td>"
         f"<td>{words.correlation(validation.spearman_top_quarter[j])}</td>"
         f"<td>{percent(validation.coverage[j], 0)}</td><td>{int(validation.n[j]):,}</td>"
-        f'<td class="text">{escaped(validation.kinds[j])}</td></tr>'
+        f"<td>{escaped(validation.kinds[j])}</td></tr>"
         for j, name in enumerate(data.effects.benchmarks)
     ]
     header = ["Benchmark", "Rank correlation", "In the best quarter"]
@@ -250,12 +252,13 @@ def accuracy(data: ReportData) -> str:
 
 def swatch(name: str, colors: Mapping[str, int]) -> str:
     """A name behind a mark of its color."""
-    return f'<span class="swatch c{colors.get(name, "x")}"></span>{escaped(name)}'
+    return f'<span class="swatch c{colors.get(name, "x")}"></span>{words.breakable(name)}'
 
 
 def table(header: Sequence[str], rows: Sequence[str], caption: str, *, kind: str = "") -> str:
     """A table in a frame that scrolls where it is too wide, its caption for screen readers."""
-    cells = "".join(f'<th scope="col">{escaped(name)}</th>' for name in header)
+    heads = [words.breakable(name).replace("Recommended", "Recom&shy;mended") for name in header]
+    cells = "".join(f'<th scope="col">{head}</th>' for head in heads)
     label = escaped(caption)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'

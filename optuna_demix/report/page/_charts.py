@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from optuna_demix.report.data import ReportData
 
 _COMPONENTS = 20  # rows of the plot of weights
+_ROW = 20  # pixels of each: the plot beside it is as high
+_LEAST_HEIGHT = 280
 
 
 def charts(data: ReportData, colors: Mapping[str, int]) -> dict[str, dict[str, Any]]:
@@ -52,6 +54,7 @@ def _convergence(data: ReportData) -> dict[str, Any]:
         "remark": of_trials(shown, data),
         "alt": alt,
         "y": composite_title(data),
+        "height": max(_LEAST_HEIGHT, _ROW * min(len(data.space), _COMPONENTS) + 70),
         "clip": data.recommendation.composite == "rank",
         "numbers": data.numbers[shown].tolist(),
         "values": _rounded(data.merit[shown]),

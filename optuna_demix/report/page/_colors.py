@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from optuna_demix.report.data import ReportData
 
 PALETTE = (
-    "#3964a5", "#f2c93a", "#34eec8", "#f84675", "#6e7348", "#e67ff5", "#fcc3dc",
-    "#64d0f1", "#b13901", "#379c26", "#6275f0", "#8b4c72", "#d2dda4", "#0e6a7b",
-    "#878f1b", "#b4b3fe", "#b42089", "#935239", "#0e8d6b", "#efaa73",
+    "#067abc", "#cbcb5f", "#ab244f", "#20e8cd", "#f6a2fe", "#4e6041", "#f1aa59",
+    "#a0d6ef", "#65ae56", "#7e4886", "#fe7fb1", "#8e4a06", "#0b8c92", "#b6daaa",
+    "#8e97fd", "#f9bbb5", "#68710c", "#8e5a58", "#ff7e71", "#ba9ec9",
 )  # fmt: skip
 """Colors of even spacing in CIELAB, neighbours far from each other; seen on light and dark."""
 OTHERS = "#8b929c"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_demix.report.page._answer import swatch
-from optuna_demix.report.page._words import MINUS, escaped
+from optuna_demix.report.page._words import MINUS, breakable, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,10 +48,7 @@ def alternative(data: ReportData, relative: FloatArray) -> str:
 
 
 def _table(benchmarks: Sequence[str], rows: Sequence[str], label: str) -> str:
-    head = "".join(
-        f'<th scope="col"><span title="{escaped(name)}">{escaped(name)}</span></th>'
-        for name in benchmarks
-    )
+    head = "".join(f'<th scope="col">{breakable(name)}</th>' for name in benchmarks)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(label)}">'
         f'<table class="heat"><caption class="hidden">{escaped(label)}</caption>'

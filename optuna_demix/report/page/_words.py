@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,11 @@ LABELS = {"recommended": "Recommended", "prior": "Prior", "uniform": "Uniform"}
 def escaped(text: object) -> str:
     """A text as HTML shows it as it is."""
     return html.escape(str(text), quote=True)
+
+
+def breakable(name: str) -> str:
+    """A name that may be broken at its separators, and nowhere else."""
+    return re.sub(r"(?<=[/_.,:-])(?=\w)", "<wbr>", escaped(name))
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -52,25 +52,29 @@ def build_page(
         "whatIf": what_if_of(data),
     }
     when = (at or datetime.now(UTC)).astimezone(UTC)
+    # No card stands alone in a row, and many panels need all of it.
+    stands_alone = "proxies" not in drawn or len(drawn["predictions"]["panels"]) > 2
+    kinds = dict.fromkeys(("predictions", "proxies"), "wide" if stands_alone else "")
     sections = [
         answer(data, colors, scored_by=scored_by),
         _what_if(),
         _section("mixtures", "What they are made of", bars(data, colors), kind="wide"),
-        _figure("convergence", drawn["convergence"]),
+        *(_figure(name, chart, kinds.get(name, "")) for name, chart in drawn.items()),
         _section(
             "effects",
             "Which component moves which benchmark",
             heat_map(data, colors),
             remark="predicted change, in standard deviations, for 10 points more of a component "
             "and less of all others",
+            kind="wide",
         ),
-        *(_figure(name, drawn[name]) for name in drawn if name != "convergence"),
         _section(
             "accuracy",
             "How well held-out scores are predicted",
             accuracy(data),
             remark="refitted without the trials it predicts; the best quarter tells whether good "
             "mixtures can still be ranked",
+            kind="wide",
         ),
     ]
     heading = escaped(title)
@@ -98,11 +102,11 @@ def _section(name: str, title: str, content: str, *, remark: str = "", kind: str
     )
 
 
-def _figure(name: str, chart: dict[str, Any]) -> str:
+def _figure(name: str, chart: dict[str, Any], kind: str = "") -> str:
     """A plot that is drawn once its card has a width."""
     alt = escaped(chart["alt"])
     figure = f'<figure class="chart" data-chart="{name}" role="img" aria-label="{alt}"></figure>'
-    return _section(name, chart["title"], figure, remark=chart["remark"])
+    return _section(name, chart["title"], figure, remark=chart["remark"], kind=kind)
 
 
 def _what_if() -> str:

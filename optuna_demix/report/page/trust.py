@@ -66,7 +66,7 @@ class Agreement:
 
 def findings(data: ReportData) -> list[Finding]:
     """All findings, the worst first."""
-    found = [_trials(data), _converged(data), _ranking(data), *_gain(data), *_proxies(data)]
+    found = [_converged(data), _ranking(data), *_gain(data), *_proxies(data)]
     return sorted(found, key=lambda finding: -finding.level)
 
 
@@ -90,24 +90,19 @@ def both_proxies(data: ReportData, j: int) -> NDArray[np.bool_]:
     return known & np.isfinite(data.merged[:, j]) & np.isfinite(data.probability[:, j])
 
 
-def _trials(data: ReportData) -> Finding:
+def _converged(data: ReportData) -> Finding:
+    """Whether there are enough trials, and what more of them would add."""
     found = data.recommendation
     own = found.n_trials - found.n_warm
-    text = f"{counted(own, 'finished trial')} of this study"
-    if found.n_warm:
-        text += f" and {found.n_warm:,} of earlier ones"
-    if own < found.least_trials:
-        least = counted(found.least_trials, "trial")
-        text = f"{text}; it takes at least {least} to tell whether a search has converged."
-        return Finding(Level.POOR, "Too few trials", text)
-    return Finding(Level.GOOD, "Enough trials", f"{text}; at least {found.least_trials} needed.")
-
-
-def _converged(data: ReportData) -> Finding:
-    found = data.recommendation
     state, _, reason = found.outlook.partition(": ")
-    level = Level.GOOD if found.converged else Level.CAREFUL
-    return Finding(level, state.capitalize(), reason[:1].upper() + reason[1:] + ".")
+    text = f"From {counted(own, 'finished trial')}"
+    if found.n_warm:
+        text += f" and {found.n_warm:,} of earlier studies"
+    text += f": {reason}."
+    if own < found.least_trials:
+        level = Level.POOR if 2 * own < found.least_trials else Level.CAREFUL
+        return Finding(level, "Too few trials to tell whether it has converged", text)
+    return Finding(Level.GOOD if found.converged else Level.CAREFUL, state.capitalize(), text)
 
 
 def _ranking(data: ReportData) -> Finding:
@@ -153,7 +148,7 @@ def _gain(data: ReportData) -> Iterator[Finding]:
         text = "In no objective is the gain over the prior larger than its 90 % interval."
         yield Finding(Level.CAREFUL, "No sure gain over the prior", text)
     elif unsure:
-        text = f"Not beyond their 90 % intervals: {', '.join(unsure)}; all others are."
+        text = f"Larger than its 90 % interval, except in {', '.join(unsure)}."
         yield Finding(Level.GOOD, "Gain over the prior", text)
     else:
         text = "In every objective, the gain over the prior is larger than its 90 % interval."

@@ -99,14 +99,14 @@ const MARKS = {
 };
 
 function convergence(figure, chart, width) {
-  const height = Math.round(Math.min(340, Math.max(240, width * 0.55)));
+  const height = Math.round(Math.max(240, Math.min(chart.height, width * 0.85)));
   const svg = canvas(figure, width, height);
   const levels = chart.levels.map((level) => level.value);
   let y = range([...chart.values, ...chart.best, ...levels]);
   if (chart.clip) y = [Math.max(y[0], 0), Math.min(y[1], 1)];
   const last = Math.max(...chart.bestAt, 1);
   const at = frame(svg, { x: 0, y: 0, width, height }, [-0.02 * last, 1.02 * last], y,
-    { xTitle: "trial", yTitle: width > 420 ? chart.y : "composite" });
+    { xTitle: "trial", yTitle: textWidth(chart.y) < height - 50 ? chart.y : "composite" });
   const inside = (v) => Math.min(Math.max(v, y[0]), y[1]);
   chart.values.forEach((value, i) => {
     if (value === null) return;
@@ -160,8 +160,9 @@ function weights(figure, chart, width) {
 
 function panels(figure, chart, width) {
   const n = chart.panels.length;
-  const columns = Math.max(1, Math.min(n, Math.floor(width / 210), n > 3 ? 3 : n));
-  const [wide, tall] = [width / columns, Math.min(300, Math.max(220, width / columns * 0.85))];
+  const columns = Math.max(1, Math.min(n, Math.floor(width / 220), n === 4 ? 2 : 3));
+  const wide = Math.min(width / columns, 560);
+  const tall = Math.min(320, Math.max(220, wide * 0.85));
   const lines = Math.ceil(n / columns);
   const svg = canvas(figure, width, lines * tall);
   chart.panels.forEach((panel, i) => {

@@ -16,11 +16,18 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+// A name that may be broken at its separators, and nowhere else.
+function breakable(name) {
+  const parts = name.split(/(?<=[/_.,:-])(?=\w)/);
+  return parts.flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
+}
+
 function score(value) {
   const text = Math.abs(value) < 10 ? value.toFixed(4) : value.toPrecision(5);
   return text.replace("-", MINUS);
 }
-const signed = (value) => (value < 0 ? MINUS : "+") + score(Math.abs(value));
+const signed = (value) =>
+  Math.abs(value) < 5e-5 ? "0" : (value < 0 ? MINUS : "+") + score(Math.abs(value));
 const percent = (value, digits = 1) => (100 * value).toFixed(digits).replace(/^-?0\.?0*$/, "0");
 
 // Weight i set to a value: unlocked others change in proportion; returns the new weights.
@@ -140,7 +147,7 @@ function whatIf(content, predict) {
     });
     return { name, item, slider, number };
   });
-  const list = find("weights");
+  const list = find("sliders");
   const arrange = () => {
     const order = rows.map((_, k) => k);
     if (find("largest").checked) order.sort((a, b) => row[b] - row[a]);
@@ -176,14 +183,17 @@ function whatIf(content, predict) {
     return parts;
   });
   const hasEpochs = model.epochs.some((epochs) => epochs !== null);
-  const heads = ["Dataset", "Data share", ...(hasEpochs ? ["Epochs"] : [])];
-  find("shares").tHead.append(element("tr", {}, ...heads.map((text) => element("th", { scope: "col", text }))));
+  const heads = ["Dataset", "", "Data share", ...(hasEpochs ? ["Epochs"] : [])];
+  find("shares").tHead.append(
+    element("tr", {}, ...heads.map((text) => element(text ? "th" : "td", text ? { scope: "col", text } : {}))),
+  );
   const shareRows = model.datasets.map((name) => {
-    const bar = element("span", { class: "bar" });
-    const parts = [element("td", {}, bar), ...(hasEpochs ? [element("td")] : [])];
-    const head = element("th", { scope: "row" }, element("span", { class: color(name) }), name);
+    const bar = element("span", { class: color(name).split(" ")[1] });
+    const [share, epochs] = [element("td"), hasEpochs ? element("td") : null];
+    const parts = [element("td", { class: "meter" }, bar), share, ...(epochs ? [epochs] : [])];
+    const head = element("th", { scope: "row" }, element("span", { class: color(name) }), ...breakable(name));
     find("shares").tBodies[0].append(element("tr", {}, head, ...parts));
-    return { bar, epochs: parts[1] };
+    return { bar, share, epochs };
   });
   find("shares-part").hidden = model.plain && !hasEpochs;
   find("approximation").textContent = model.approximation;
@@ -218,11 +228,11 @@ function whatIf(content, predict) {
     for (const [cell, name] of [[prior, "prior"], [recommended, "recommended"]]) {
       const gain = Number(merit(said.composite).replace(MINUS, "-")) - Number(merit(known[name].composite).replace(MINUS, "-"));
       cell.className = Math.abs(gain) < 5e-4 ? "muted" : gain > 0 ? "up" : "down";
-      cell.textContent = content.share ? (gain < 0 ? MINUS : "+") + Math.abs(gain).toFixed(3) : signed(gain);
+      cell.textContent = content.share ? (gain ? (gain < 0 ? MINUS : "+") + Math.abs(gain).toFixed(3) : "0") : signed(gain);
     }
     dataShares(model, weights).forEach((share, d) => {
-      const { bar, epochs } = shareRows[d];
-      bar.textContent = percent(share);
+      const { bar, share: cell, epochs } = shareRows[d];
+      cell.textContent = percent(share);
       bar.style.setProperty("--part", `${100 * share}%`);
       if (epochs) epochs.textContent = model.epochs[d] === null ? "–" : (share * model.epochs[d]).toFixed(2);
     });
