@@ -98,7 +98,7 @@ class TreeEnsemble:
 
         A node has a feature and a threshold, up to which a row goes left. A child below 0 is the
         leaf ``-1 - child``; a tree without nodes is the leaf that its root names. Leaf i is worth
-        ``value[i]`` plus the sum of ``coefficient * X[factor]`` from ``start[i]`` to
+        ``value[i]`` plus the sum of ``coefficient * X[variable]`` from ``start[i]`` to
         ``start[i + 1]``.
         """
         boosters = [*self._members, *([] if self._final is None else [self._final])]
@@ -147,7 +147,7 @@ class _Flat:
         self._nodes: list[list[float]] = []  # feature, threshold, left, right
         self._values: list[float] = []
         self._starts = [0]
-        self._terms: list[tuple[int, float]] = []  # factor, coefficient
+        self._terms: list[tuple[int, float]] = []  # variable, coefficient
 
     def add(self, booster: Booster) -> int:
         """Add the trees of a booster; returns their number."""
@@ -158,8 +158,8 @@ class _Flat:
     def _place(self, node: dict[str, Any]) -> int:
         """Index of a node, or ``-1 - index`` of a leaf."""
         if "split_feature" not in node:
-            factors, coefficients = node.get("leaf_features", ()), node.get("leaf_coeff", ())
-            self._terms += zip(factors, coefficients, strict=True)
+            variables, coefficients = node.get("leaf_features", ()), node.get("leaf_coeff", ())
+            self._terms += zip(variables, coefficients, strict=True)
             self._starts.append(len(self._terms))
             self._values.append(node.get("leaf_const", node["leaf_value"]))
             return -len(self._values)
@@ -179,6 +179,6 @@ class _Flat:
             "child": nodes[:, 2:].astype(np.int32),
             "value": np.array(self._values, dtype=float),
             "start": np.array(self._starts, dtype=np.int32),
-            "factor": terms[:, 0].astype(np.int32),
+            "variable": terms[:, 0].astype(np.int32),
             "coefficient": terms[:, 1].copy(),
         }

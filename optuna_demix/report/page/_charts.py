@@ -9,7 +9,7 @@ import numpy as np
 from optuna_demix.report.page import _words as words
 from optuna_demix.report.page.trust import agreements, both_proxies
 from optuna_demix.report.plots.style import MOST_PANELS, composite_title, of_trials, thinned
-from optuna_demix.surrogate._validation import spearman
+from optuna_demix.surrogate._validation import spearman, top_quarter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,8 +46,8 @@ def _convergence(data: ReportData) -> dict[str, Any]:
             f"Composite of {len(best):,} trials. The best so far rose from "
             f"{words.merit(data, best[0])} at trial {numbers[0]} to "
             f"{words.merit(data, best[-1])} at trial {numbers[int(np.argmax(best))]}. "
-            f"Predicted: recommended {words.merit(data, levels[0]['value'])}, "
-            f"prior {words.merit(data, levels[1]['value'])}."
+            f"Predicted: recommended {words.merit(data, mixtures['recommended'].composite)}, "
+            f"prior {words.merit(data, mixtures['prior'].composite)}."
         )
     return {
         "title": "Convergence",
@@ -71,7 +71,7 @@ def _weights(data: ReportData, colors: Mapping[str, int]) -> dict[str, Any]:
     chosen = np.sort(np.argsort(-size, kind="stable")[:_COMPONENTS])
     shown = thinned(data)
     shown = shown[np.argsort(data.merit[shown], kind="stable")]
-    good = data.merit[shown] >= np.quantile(data.merit[shown], 0.75) if len(shown) else []
+    good = top_quarter(data.merit[shown])
     left_out = len(data.space) - len(chosen)
     remark = f"the {len(chosen)} largest of {len(data.space)} components" if left_out else ""
     moved = np.argsort(-np.abs(recommended - prior))[:3]
@@ -87,7 +87,7 @@ def _weights(data: ReportData, colors: Mapping[str, int]) -> dict[str, Any]:
         "colors": [colors.get(data.space.components[k], "x") for k in chosen],
         "weights": _rounded(data.weights[shown][:, chosen]),
         "numbers": data.numbers[shown].tolist(),
-        "good": np.asarray(good, dtype=bool).tolist(),
+        "good": good.tolist(),
         "recommended": _rounded(recommended[chosen]),
         "prior": _rounded(prior[chosen]),
     }

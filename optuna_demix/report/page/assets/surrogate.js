@@ -58,14 +58,14 @@ const REGRESSORS = {
   },
 
   trees(node) {
-    const { root, feature, threshold, child, value, start, factor, coefficient } = node;
+    const { root, feature, threshold, child, value, start, variable, coefficient } = node;
     const leafOf = (place, f) => {
       while (place >= 0) place = child[2 * place + (f[feature[place]] <= threshold[place] ? 0 : 1)];
       return -1 - place;
     };
     const worth = (leaf, f) => {
       let sum = value[leaf];
-      for (let i = start[leaf]; i < start[leaf + 1]; i++) sum += coefficient[i] * f[factor[i]];
+      for (let i = start[leaf]; i < start[leaf + 1]; i++) sum += coefficient[i] * f[variable[i]];
       return sum;
     };
     return (x) => {
