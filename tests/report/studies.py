@@ -132,7 +132,7 @@ def wide_space(n_components: int) -> MixtureSpace:
         tokens={name: 4e9 + 1e9 * (i % 7) for i, name in enumerate(names)},
         budget=2e10,
         max_epochs=3,
-        groups=[{"name": "text", "members": names[1:4], "upper": 0.8}],
+        groups=[{"name": "text", "members": names[1:4], "upper": 0.7}],
     )
 
 
