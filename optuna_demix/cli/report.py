@@ -23,7 +23,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "report",
         _report,
-        "draw what a study has found: a page of plots and a note",
+        "write what a study has found: a page that answers, draws and predicts, and a note",
         "optuna-demix report study.yaml --storage sqlite:///mix.db --study-name mix --dashboard",
     )
     add_storage(parser)

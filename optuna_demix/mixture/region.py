@@ -208,6 +208,11 @@ class Region:
             found["min_weight"] = f"min_weight {least[small].min():g} ({given} given)"
         return list(found.values())
 
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Bounds, caps and groups as inequalities; ``min_weight`` and the simplex stand beside."""
+        return self._constraints
+
     @functools.cached_property
     def center(self) -> Array:
         """A point of the polytope's relative interior, or near it with a ``min_weight``, (K,)."""

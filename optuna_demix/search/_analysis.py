@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.options import SearchOptions
+    from optuna_demix.search.proposals.acquisition import Composite
     from optuna_demix.search.proposals.convergence import Outlook
     from optuna_demix.search.proposals.fit import Candidates, Fit
     from optuna_demix.search.rows.history import Arrays, History
@@ -46,6 +47,7 @@ class Analysis:
         spaces: The mixtures; their weights are the first columns of a row, in order.
         row: The recommended mixtures and other parameters (d,).
         objectives: Names of the objectives, m of them.
+        merit: The composite of objective scores, as it ranked the candidates.
         fit: The surrogate, fitted to all rows, with its pool of candidates.
         validation: Its held-out accuracy.
         trials: The rows it was fitted to, those of earlier studies first.
@@ -57,6 +59,7 @@ class Analysis:
     spaces: tuple[MixtureSpace, ...]
     row: FloatArray
     objectives: tuple[str, ...]
+    merit: Composite
     fit: Fit
     validation: Validation
     trials: Arrays
@@ -136,6 +139,7 @@ def analyze(
         spaces=spaces,
         row=row,
         objectives=tuple(names),
+        merit=merit,
         fit=fit,
         validation=validation,
         trials=trials,
