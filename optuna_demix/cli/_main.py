@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from optuna_demix.cli import (
     arena,
     check,
+    demo,
     export,
     fidelity,
     recommend,
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Search pre-training data mixtures with merged-model proxies, in an Optuna study.
 
-  optuna-demix check studies/quickstart/study.yaml
-  optuna-demix train studies/quickstart/study.yaml
+  optuna-demix demo
+  optuna-demix check demix-demo/study.yaml
+  optuna-demix train demix-demo/study.yaml
   optuna create-study --storage sqlite:///mix.db --study-name mix \\
       --directions maximize maximize maximize
-  optuna-demix worker studies/quickstart/study.yaml --storage sqlite:///mix.db \\
+  optuna-demix worker demix-demo/study.yaml --storage sqlite:///mix.db \\
       --study-name mix --n-trials 64 --n-workers 2
-  optuna-demix recommend studies/quickstart/study.yaml --storage sqlite:///mix.db \\
+  optuna-demix recommend demix-demo/study.yaml --storage sqlite:///mix.db \\
       --study-name mix --verify
   optuna-dashboard sqlite:///mix.db
 """
@@ -82,6 +84,6 @@ def build_parser() -> CommandParser:
     parser = CommandParser(prog="optuna-demix", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"optuna-demix {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (check, train, worker, recommend, fidelity, serve, arena, report, export):
+    for command in (demo, check, train, worker, recommend, fidelity, serve, arena, report, export):
         command.add_parser(commands)
     return parser

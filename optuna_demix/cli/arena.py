@@ -27,10 +27,10 @@ def add_parser(commands: Commands) -> None:
         "arena",
         help=help_line,
         description=f"{help_line[0].upper()}{help_line[1:]}. Workers build it by themselves.",
-        epilog="example:\n  optuna-demix arena build studies/quickstart/study.yaml",
+        epilog="example:\n  optuna-demix arena build demix-demo/study.yaml",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    study = "studies/quickstart/study.yaml"
+    study = "demix-demo/study.yaml"
     for name, run, help_line in (
         ("build", _arena_build, "build the arena, or go on with a build that was killed"),
         ("info", _arena_info, "show what the arena holds and whether it is up to date"),

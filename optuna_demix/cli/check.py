@@ -23,7 +23,7 @@ def add_parser(commands: Commands) -> None:
         _check,
         "check a study's file, its components' headers and its tasks, without loading a model or "
         "downloading anything",
-        "optuna-demix check studies/demix_paper/study.yaml",
+        "optuna-demix check demix-demo/study.yaml",
     )
     parser.add_argument(
         "--no-tasks", action="store_true", help="do not look the lm-eval tasks up (faster)"

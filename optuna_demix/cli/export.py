@@ -21,7 +21,7 @@ def add_parser(commands: Commands) -> None:
         "export",
         _export,
         "write the data shares to train on as a training framework reads them",
-        "optuna-demix export studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "optuna-demix export demix-demo/study.yaml --storage sqlite:///mix.db "
         "--study-name mix --format megatron --paths '/data/{dataset}_text_document'",
     )
     add_storage(parser)

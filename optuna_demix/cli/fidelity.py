@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> None:
         "fidelity",
         _fidelity,
         "compare both proxies with models really trained on the same mixtures",
-        "optuna-demix fidelity studies/quickstart/study.yaml "
+        "optuna-demix fidelity demix-demo/study.yaml "
         "--references runs/quickstart/models/references",
     )
     parser.add_argument(

@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
         "recommend",
         _recommend,
         "print the best mixture a study has found",
-        "optuna-demix recommend studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "optuna-demix recommend demix-demo/study.yaml --storage sqlite:///mix.db "
         "--study-name mix --verify",
     )
     add_storage(parser, required=False)

@@ -21,7 +21,7 @@ def add_parser(commands: Commands) -> None:
         "report",
         _report,
         "draw what a study has found: a page of plots and a note",
-        "optuna-demix report studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "optuna-demix report demix-demo/study.yaml --storage sqlite:///mix.db "
         "--study-name mix --dashboard",
     )
     add_storage(parser)

@@ -19,8 +19,8 @@ def add_parser(commands: Commands) -> None:
         "train",
         _train,
         "train the base, the components and, on request, references",
-        "optuna-demix train studies/quickstart/study.yaml --references 8\n"
-        "  torchrun --nproc-per-node 2 -m optuna_demix train studies/quickstart/study.yaml",
+        "optuna-demix train demix-demo/study.yaml --references 8\n"
+        "  torchrun --nproc-per-node 2 -m optuna_demix train demix-demo/study.yaml",
     )
     parser.add_argument(
         "--only", nargs="+", action="extend", metavar="NAME", help="models to train; default: all"

@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
         "worker",
         _worker,
         "evaluate trials of a shared study",
-        "optuna-demix worker studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "optuna-demix worker demix-demo/study.yaml --storage sqlite:///mix.db "
         "--study-name mix --n-trials 64",
     )
     add_storage(parser)

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from optuna_demix.cli import main
+from optuna_demix.quickstart import STUDY_FILE
 
-QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart" / "study.yaml"
+QUICKSTART = STUDY_FILE
 HEAVY = ("torch", "transformers", "lm_eval", "lightgbm", "scipy", "optuna", "plotly")
 
 
@@ -50,7 +50,8 @@ def test_a_function_keeps_its_name_beside_its_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["check", "train", "worker", "recommend", "report", "export", "fidelity", "serve"]
+    "command",
+    ["demo", "check", "train", "worker", "recommend", "report", "export", "fidelity", "serve"],
 )
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
