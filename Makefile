@@ -41,13 +41,19 @@ quickstart: $(or $(wildcard $(VENV)/.installed),$(VENV)/.quickstart)  ## Search 
 	$(BIN)/optuna-demix demo --out runs/quickstart --n-trials $(TRIALS) --n-workers $(WORKERS)
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not packaging'
 
 test-slow: install  ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m 'slow and not faults'
+	$(BIN)/python -m pytest -m 'slow and not faults and not packaging'
 
 test-faults: install  ## Kill workers, restart databases, cut networks, for half an hour
 	OMP_NUM_THREADS=1 FUZZ_INPUTS=10000 $(BIN)/python -m pytest -m 'faults or fuzz' --timeout 1800
+
+test-packaging: install  ## Install the built wheel in fresh environments and run it (minutes, downloads)
+	$(BIN)/python -m pytest -m packaging --timeout 1800
+
+test-gpu: install  ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

@@ -41,9 +41,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--n-trials",
         type=positive_number,
-        default=48,
+        default=32,
         metavar="N",
-        help="trials of the study, finished ones included (default: 48)",
+        help="trials of the study, finished ones included (default: 32)",
     )
     parser.add_argument(
         "--n-workers",
