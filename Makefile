@@ -73,6 +73,9 @@ bench-fidelity: install  ## Train reference models and compare proxies with them
 	$(BIN)/python benchmarks/proxy_fidelity.py --out benchmarks/results/proxy_fidelity.json \
 		--keep benchmarks/results/fidelity
 
+bench-gpu: install  ## Measure merges, likelihoods, texts and workers of a 1.7 B model on CUDA devices
+	$(BIN)/python benchmarks/gpu.py --out benchmarks/results/gpu.json
+
 sweep: install  ## Merge every kind of causal language model that transformers knows, tiny (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/checkpoint_sweep.py --out benchmarks/results/checkpoint_sweep.json
 
