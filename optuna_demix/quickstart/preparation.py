@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from optuna_demix._files import write_whole
 from optuna_demix.quickstart.items import ENDINGS, choice_items, passage_items
@@ -136,7 +137,8 @@ def _save_tokenizer(splits: Mapping[str, Split], folder: Path) -> None:
     )
     tokenizer.train_from_iterator(_equal_parts(splits), trainer)
     special = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    whole: Any = PreTrainedTokenizerFast  # untyped in transformers
+    whole(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
 
 def _equal_parts(splits: Mapping[str, Split]) -> Iterator[str]:
