@@ -103,10 +103,8 @@ def _create_study(file: str, storage: str) -> None:
     from optuna_demix.config import load_study_config, objective_names
 
     n_objectives = len(objective_names(load_study_config(file)))
-    words = ["--storage", storage, "--study-name", _STUDY_NAME, "--skip-if-exists"]
-    _show(
-        f"\n$ optuna create-study {shlex.join([*words, '--directions', *['maximize'] * n_objectives])}"
-    )
+    words = ["--storage", storage, "--study-name", _STUDY_NAME, "--skip-if-exists", "--directions"]
+    _show(f"\n$ optuna create-study {shlex.join(words + ['maximize'] * n_objectives)}")
     quiet_optuna(quiet=True)
     optuna.create_study(
         storage=storage,
