@@ -312,7 +312,7 @@ def test_the_readme_lists_every_command_and_option() -> None:
 
 
 def test_variables_of_the_quickstart_are_read() -> None:
-    script = (ROOT / "studies" / "quickstart" / "run.sh").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
     text = (ROOT / "studies" / "quickstart" / "README.md").read_text("utf-8")
     variables = re.findall(r"^([A-Z]+)=\S+ make quickstart", text, re.MULTILINE)
-    assert variables and all(f"${{{name}:-" in script for name in variables)
+    assert variables and all(f"$({name})" in makefile for name in variables)
