@@ -19,7 +19,7 @@ from optuna_demix.config._base import (
 
 
 class BudgetConfig(StrictModel):
-    """One kind of training run: how many tokens, at which learning rate."""
+    """A training run, of base, component or reference: how many tokens, at which learning rate."""
 
     tokens: TokenCount
     """Tokens to train on, repetitions counted."""
