@@ -16,13 +16,14 @@ from pydantic_core import PydanticUndefined
 
 from optuna_demix.cli._main import build_parser
 from optuna_demix.config import StudyConfig
-from optuna_demix.config._base import StrictModel
 from optuna_demix.config._messages import _annotated, wanted
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from sphinx.application import Sphinx
 
+_SHARED = {"TaskSettingsConfig": "Settings of a run", "LimitsConfig": "Limits of a mixture"}
+"""Sections of their own for what several sections take."""
 _MARK = re.compile(r"<!-- reference: (\S+) -->")
 
 
@@ -47,43 +48,35 @@ def study_reference() -> str:
 
 def _sections() -> Iterator[str]:
     written: set[type[BaseModel]] = set()
-    waiting: list[tuple[str, type[BaseModel]]] = [("", StudyConfig)]
+    waiting: list[tuple[str, type[BaseModel]]] = [("The whole file", StudyConfig)]
     while waiting:
-        path, model = waiting.pop(0)
-        yield f"\n## {f'`{path}`' if path else 'The whole file'}\n"
-        yield _plain(model.__doc__ or "")
+        title, model = waiting.pop(0)
+        if model in written:
+            continue
         written.add(model)
+        yield f"\n## {title}\n\n{_plain(model.__doc__ or '')}"
+        shared = _SHARED.get(model.__base__.__name__ if model.__base__ else "")
+        path = "" if model is StudyConfig else title.strip("`")
         inside: list[tuple[str, type[BaseModel]]] = []
-        for name in model.model_fields:
-            if name not in model.__annotations__:
+        for name, field in model.model_fields.items():
+            if shared and name not in model.__annotations__:
                 continue
-            field = model.model_fields[name]
             yield f"\n`{name}`\n: {_field(field)}"
-            for inner in _models(field.annotation):
-                if inner not in written | {other for _, other in inside}:
-                    inside.append((_path(path, name, field), inner))
+            inside += [(_path(path, name, field), inner) for inner in _models(field.annotation)]
+        if shared and model.__base__:
+            anchor = shared.lower().replace(" ", "-")
+            yield f"\nBeside these it takes the [{shared[0].lower()}{shared[1:]}](#{anchor})."
+            inside.append((shared, model.__base__))
         waiting[:0] = inside
-        parent = model.__base__
-        if parent is not None and parent is not StrictModel:
-            yield "\nBeside these it takes the fields of [every run](#settings-of-a-run)."
-            if parent not in written:
-                written.add(parent)
-                yield from _shared(parent)
-
-
-def _shared(model: type[BaseModel]) -> Iterator[str]:
-    yield f"\n## Settings of a run\n\n{_plain(model.__doc__ or '')}"
-    for name, field in model.model_fields.items():
-        yield f"\n`{name}`\n: {_field(field)}"
 
 
 def _path(path: str, name: str, field: FieldInfo) -> str:
     """Where a model stands, with ``<name>`` for a key that the user chooses."""
-    here = f"{path}.{name}" if path else name
+    here = name if path in ("", *_SHARED.values()) else f"{path}.{name}"
     text = str(field.annotation)
     key = ".<name>" if text.startswith("dict") or "| dict" in text else ""
     item = "[]" if "list[" in text else ""
-    return f"{here}{key}{item}"
+    return f"`{here}{key}{item}`"
 
 
 def _field(field: FieldInfo) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from optuna_demix.config._base import (
     NonNegativeNumber,
+    Number,
     PositiveNumber,
     Share,
     StrictModel,
@@ -75,8 +76,40 @@ class GroupConfig(StrictModel):
     """What is summed: merge weights of components, or data shares of datasets."""
 
 
-class MixtureConfig(StrictModel):
-    """The mixtures that are allowed; see :class:`~optuna_demix.mixture.MixtureSpace`."""
+class LinearConstraintConfig(StrictModel):
+    """Bounds on a sum with coefficients: of merge weights, or of data shares."""
+
+    coefficients: dict[str, Number] = Field(min_length=1)
+    """Coefficient by component (or dataset); those left out are 0."""
+    lower: Number | None = None
+    """Least sum."""
+    upper: Number | None = None
+    """Largest sum."""
+    of: Literal["weights", "shares"] = "weights"
+    """What is summed."""
+    name: str | None = None
+    """What messages call it."""
+
+
+class TopicConfig(StrictModel):
+    """A topic and the components it is made of; a plain list of these will do."""
+
+    sources: list[str] = Field(min_length=1)
+    """The components."""
+    lower: Share = 0.0
+    """Least merge weight of the whole topic."""
+    upper: Share = 1.0
+    """Largest merge weight of the whole topic."""
+    source_lower: Share | dict[str, Share] = 0.0
+    """Least part of the topic that each source is, one number for all or by name."""
+    source_upper: Share | dict[str, Share] = 1.0
+    """Largest part of the topic that a source is, likewise."""
+    prior: NonNegativeNumber | None = None
+    """Natural weight of the topic, for all topics or none; default: that of its sources."""
+
+
+class LimitsConfig(StrictModel):
+    """What one mixture may be: of the study, or of a phase."""
 
     prior: dict[str, NonNegativeNumber] | None = None
     """Natural weight of each component; only the ratios count. Default: the ``tokens`` of the
@@ -90,7 +123,49 @@ class MixtureConfig(StrictModel):
     max_epochs: PositiveNumber | dict[str, PositiveNumber] | None = None
     """How often the planned run may repeat a dataset: one number for all, or one by dataset. The
     data share of a dataset is at most ``max_epochs * tokens / budget``."""
-    budget: TokenCount | None = None
-    """Tokens of the planned training run; needed for epoch caps."""
     groups: list[GroupConfig] = Field(default_factory=list)
-    """Bounds on sums of merge weights or of data shares."""
+    """Bounds on sums of merge weights or data shares."""
+    constraints: list[LinearConstraintConfig] = Field(default_factory=list)
+    """Bounds on sums with coefficients, of merge weights or data shares."""
+    hierarchy: dict[str, TopicConfig] = Field(default_factory=dict)
+    """Topics, each with the components that it is made of."""
+    search: Literal["all", "topics", "sources"] = "all"
+    """What varies: ``all`` weights, those of ``topics`` (the sources of each keep the prior's
+    proportions) or those of ``sources`` (topics keep the prior's weights)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_topics(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("hierarchy"), dict):
+            topics = {
+                name: {"sources": topic} if isinstance(topic, list) else topic
+                for name, topic in data["hierarchy"].items()
+            }
+            return {**data, "hierarchy": topics}
+        return data
+
+    @model_validator(mode="after")
+    def _search_needs_topics(self) -> LimitsConfig:
+        if self.search != "all" and not self.hierarchy:
+            raise ValueError(f"search: {self.search} needs topics; give 'hierarchy' as well")
+        return self
+
+
+class MixtureConfig(LimitsConfig):
+    """The mixtures that are allowed; see :class:`~optuna_demix.mixture.MixtureSpace`."""
+
+    budget: TokenCount | None = None
+    """Tokens of the planned run, all of its phases."""
+
+
+class PhaseConfig(LimitsConfig):
+    """A stage of the run with a mixture of its own; what it limits holds in this stage."""
+
+    name: str
+    """Name of the phase."""
+    share: Share
+    """Its share of the budget."""
+    fixed: bool = False
+    """Whether its mixture is given, as ``prior``: a share for each dataset."""
+    components: list[str] | None = None
+    """Components that are merged for this phase; default: all of the study."""

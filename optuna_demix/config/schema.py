@@ -21,6 +21,10 @@ def study_schema() -> dict[str, Any]:
     components["additionalProperties"] = {
         "anyOf": [components["additionalProperties"], {"type": "null"}]
     }
+    for model in ("MixtureConfig", "PhaseConfig"):
+        topics = schema["$defs"][model]["properties"]["hierarchy"]
+        names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+        topics["additionalProperties"] = {"anyOf": [topics["additionalProperties"], names]}
     described = {key: components.pop(key) for key in ("description", "title")}
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
     schema["properties"]["components"] = {"anyOf": [names, components], **described}

@@ -12,12 +12,14 @@ from pydantic import Field, model_validator
 from optuna_demix._wording import shortened, unknown_name
 from optuna_demix.config._base import StrictModel
 from optuna_demix.config._names import check_folders, check_name
+from optuna_demix.config._phases import check_phases
 from optuna_demix.config.merging import MergingConfig
 from optuna_demix.config.mixture import (
     ComponentConfig,
     DatasetConfig,
     GeneralConfig,
     MixtureConfig,
+    PhaseConfig,
 )
 from optuna_demix.config.probabilities import ProbabilitiesConfig
 from optuna_demix.config.scoring import BenchmarkConfig, ScoringConfig
@@ -41,7 +43,9 @@ class StudyConfig(StrictModel):
     general: GeneralConfig | None = None
     """General data in every component."""
     mixture: MixtureConfig = Field(default_factory=MixtureConfig)
-    """Allowed mixtures."""
+    """Allowed mixtures; with ``phases``, what holds for the whole run."""
+    phases: list[PhaseConfig] = Field(default_factory=list)
+    """Stages of the run, in order, each with a mixture of its own."""
     capabilities: dict[str, list[BenchmarkConfig]] = Field(min_length=1)
     """Benchmarks by capability; the score of a capability is the mean of its benchmarks."""
     objective: Literal["capabilities", "composite"] = "capabilities"
@@ -107,6 +111,8 @@ class StudyConfig(StrictModel):
         if chosen is not None and chosen not in self.components:
             hint = unknown_name(chosen, list(self.components), "component")
             raise ValueError(f"merging.config_of: {hint}")
+        if self.phases:
+            check_phases(self.phases, self.mixture, list(self.components))
         labels = [b.label for benchmarks in self.capabilities.values() for b in benchmarks]
         for label in labels:
             if labels.count(label) > 1:

@@ -11,7 +11,8 @@ import numpy as np
 from optuna_demix._wording import counted
 from optuna_demix.attributes import WEIGHTS_KEY
 from optuna_demix.errors import StudyError
-from optuna_demix.search._result import Mixture, Recommendation, Weights
+from optuna_demix.search._result import Mixture, Recommendation
+from optuna_demix.search._weights import Weights
 from optuna_demix.search.own_sampler import options_of, spaces_of
 
 if TYPE_CHECKING:
@@ -248,11 +249,7 @@ class _Describer:
         weights = {}
         for space in joint.spaces:
             w = np.array([params.pop(name) for name in space.param_names])
-            shares = space.data_shares(w)
-            weights[space.name or ""] = Weights(
-                merge_weights=dict(zip(space.components, w.tolist(), strict=True)),
-                data_shares=dict(zip(space.datasets, shares.tolist(), strict=True)),
-            )
+            weights[space.name or ""] = Weights.of(space, w)
         return Mixture(
             weights=weights,
             params={**{name: _native(value) for name, value in params.items()}, **self.constants},
