@@ -26,7 +26,10 @@ text { font: 14px system-ui, sans-serif; fill: #57606a }
 .ours { fill: #0a69da; stroke: #0a69da }
 .peer { fill: #768390; stroke: #768390 }
 .grid { stroke: #768390; stroke-opacity: 0.35 }
-@media (prefers-color-scheme: dark) { text { fill: #b6bec8 } .ours { fill: #539bf5; stroke: #539bf5 } }
+@media (prefers-color-scheme: dark) {
+  text { fill: #b6bec8 }
+  .ours { fill: #539bf5; stroke: #539bf5 }
+}
 """
 
 
@@ -37,7 +40,8 @@ def picture(results: dict[str, Any]) -> str:
     parts = [
         '<text class="title" x="12" y="24">Ranks ahead of the uniform mixture, among 48, '
         "when trained for real</text>",
-        '<text x="12" y="44">tiny models, eight datasets in tiers of quality; 95 % intervals</text>',
+        '<text x="12" y="44">tiny models, eight datasets in tiers of quality; '
+        "95 % intervals</text>",
     ]
     for rank in range(0, 13, 3):
         x = _LEFT + rank * _PER_RANK
@@ -49,7 +53,8 @@ def picture(results: dict[str, Any]) -> str:
         kind = "ours" if row["method"].startswith("DemixSampler") else "peer"
         ends = (_LEFT + min(low, high) * _PER_RANK, _LEFT + max(low, high) * _PER_RANK)
         parts += [
-            f'<text x="{_LEFT - 14}" y="{y + 5:g}" text-anchor="end">{_NAMES[row["method"]]}</text>',
+            f'<text x="{_LEFT - 14}" y="{y + 5:g}" text-anchor="end">'
+            f"{_NAMES[row['method']]}</text>",
             f'<line class="{kind}" stroke-width="3" x1="{ends[0]:.1f}" x2="{ends[1]:.1f}" '
             f'y1="{y:g}" y2="{y:g}"/>',
             f'<circle class="{kind}" cx="{_LEFT + middle * _PER_RANK:.1f}" cy="{y:g}" r="6"/>',

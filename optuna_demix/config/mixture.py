@@ -155,7 +155,7 @@ class MixtureConfig(LimitsConfig):
     """The mixtures that are allowed; see :class:`~optuna_demix.mixture.MixtureSpace`."""
 
     budget: TokenCount | None = None
-    """Tokens of the planned run, all of its phases."""
+    """Tokens of the planned run, all of its phases; needed for epoch caps."""
 
 
 class PhaseConfig(LimitsConfig):

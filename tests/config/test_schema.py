@@ -95,4 +95,4 @@ def test_the_command_prints_it_without_a_file(capsys: pytest.CaptureFixture[str]
     assert schema == study_schema()
     assert schema["$schema"].startswith("https://json-schema.org/")
     described = schema["$defs"]["MixtureConfig"]["properties"]["budget"]["description"]
-    assert described == "Tokens of the planned training run; needed for epoch caps."
+    assert described == "Tokens of the planned run, all of its phases; needed for epoch caps."
