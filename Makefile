@@ -18,7 +18,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 endif
 
 .PHONY: help install quickstart test test-slow test-faults test-packaging test-gpu lint format \
-	bench bench-fidelity bench-gpu sweep clean
+	docs bench bench-fidelity bench-gpu sweep clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -63,6 +63,13 @@ lint: install  ## Check style and types
 format: install  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs-installed  ## Build the manual in docs/_build, warnings as errors
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build
+
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
 
 bench: install  ## Run the benchmarks in their quick form (DATA=folder of the RegMix rows)
 	@test -n "$(DATA)" || { echo "bench: give the folder of the RegMix rows: make bench DATA=DIR"; exit 2; }
