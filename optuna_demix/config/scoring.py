@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from optuna_demix.config._base import (
+    BlockCount,
     Count,
     Part,
     PositiveCount,
