@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help install quickstart test test-slow test-faults lint format bench bench-fidelity sweep clean
+.PHONY: help install quickstart test test-slow test-faults test-readers lint format bench bench-fidelity sweep clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -21,13 +21,19 @@ quickstart: install  ## Search a mixture of five real domains on this machine (a
 	PATH="$(abspath $(BIN)):$$PATH" sh studies/quickstart/run.sh
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not readers'
 
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m 'slow and not faults'
 
 test-faults: install  ## Kill workers, restart databases, cut networks, for half an hour
 	OMP_NUM_THREADS=1 FUZZ_INPUTS=10000 $(BIN)/python -m pytest -m 'faults or fuzz' --timeout 1800
+
+test-readers: install  ## Have the training frameworks that pip has read exported mixtures (minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(VENV)/readers --upgrade -r tests/export/readers.txt
+	OMP_NUM_THREADS=1 PYTHONPATH="$(abspath $(VENV))/readers" \
+		$(BIN)/python -m pytest tests/export -m readers
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

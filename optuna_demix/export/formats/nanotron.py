@@ -23,7 +23,9 @@ def stages_to_nanotron(stages: Sequence[Stage], step_tokens: float | None = None
             than a step.
     """
     if step_tokens is None:
-        raise ConfigError("nanotron counts stages in training steps; give the tokens of a step")
+        raise ConfigError(
+            "nanotron counts stages in training steps; give the tokens of a step (--step-tokens)"
+        )
     content = [
         {
             "name": stage.name,
