@@ -80,6 +80,8 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     check_directions(study, config)
     result = recommend(study, space, options=options_of(config, space, study))
+    for line in result.warnings if arguments.mixture == "recommended" else ():
+        say(f"warning: {line}")
     mixture = result.mixtures[arguments.mixture]
     shares, part = _shares_of(next(iter(mixture.weights.values())), arguments.phase)
     budget = config.mixture.budget

@@ -167,9 +167,13 @@ class MixtureConfig(LimitsConfig):
 
     Attributes:
         budget: Tokens of the planned run, all of its phases.
+        name: Prefix ``<name>/`` of the study's parameters, such as ``w`` for ``w/code``; an
+            empty one for none. Default: none, and ``w`` where a component is named as an
+            objective.
     """
 
     budget: TokenCount | None = None
+    name: str | None = None
 
 
 class PhaseConfig(LimitsConfig):

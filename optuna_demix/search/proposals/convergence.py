@@ -27,11 +27,20 @@ class Outlook(NamedTuple):
         expected_gain: Merit that the most promising candidate is expected to add to the best
             predicted one.
         noise: Standard deviation of one trial's merit about its prediction, at the best.
+        noise_of_scores: The same (m,) of each objective's score.
     """
 
     merit: FloatArray
     expected_gain: float
     noise: float
+    noise_of_scores: FloatArray
+
+    @property
+    def gain_in_noise(self) -> float:
+        """The expected gain, in units of the noise; 0 where there is no gain."""
+        if self.expected_gain <= 0.0:
+            return 0.0
+        return self.expected_gain / self.noise if self.noise > 0.0 else float("inf")
 
 
 def converge(fit: Fit, merit: Merit, *, kl: float = 0.0) -> Outlook:
@@ -54,5 +63,6 @@ def converge(fit: Fit, merit: Merit, *, kl: float = 0.0) -> Outlook:
     spread = merit(pool.mean + pool.std) - raw
     possible = np.all(pool.limits - pool.limits_std <= 0.0, axis=1)
     gains = pool.success * expected_gain(raw - penalty - level, spread)
-    noisy = merit(pool.mean[[best]] + noise_near_best(fit, merit))[0] - raw[best]
-    return Outlook(ranked, float(gains[possible].max(initial=0.0)), float(noisy))
+    of_scores = noise_near_best(fit, merit)
+    noisy = merit(pool.mean[[best]] + of_scores)[0] - raw[best]
+    return Outlook(ranked, float(gains[possible].max(initial=0.0)), float(noisy), of_scores)
