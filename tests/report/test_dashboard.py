@@ -69,7 +69,7 @@ def test_the_study_page_shows_the_plots(
         _keep_screenshots(tab, len(data.numbers))
     assert errors == []
     points = next(trace for trace in drawn if trace["name"] == "trial")
-    merit = dict(zip(data.numbers.tolist(), data.merit.tolist(), strict=True))
+    merit = dict(zip(data.numbers.tolist(), data.composite.tolist(), strict=True))
     assert len(points["x"]) == min(500, len(merit))
     np.testing.assert_allclose(points["y"], [merit[n] for n in points["x"]], rtol=1e-6)
     assert len(layers) > 50
