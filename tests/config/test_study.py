@@ -285,9 +285,10 @@ def test_parameters_are_not_named_as_objectives(
 
 def test_phases_and_topics_are_named_as_well(tmp_path: Path) -> None:
     study = {"components": ["web", "code"], "capabilities": {"code": BENCHMARKS}}
-    phases = [{"name": "first", "share": 0.5}, {"name": "second", "share": 0.5}]
+    fixed = {"fixed": True, "prior": {"web": 1, "code": 1}}
+    phases = [{"name": "first", "share": 0.5}, {"name": "last", "share": 0.5, **fixed}]
     space = space_of(load_study_config(write(tmp_path, {**study, "phases": phases})))
-    assert space.param_names[0] == "w/first/web"
+    assert space.param_names == ("w/web", "w/code")
     topics = {"hierarchy": {"all": ["web", "code"]}}
     space = space_of(load_study_config(write(tmp_path, {**study, "mixture": topics})))
     assert space.param_names == ("w/web", "w/code")
