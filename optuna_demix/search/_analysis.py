@@ -100,7 +100,7 @@ def analyze(
     # Ranks among random mixtures, as in the paper: those among the trials would depend on where
     # the search has crowded.
     merit = Composite(how, fit.reference)
-    outlook = converge(fit, merit, kl=options.kl)
+    outlook = converge(fit, merit, kl=options.kl, exact=True)
     row = _exact(joint, fit.pool.X[front[0]]) if len(front) else _best_row(fit, outlook, options)
     trials = fit.trials
     n_warm = history.n_warm
