@@ -223,8 +223,11 @@ def _best_row(fit: Fit, outlook: Outlook, options: SearchOptions) -> FloatArray:
 
 
 def _exact(joint: JointSpace, row: FloatArray) -> FloatArray:
-    """The row (d,) as it can be trained with: whole numbers and steps rounded."""
-    exact: FloatArray = joint.impose(row[None], joint.decode(row))[0]
+    """The row (d,) as it can be trained with: whole numbers and steps rounded, traces left out."""
+    params = joint.decode(row)
+    exact: FloatArray = joint.impose(row[None], params)[0].copy()
+    names = [name for space in joint.spaces for name in space.param_names]
+    exact[: joint.n_mixture] = [params[name] for name in names]
     return exact
 
 
