@@ -29,8 +29,12 @@ PREDICTED_PREFIX = "predicted:"
 PREDICTED_STD_PREFIX = "predicted_std:"
 """Prefix of those that hold the standard deviation of the value about its prediction."""
 
+COMPOSITE_ATTR = "composite"
+"""User attribute of a trial with several objectives: its composite when it was scored."""
+
 VIOLATION_ATTR = "violation"
 """User attribute of a trial: by how much its parameters miss the constraints of the mixture."""
+
 WEIGHTS_KEY = "demix:weights"
 """User attribute of a trial: its true merge weights, where its parameters are not they."""
 
@@ -60,7 +64,8 @@ PROPOSAL_ATTR = "demix:proposal"
 while it runs, and a retried trial gets the same ones."""
 
 FINGERPRINT_ATTR = "demix:fingerprint"
-"""User attribute of a study: what it searches and scores, written by its first worker."""
+"""System attribute of a study: what it searches and scores, written by its first worker. A user
+attribute of the same name holds its digest, which people can compare."""
 
 FINGERPRINT_CLAIM_PREFIX = "demix:fingerprint:claim:"
 """Prefix of the system attributes of a study with which first workers claim it."""

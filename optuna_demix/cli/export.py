@@ -95,6 +95,8 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     check_directions(study, config)
     result = recommend(study, space, options=options_of(config, space, study))
+    for line in result.warnings if arguments.mixture == "recommended" else ():
+        say(f"warning: {line}")
     mixture = result.mixtures[arguments.mixture]
     weights = next(iter(mixture.weights.values()))
     whole_run = arguments.phase is None and len(weights.phases) > 1

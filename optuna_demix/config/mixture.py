@@ -156,6 +156,9 @@ class MixtureConfig(LimitsConfig):
 
     budget: TokenCount | None = None
     """Tokens of the planned run, all of its phases; needed for epoch caps."""
+    name: str | None = None
+    """Prefix ``<name>/`` of the study's parameters, such as ``w`` for ``w/code``; empty for none.
+    Default: none, and ``w`` where a component is named as an objective."""
 
 
 class PhaseConfig(LimitsConfig):

@@ -39,6 +39,7 @@ def space_of(config: StudyConfig) -> MixtureSpace:
             max_epochs=config.mixture.max_epochs,
             groups=_plain(config.mixture.groups),
             constraints=_plain(config.mixture.constraints),
+            name=config.mixture_name,
         )
 
 
@@ -48,6 +49,7 @@ def mixture_arguments(config: StudyConfig) -> Mapping[str, Any]:
         **_arguments(config, config.mixture, config.components),
         "tokens": _tokens(config),
         "budget": config.mixture.budget,
+        "name": config.mixture_name,
     }
 
 

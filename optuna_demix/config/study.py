@@ -28,6 +28,8 @@ from optuna_demix.config.training import TrainingConfig
 from optuna_demix.errors import ConfigError, TaskError
 from optuna_demix.scoring.settings import resolve
 
+_PREFIX = "w"  # of parameters that would be named as an objective
+
 
 class StudyConfig(StrictModel):
     """A whole ``study.yaml``."""
@@ -178,6 +180,14 @@ class StudyConfig(StrictModel):
     def dataset_names(self) -> list[str]:
         """Names of the datasets, in order."""
         return list(self.datasets) or list(self.components)
+
+    @property
+    def mixture_name(self) -> str | None:
+        """Prefix of the parameters; ``None`` where they are named as the components."""
+        if self.mixture.name is not None:
+            return self.mixture.name or None
+        is_shared = not self.components.keys().isdisjoint(objective_names(self))
+        return _PREFIX if is_shared else None
 
     @property
     def capability_weights(self) -> dict[str, float]:

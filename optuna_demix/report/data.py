@@ -78,7 +78,8 @@ class ReportData:
         numbers: Numbers of the trials (n,).
         weights: Merge weights (n, K).
         values: Objective values (n, m), in the study's orientation.
-        merit: Composite (n,), higher is better; NaN for a trial that breaks a constraint.
+        composite: Composite (n,), higher is better; NaN for a trial that breaks a constraint.
+        merit: The same as candidates are ordered by it: a rank goes on beyond 0 and 1.
         proposed: Objective values (n, m) predicted when the trial was proposed; NaN where no
             surrogate was used yet.
         proposed_std: Standard deviations (n, m) of the values about them.
@@ -100,6 +101,7 @@ class ReportData:
     numbers: NDArray[np.int64]
     weights: FloatArray
     values: FloatArray
+    composite: FloatArray
     merit: FloatArray
     proposed: FloatArray
     proposed_std: FloatArray
@@ -119,7 +121,7 @@ class ReportData:
 
     def best_first(self) -> NDArray[np.intp]:
         """Indices of the trials that keep all constraints, the best composite first."""
-        order = np.argsort(-self.merit, kind="stable")
+        order = np.lexsort((-self.merit, -self.composite))
         return order[np.isfinite(self.merit[order])]
 
 
@@ -152,7 +154,8 @@ def gather(
     arrays = analysis.trials.take(own)
     shown_trials = [trials[number] for number in arrays.numbers]
     proposed, proposed_std = read_predictions(shown_trials, analysis.objectives)
-    merit = analysis.recommendation.merit(finite_scores(arrays.V))
+    scores = finite_scores(arrays.V)
+    broken = np.any(arrays.C > 0.0, axis=1)
     shown = analysis.spaces[0]
 
     def predict(W: FloatArray) -> FloatArray:
@@ -168,7 +171,8 @@ def gather(
         numbers=arrays.numbers,
         weights=arrays.X[:, : len(shown)],
         values=arrays.V * signs,
-        merit=np.where(np.any(arrays.C > 0.0, axis=1), np.nan, merit),
+        composite=np.where(broken, np.nan, analysis.merit.told(scores)),
+        merit=np.where(broken, np.nan, analysis.merit(scores)),
         proposed=proposed,
         proposed_std=proposed_std,
         held_out=(validation.mean[own] @ mixing) * signs,

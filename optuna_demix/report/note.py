@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_demix._wording import counted
+from optuna_demix.search._result import distinct_mixtures
 
 if TYPE_CHECKING:
     from optuna_demix.report.data import ReportData
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 BEGIN = "[optuna-demix]: # (begin: workers replace everything down to the end mark)"
 END = "[optuna-demix]: # (end)"
 
+_NAMED = 8  # datasets and objectives that the first lines name
+_BEST = 10  # trials that are listed
 _GAP = "\u2003"
 
 
@@ -32,6 +35,8 @@ def write_note(data: ReportData, *, at: datetime | None = None) -> str:
     when = (at or datetime.now(UTC)).astimezone(UTC)
     parts = [
         "## Recommended data mixture",
+        *(f"**Warning:** {_cell(line)}." for line in data.recommendation.warnings),
+        _answer(data),
         f"From {counted(data.recommendation.n_trials, 'trial')}, {when:%Y-%m-%d %H:%M} UTC. "
         f"In the study: {_states(data)}.",
         _shares(data),
@@ -41,6 +46,7 @@ def write_note(data: ReportData, *, at: datetime | None = None) -> str:
         _scores(data),
         _front(data),
         _outlook(data),
+        _best_trials(data),
         "## How far to trust it",
         _accuracy(data),
         "Held-out: refitted without the trials it predicts. The best quarter tells whether good "
@@ -64,6 +70,31 @@ def merge_note(existing: str, note: str) -> str:
     return f"{existing.rstrip()}\n\n{ours}\n" if existing.strip() else f"{ours}\n"
 
 
+def _answer(data: ReportData) -> str:
+    """What to train on and what that is predicted to score, beside the prior, in two lines."""
+    recommended, prior = (data.recommendation.mixtures[key] for key in ("recommended", "prior"))
+    lines = []
+    for name, weights in recommended.weights.items():
+        shares, natural = weights.data_shares, prior.weights[name].data_shares
+        largest = sorted(shares, key=lambda each: -shares[each])[:_NAMED]
+        parts = [
+            f"{_cell(each)} **{_percent(shares[each])}** (prior {_percent(natural.get(each))})"
+            for each in largest
+        ]
+        if len(shares) > len(largest):
+            parts.append(f"{len(shares) - len(largest)} smaller ones below")
+        of = f" in {_cell(name)}" if len(recommended.weights) > 1 else ""
+        lines.append(f"Train{of} on {', '.join(parts)}.")
+    scores = [
+        f"{_cell(name)} **{recommended.capabilities[name]:.4f}** "
+        f"(prior {prior.capabilities[name]:.4f})"
+        for name in data.objectives[:_NAMED]
+    ]
+    scores.append(f"composite **{recommended.composite:.3f}** (prior {prior.composite:.3f})")
+    lines.append(f"Predicted: {', '.join(scores)}.")
+    return "\n\n".join(lines)
+
+
 def _shares(data: ReportData) -> str:
     """What the recommended mixture is, beside the prior; then the other parameters."""
     mixtures = data.recommendation.mixtures
@@ -80,7 +111,8 @@ def _shares(data: ReportData) -> str:
             ]
             for name in dict.fromkeys([*recommended.merge_weights, *recommended.data_shares])
         ]
-        header = [_cell(mixture), "merge weight", "(prior)", "**data share**", "(prior)"]
+        corner = _cell(mixture) if len(mixtures["recommended"].weights) > 1 else ""
+        header = [corner, "merge weight", "(prior)", "**data share**", "(prior)"]
         tables.append(_markdown_table(header, rows))
         tables += [_phase(name, phase) for name, phase in recommended.phases.items()]
     params = data.recommendation.params
@@ -105,11 +137,14 @@ def _phase(name: str, phase: PhaseWeights) -> str:
 def _scores(data: ReportData) -> str:
     """What mixtures score."""
     recommendation = data.recommendation
+    best = {"best_trial": f"best trial ({recommendation.best_trial})"}
     rows = [
         _score_cells(
-            data, f"best trial ({recommendation.best_trial})" if key == "best_trial" else key, one
+            data,
+            " = ".join(best.get(key, key) for key in keys),
+            recommendation.mixtures[keys[0]],
         )
-        for key, one in recommendation.mixtures.items()
+        for keys in distinct_mixtures(recommendation.mixtures)
     ]
     header = ["predicted", *(_cell(name) for name in data.objectives), "composite"]
     meaning = {
@@ -130,6 +165,22 @@ def _front(data: ReportData) -> str:
         "The recommended mixture is the one with the best composite.\n\n"
         + _markdown_table(header, rows)
     )
+
+
+def _best_trials(data: ReportData) -> str:
+    """The trials with the best composite, as the surrogate now ranks random mixtures."""
+    if len(data.objectives) < 2:  # the dashboard sorts trials by their value
+        return ""
+    rows = [
+        [
+            f"trial {data.numbers[i]}",
+            *(f"{value:.4f}" for value in data.values[i]),
+            f"{data.composite[i]:.3f}",
+        ]
+        for i in data.best_first()[:_BEST]
+    ]
+    header = ["measured", *(_cell(name) for name in data.objectives), "composite"]
+    return _markdown_table(header, rows)
 
 
 def _score_cells(data: ReportData, name: str, mixture: Mixture) -> list[str]:

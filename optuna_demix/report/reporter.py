@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from optuna_demix.attributes import VIOLATION_ATTR
+from optuna_demix.attributes import COMPOSITE_ATTR, VIOLATION_ATTR
 from optuna_demix.report._schedule import ReportSchedule
-from optuna_demix.search._predictions import prediction_attrs, violation
+from optuna_demix.search._predictions import composite_of, prediction_attrs, violation
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -75,18 +75,26 @@ class Reporter:
 
         def watched(trial: Trial) -> Any:
             values = objective(trial)
-            self._guarded(lambda: self.foretell(trial))
+            self._guarded(lambda: self.annotate(trial, values))
             return values
 
         return watched
 
-    def foretell(self, trial: Trial) -> None:
-        """Write a trial's prediction, and by how much its parameters miss the constraints."""
+    def annotate(self, trial: Trial, values: Any) -> None:
+        """Write a trial's prediction and composite, and by how much it misses the constraints.
+
+        Args:
+            trial: The trial, before it is told.
+            values: What its objective returned.
+        """
         missed = violation(self._space, trial.params)
         if missed is not None:
             trial.set_user_attr(VIOLATION_ATTR, missed)
         sampler = self._study.sampler
         fit = sampler.fit_of(self._study) if isinstance(sampler, Foresight) else None
+        composite = composite_of(self._study, fit, values)
+        if composite is not None:
+            trial.set_user_attr(COMPOSITE_ATTR, composite)
         if fit is None:
             return
         from optuna_demix.search._analysis import objective_names_of

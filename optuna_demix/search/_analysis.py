@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ def analyze(
     _refuse_other_mixtures(study, own, spaces)
     known, constants = StudyState(study, options).current(spaces)
     history = known.history
-    _require_trials(study, history)
+    _require_trials(study, history, own)
     joint, targets = history.joint, history.targets
     seed = options.seed or 0
     arrays = history.arrays()
@@ -100,11 +100,13 @@ def analyze(
     # Ranks among random mixtures, as in the paper: those among the trials would depend on where
     # the search has crowded.
     merit = Composite(how, fit.reference)
-    outlook = converge(fit, merit, kl=options.kl)
+    outlook = converge(fit, merit, kl=options.kl, exact=True)
     row = _exact(joint, fit.pool.X[front[0]]) if len(front) else _best_row(fit, outlook, options)
     trials = fit.trials
-    observed = observed_merit(merit(finite_scores(trials.V)), trials)
-    best_index = history.n_warm + int(np.argmax(observed[history.n_warm :]))
+    n_warm = history.n_warm
+    best_index = n_warm + merit.best(
+        finite_scores(trials.V), lambda values: observed_merit(values, trials)[n_warm:]
+    )
     best_trial = int(trials.numbers[best_index])
     rows = {
         "prior": _with_mixtures(joint, row, [space.prior for space in spaces]),
@@ -126,10 +128,11 @@ def analyze(
         front=tuple(describe(_by_first_objective(fit.pool, front))),
         best_trial=best_trial,
         n_trials=len(history),
-        n_warm=history.n_warm,
+        n_warm=n_warm,
         least_trials=least_trials(joint.n_mixture + len(joint.others)),
-        expected_gain=outlook.expected_gain,
-        noise=outlook.noise,
+        expected_gain=outlook.gain_in_noise,
+        noise=dict(zip(names, outlook.noise_of_scores.tolist(), strict=True)),
+        tells_apart=bool(np.any(np.ptp(fit.reference, axis=0) > 0.0)),
         accuracy=dict(zip(targets.benchmarks or names, validation.spearman.tolist(), strict=True)),
         composite=how if isinstance(how, str) else "weighted mean",
         merit=merit,
@@ -143,7 +146,7 @@ def analyze(
         fit=fit,
         validation=validation,
         trials=trials,
-        n_warm=history.n_warm,
+        n_warm=n_warm,
         seed=seed,
     )
 
@@ -166,19 +169,30 @@ def _refuse_other_mixtures(
                 )
 
 
-def _require_trials(study: Study, history: History) -> None:
+def _require_trials(study: Study, history: History, own: Sequence[FrozenTrial]) -> None:
     n_own = len(history) - history.n_warm
     components = [name for space in history.joint.spaces for name in space.components]
     if n_own < _MIN_TRIALS:
         raise StudyError(
             f"study {study.study_name!r} has {counted(n_own, 'finished trial')} of this mixture "
-            f"({', '.join(components)}); run at least {_MIN_TRIALS}"
+            f"({', '.join(components)}); {_remedy(own, history)}"
         )
     if not history.arrays().complete[history.n_warm :].any():
         raise StudyError(
             f"study {study.study_name!r}: all {n_own} finished trials of this mixture were "
             "pruned; choose a pruner that lets some complete"
         )
+
+
+def _remedy(own: Sequence[FrozenTrial], history: History) -> str:
+    """What to do about too few trials: they may be there, under other names."""
+    (space, *others), known = history.joint.spaces, {name for t in own for name in t.params}
+    if space.name and not others and known.issuperset(space.components):
+        return (
+            f"its parameters are named without {space.name + '/'!r}; give the mixture no name "
+            "(in study.yaml, mixture: {name: ''})"
+        )
+    return f"run at least {_MIN_TRIALS}"
 
 
 def _best_row(fit: Fit, outlook: Outlook, options: SearchOptions) -> FloatArray:
@@ -209,8 +223,11 @@ def _best_row(fit: Fit, outlook: Outlook, options: SearchOptions) -> FloatArray:
 
 
 def _exact(joint: JointSpace, row: FloatArray) -> FloatArray:
-    """The row (d,) as it can be trained with: whole numbers and steps rounded."""
-    exact: FloatArray = joint.impose(row[None], joint.decode(row))[0]
+    """The row (d,) as it can be trained with: whole numbers and steps rounded, traces left out."""
+    params = joint.decode(row)
+    exact: FloatArray = joint.impose(row[None], params)[0].copy()
+    names = [name for space in joint.spaces for name in space.param_names]
+    exact[: joint.n_mixture] = [params[name] for name in names]
     return exact
 
 
@@ -233,7 +250,7 @@ class _Describer:
 
     fit: Fit
     objectives: Sequence[str]
-    merit: Callable[[FloatArray], FloatArray]
+    merit: Composite
     constants: Mapping[str, Any]
 
     def __call__(self, X: FloatArray) -> list[Mixture]:
@@ -241,13 +258,17 @@ class _Describer:
             return []
         joint, signs = self.fit.joint, self.fit.targets.signs
         predicted = self.fit.predict(np.stack([_exact(joint, row) for row in X]))
-        merit = self.merit(predicted.mean)
+        merit, told = self.merit(predicted.mean), self.merit.told(predicted.mean)
         return [
-            self._one(row, predicted.mean[i] * signs, predicted.std[i], float(merit[i]))
-            for i, row in enumerate(predicted.X)
+            self._one(row, predicted.mean[i] * signs, predicted.std[i], *merits)
+            for i, (row, *merits) in enumerate(
+                zip(predicted.X, told.tolist(), merit.tolist(), strict=True)
+            )
         ]
 
-    def _one(self, row: FloatArray, mean: FloatArray, std: FloatArray, merit: float) -> Mixture:
+    def _one(
+        self, row: FloatArray, mean: FloatArray, std: FloatArray, composite: float, merit: float
+    ) -> Mixture:
         joint = self.fit.joint
         params = joint.decode(row)
         weights = {}
@@ -259,7 +280,8 @@ class _Describer:
             params={**{name: _native(value) for name, value in params.items()}, **self.constants},
             capabilities=dict(zip(self.objectives, mean.tolist(), strict=True)),
             std=dict(zip(self.objectives, std.tolist(), strict=True)),
-            composite=merit,
+            composite=composite,
+            merit=merit,
             measured=False,
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 from optuna_demix.attributes import PREDICTED_PREFIX, PREDICTED_STD_PREFIX
 
 if TYPE_CHECKING:
+    from optuna.study import Study
     from optuna.trial import FrozenTrial
 
     from optuna_demix._typing import FloatArray
@@ -49,6 +50,35 @@ def prediction_attrs(
         attrs[PREDICTED_PREFIX + name] = float(mean[j])
         attrs[PREDICTED_STD_PREFIX + name] = float(std[j])
     return attrs
+
+
+def composite_of(study: Study, fit: Fit | None, values: Any) -> float | None:
+    """The composite of a trial's values, as the study's sampler makes it.
+
+    Ranks are those among random mixtures as the fit predicts them: later fits know better.
+
+    Args:
+        study: The study, with its sampler.
+        fit: The fit that the trial was proposed from; ``None`` if there was none.
+        values: The trial's values.
+
+    Returns:
+        The composite; ``None`` where the study has one objective, where a value is not finite, or
+        where there is nothing to rank among.
+    """
+    from optuna_demix.search.own_sampler import options_of
+    from optuna_demix.search.proposals.acquisition import Composite
+    from optuna_demix.search.rows.targets import Targets
+
+    signs = Targets.of(study).signs
+    if len(signs) < 2:
+        return None
+    scores = np.asarray(values, dtype=float) * signs
+    how = options_of(study).scalar_composite
+    reference = fit.reference if fit is not None else np.empty((0, len(signs)))
+    if not np.isfinite(scores).all() or (how == "rank" and len(reference) == 0):
+        return None
+    return float(Composite(how, reference).told(scores)[0])
 
 
 def read_predictions(

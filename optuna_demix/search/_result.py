@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ import numpy as np
 from optuna_demix._text_table import ruled_table
 from optuna_demix._wording import counted
 from optuna_demix.errors import StudyError
+from optuna_demix.search import _confidence
 from optuna_demix.search._weights import Weights
 
 if TYPE_CHECKING:
-    from optuna_demix._typing import FloatArray
+    from optuna_demix.search.proposals.acquisition import Composite
 
 _SAME = 1e-9  # difference of two merge weights below which they are the same
 _NAMED = 4  # largest data shares that are named for each member of a front
@@ -32,6 +33,7 @@ class Mixture:
         std: Standard deviation of a predicted score by objective; empty for measured ones.
         composite: Merit, higher is better: for ``"rank"`` the mean over objectives of the share
             of random mixtures that it beats (1: all of them, in everything).
+        merit: The same as candidates are ordered by it: a rank goes on beyond 0 and 1.
         measured: Whether the scores were measured by a merge, and not predicted.
     """
 
@@ -40,6 +42,7 @@ class Mixture:
     capabilities: dict[str, float]
     std: dict[str, float]
     composite: float
+    merit: float
     measured: bool
 
     @property
@@ -71,7 +74,7 @@ class Mixture:
     def in_words(self) -> str:
         """The largest data shares of each mixture, then the other parameters."""
         parts = [
-            (f"{name}: " if name else "") + _largest(weights.data_shares)
+            (f"{name}: " if len(self.weights) > 1 else "") + _largest(weights.data_shares)
             for name, weights in self.weights.items()
         ]
         parts += [f"{name} = {_value(value)}" for name, value in self.params.items()]
@@ -114,11 +117,13 @@ class Recommendation:
         least_trials: Trials of the study itself from which on it can have converged.
         accuracy: Out-of-fold rank correlation of the surrogate by benchmark; NaN where there are
             too few trials.
+        tells_apart: Whether the surrogate predicts different scores for different mixtures.
         composite: How objectives make one merit.
-        expected_gain: Composite that the most promising candidate is expected to add to the
-            recommended mixture.
-        noise: Standard deviation of one trial's composite about its prediction.
-        merit: Merit (n,) of oriented objective scores (n, m), as it ranked the candidates.
+        expected_gain: Merit that the most promising candidate is expected to add to the best
+            predicted one, in units of the noise of one trial's merit.
+        noise: By objective, standard deviation of one trial's score about its prediction, near
+            the best.
+        merit: Merit of oriented objective scores (n, m), as it ranked the candidates.
     """
 
     study_name: str
@@ -129,10 +134,11 @@ class Recommendation:
     n_warm: int
     least_trials: int
     accuracy: dict[str, float]
+    tells_apart: bool
     composite: str
     expected_gain: float
-    noise: float
-    merit: Callable[[FloatArray], FloatArray] = field(repr=False, compare=False)
+    noise: dict[str, float]
+    merit: Composite = field(repr=False, compare=False)
 
     @property
     def merge_weights(self) -> dict[str, float]:
@@ -159,34 +165,26 @@ class Recommendation:
 
     @property
     def converged(self) -> bool:
-        """Whether the expected gain is at most the noise, and there are trials enough to tell."""
-        return self._has_enough and self.expected_gain <= self.noise
+        """Whether the expected gain is at most the noise of one trial, as far as can be told.
 
-    @property
-    def _has_enough(self) -> bool:
-        return self.n_trials - self.n_warm >= self.least_trials
+        Never with fewer than ``least_trials``, nor where predictions hardly rank mixtures.
+        """
+        return _confidence.can_tell(self) and self.expected_gain <= 1.0
 
     @property
     def outlook(self) -> str:
         """What further trials are expected to add, in words."""
-        gain, noise = _told_apart(self.expected_gain, self.noise)
-        if not self._has_enough:
-            return (
-                f"not converged: it takes {counted(self.least_trials, 'trial')} to tell, and "
-                f"there are {self.n_trials - self.n_warm}; further trials are expected to add "
-                f"{gain} to the composite, and the noise of one trial is {noise}"
-            )
-        state = "converged" if self.converged else "not converged"
-        relation = "not more than" if self.converged else "more than"
-        return (
-            f"{state}: further trials are expected to add {gain} to the composite, {relation} "
-            f"the noise of one trial, which is {noise}"
-        )
+        return _confidence.outlook(self)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the recommended mixture is not to be trusted, one line each; mostly none."""
+        return tuple(_confidence.warnings(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it (NaN becomes ``None``)."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "merit"}
-        plain["converged"] = self.converged
+        plain = {"warnings": list(self.warnings), **plain, "converged": self.converged}
         plain["mixtures"] = {name: mixture.to_dict() for name, mixture in self.mixtures.items()}
         plain["front"] = [mixture.to_dict() for mixture in self.front]
         result: dict[str, Any] = without_nan(plain)
@@ -205,6 +203,8 @@ class Recommendation:
         tables.append(self._scores_table())
         if self.front:
             tables.append(self._front_table())
+        if self.warnings:
+            tables.insert(0, "\n".join(f"warning: {line}" for line in self.warnings))
         return "\n\n".join(tables)
 
     def _trials(self) -> str:
@@ -213,7 +213,9 @@ class Recommendation:
 
     def _shares_table(self) -> str:
         mixtures = self.mixtures["recommended"].weights
-        return "\n\n".join(weights.tables(name) for name, weights in mixtures.items())
+        titles = list(mixtures) if len(mixtures) > 1 else [""]
+        tables = zip(titles, mixtures.values(), strict=True)
+        return "\n\n".join(weights.tables(title) for title, weights in tables)
 
     def _params_table(self) -> str:
         names = list(self.params)
@@ -237,9 +239,9 @@ class Recommendation:
             for mixture in [self.mixtures[keys[0]]]
         ]
         note = composite_note(self.composite)
-        ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
-        if ranks:
-            note += f"\nsurrogate: out-of-fold rank correlation {np.mean(ranks):.3f} (mean)"
+        rho = _confidence.rank_correlation(self)
+        if np.isfinite(rho):
+            note += f"\nsurrogate: out-of-fold rank correlation {rho:.3f} (mean)"
         note += f"\n{self.outlook}"
         return f"{ruled_table(['', *objectives, 'composite', ''], rows)}\n{note}"
 
@@ -294,15 +296,6 @@ def _largest(shares: Mapping[str, float]) -> str:
     largest = sorted(shares, key=lambda name: -shares[name])[:_NAMED]
     text = ", ".join(f"{name} {shares[name]:.3f}" for name in largest)
     return f"{text}, …" if len(shares) > _NAMED else text
-
-
-def _told_apart(a: float, b: float) -> tuple[str, str]:
-    """Two numbers in as few digits as tell which is larger, three at least."""
-    for digits in range(3, 18):
-        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
-        if a == b or texts[0] != texts[1]:
-            break
-    return texts
 
 
 def composite_note(composite: str) -> str:

@@ -39,7 +39,8 @@ class Optimum:
     Attributes:
         weights: The best merge weights, (K,).
         merit: The merit (n,) of merge weights (n, K) that they are the best of.
-        composite: The same without what a divergence from the prior costs.
+        composite: What people are told of it (n,), without what a divergence from the prior
+            costs; NaN where an objective has no value.
     """
 
     weights: FloatArray
@@ -89,7 +90,7 @@ def optimize(
     return Optimum(
         X[int(np.argmax(merit))],
         lambda W: merge(W, values(W)),
-        lambda W: merge.composite(values(W)),
+        lambda W: merge.told(values(W)),
     )
 
 
@@ -104,6 +105,10 @@ class _Merit:
     def composite(self, Y: FloatArray) -> FloatArray:
         merit: FloatArray = np.where(np.isfinite(Y).all(axis=1), self.of_objectives(Y), -np.inf)
         return merit
+
+    def told(self, Y: FloatArray) -> FloatArray:
+        told: FloatArray = np.where(np.isfinite(Y).all(axis=1), self.of_objectives.told(Y), np.nan)
+        return told
 
     def __call__(self, X: FloatArray, Y: FloatArray) -> FloatArray:
         merit = self.composite(Y)

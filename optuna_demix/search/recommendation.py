@@ -98,11 +98,13 @@ def verify(
                 f"score must return {len(signs)} values, one for each objective of study "
                 f"{study.study_name!r}; got shape {values.shape}"
             )
+        oriented = values[None] * signs
         scored = replace(
             mixture,
             capabilities=dict(zip(mixture.capabilities, values.tolist(), strict=True)),
             std={},
-            composite=float(recommendation.merit(values[None] * signs)[0]),
+            composite=float(recommendation.merit.told(oriented)[0]),
+            merit=float(recommendation.merit(oriented)[0]),
             measured=True,
         )
         measured.update(dict.fromkeys(names, scored))

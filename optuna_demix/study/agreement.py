@@ -94,7 +94,7 @@ def compare_proxies(
         probabilities: Those of the probability mixtures of the same weights.
         names: Names of the mixtures, n of them.
         objectives: Names of the objectives, m of them.
-        composite: Merit (n,) of scores (n, m).
+        composite: Merit (n,) of scores (n, m); where it has ``told``, people read that.
         probability_composite: That of the probability mixture's scores, where it is another
             function: ranks are those among random mixtures as the same proxy scores them.
         noise: Standard deviation of one composite. A difference of no more than that, by either
@@ -113,11 +113,18 @@ def compare_proxies(
             )
     by_merged = composite(Y["merged"])
     by_other = (probability_composite or composite)(Y["probabilities"])
+    told = _told(composite)(Y["merged"])
+    told_other = _told(probability_composite or composite)(Y["probabilities"])
     return ProxyComparison(
-        _by_name(names, objectives, Y["merged"], by_merged),
-        _by_name(names, objectives, Y["probabilities"], by_other),
-        tuple(_disagreements(names, by_merged, by_other, noise)),
+        _by_name(names, objectives, Y["merged"], told),
+        _by_name(names, objectives, Y["probabilities"], told_other),
+        tuple(_disagreements(names, (by_merged, by_other), (told, told_other), noise)),
     )
+
+
+def _told(composite: Merit) -> Merit:
+    told: Merit = getattr(composite, "told", composite)
+    return told
 
 
 def _by_name(
@@ -130,8 +137,13 @@ def _by_name(
 
 
 def _disagreements(
-    names: Sequence[str], merged: FloatArray, probabilities: FloatArray, noise: float
+    names: Sequence[str],
+    merits: tuple[FloatArray, FloatArray],
+    told: tuple[FloatArray, FloatArray],
+    noise: float,
 ) -> list[str]:
+    """A line for each pair, from merits by merged proxies and by probabilities, each (n,)."""
+    merged, probabilities = merits
     lines = []
     for pair in combinations(range(len(names)), 2):
         better, worse = sorted(pair, key=lambda i: -merged[i])
@@ -140,8 +152,8 @@ def _disagreements(
         if ahead > noise and behind > noise:
             lines.append(
                 f"the merged proxies say that {names[better]} is better than {names[worse]} "
-                f"(composite {merged[better]:.3f}, {merged[worse]:.3f}), the probability mixture "
-                f"says the opposite ({probabilities[better]:.3f}, {probabilities[worse]:.3f})"
+                f"(composite {told[0][better]:.3f}, {told[0][worse]:.3f}), the probability "
+                f"mixture says the opposite ({told[1][better]:.3f}, {told[1][worse]:.3f})"
             )
     return lines
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,20 @@ def code_versions() -> dict[str, str | int]:
     return versions
 
 
+def fingerprint_of(study: Study) -> dict[str, Any] | None:
+    """The fingerprint that a study was claimed for; ``None`` before."""
+    # Public methods for system attributes are gone from Optuna's studies.
+    attrs = study._storage.get_study_system_attrs(study._study_id)
+    found: dict[str, Any] | None = attrs.get(FINGERPRINT_ATTR)
+    return found
+
+
+def digest_of(fingerprint: Mapping[str, Any]) -> str:
+    """A short text that differs where fingerprints do."""
+    plain = json.dumps(fingerprint, sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
 def claim_study(
     study: Study,
     fingerprint: Mapping[str, Any],
@@ -63,18 +79,23 @@ def claim_study(
     Raises:
         StudyError: If the study was made for other components, tasks or constraints.
     """
-    decided = study.user_attrs.get(FINGERPRINT_ATTR)
+    decided = fingerprint_of(study)
     if decided is None:
         claim = Claim(
             study, FINGERPRINT_CLAIM_PREFIX, patience_s=_PATIENCE_S, purpose=dict(fingerprint)
         )
         with claim.held(wait=True) as is_held:
             # Another one may have held the claim, and written, before this one did.
-            decided = study.user_attrs.get(FINGERPRINT_ATTR, claim.decided)
+            written = fingerprint_of(study)
+            decided = claim.decided if written is None else written
             if is_held and decided is None:
                 study.set_metric_names(list(metric_names))
                 study.set_user_attr(OBJECTIVES_ATTR, list(layout))
-                study.set_user_attr(FINGERPRINT_ATTR, dict(fingerprint))
+                study.set_user_attr(FINGERPRINT_ATTR, digest_of(fingerprint))
+                # Last: it is what others take the study for claimed by.
+                study._storage.set_study_system_attr(
+                    study._study_id, FINGERPRINT_ATTR, dict(fingerprint)
+                )
                 return
     changed = _differences(decided, fingerprint)
     if changed:
@@ -87,7 +108,7 @@ def claim_study(
 
 def differences(study: Study, fingerprint: Mapping[str, Any]) -> list[str]:
     """What differs between a study's fingerprint and another one, one line each."""
-    stored = study.user_attrs.get(FINGERPRINT_ATTR)
+    stored = fingerprint_of(study)
     return [] if stored is None else _differences(stored, fingerprint)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix.attributes import FINGERPRINT_ATTR
+from optuna_demix.study.fingerprint import fingerprint_of
 from optuna_demix.study.probabilities import ProbabilityProxy, find_probabilities
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def kept_prior_mean(
 
     ``None`` where the study has no probability mixture, or its files are not on this host.
     """
-    fingerprint = study.user_attrs.get(FINGERPRINT_ATTR)
-    if config.resolved_proxy == "merged" or not isinstance(fingerprint, Mapping):
+    fingerprint = fingerprint_of(study)
+    if config.resolved_proxy == "merged" or fingerprint is None:
         return None
     proxy: Any = fingerprint.get("proxy")
     digests: Any = fingerprint.get("components")

@@ -13,7 +13,7 @@ import yaml
 from optuna_demix import MixtureSpace
 from optuna_demix.cli import main
 
-SPACE = MixtureSpace(["web", "code", "math"])
+SPACE = MixtureSpace(["web", "code", "math"], name="w")  # capabilities are named so as well
 RATE = optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
 
 

@@ -19,6 +19,7 @@ MINIMAL: dict[str, Any] = {
     "capabilities": {"all": [{"task": "arc_easy", "metric": "acc"}]},
 }
 REPOSITORY = Path(__file__).parents[2]
+BENCHMARKS = [{"task": "piqa", "metric": "acc"}]
 
 
 def write(tmp_path: Path, study: Any) -> Path:
@@ -264,3 +265,33 @@ def test_any_bytes_give_a_config_or_a_clear_error(
         load_study_config(file)
     except ConfigError as error:
         assert str(file) in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({}, ("web", "code")),
+        ({"mixture": {"name": "mix"}}, ("mix/web", "mix/code")),
+        ({"capabilities": {"code": BENCHMARKS}}, ("w/web", "w/code")),
+        ({"capabilities": {"code": BENCHMARKS}, "mixture": {"name": ""}}, ("web", "code")),
+        ({"capabilities": {"code": BENCHMARKS}, "objective": "composite"}, ("web", "code")),
+    ],
+    ids=["apart", "named", "shared", "shared on purpose", "one objective"],
+)
+def test_parameters_are_not_named_as_objectives(
+    tmp_path: Path, fields: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    study = {"components": ["web", "code"], "capabilities": {"skill": BENCHMARKS}, **fields}
+    space = space_of(load_study_config(write(tmp_path, study)))
+    assert space.param_names == names and space.components == ("web", "code")
+
+
+def test_phases_and_topics_are_named_as_well(tmp_path: Path) -> None:
+    study = {"components": ["web", "code"], "capabilities": {"code": BENCHMARKS}}
+    fixed = {"fixed": True, "prior": {"web": 1, "code": 1}}
+    phases = [{"name": "first", "share": 0.5}, {"name": "last", "share": 0.5, **fixed}]
+    space = space_of(load_study_config(write(tmp_path, {**study, "phases": phases})))
+    assert space.param_names == ("w/web", "w/code")
+    topics = {"hierarchy": {"all": ["web", "code"]}}
+    space = space_of(load_study_config(write(tmp_path, {**study, "mixture": topics})))
+    assert space.param_names == ("w/web", "w/code")

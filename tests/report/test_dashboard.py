@@ -69,7 +69,7 @@ def test_the_study_page_shows_the_plots(
         _keep_screenshots(tab, len(data.numbers))
     assert errors == []
     points = next(trace for trace in drawn if trace["name"] == "trial")
-    merit = dict(zip(data.numbers.tolist(), data.merit.tolist(), strict=True))
+    merit = dict(zip(data.numbers.tolist(), data.composite.tolist(), strict=True))
     assert len(points["x"]) == min(500, len(merit))
     np.testing.assert_allclose(points["y"], [merit[n] for n in points["x"]], rtol=1e-6)
     assert len(layers) > 50
@@ -92,12 +92,15 @@ def test_the_note_is_read_with_its_tables(
         )
         shown = tab.inner_text("main, #dashboard, body")
         _keep_screenshots(tab, len(data.numbers), "note")
-    shares, scores, trust = rows
+    shares, scores, best, trust = rows
     for name, *cells in shares[1:]:
         assert cells[0] == f"{100 * data.recommendation.merge_weights[name]:.1f} %"
         assert cells[2] == f"{100 * data.recommendation.data_shares[name]:.1f} %"
     assert [row[0] for row in shares[1:]] == list(COMPONENTS)
     assert scores[0][1:-1] == list(CAPABILITIES)
+    assert [row[0] for row in best[1:]] == [
+        f"trial {data.numbers[i]}" for i in data.best_first()[:10]
+    ]
     assert [row[0] for row in trust[1:-1]] == list(data.effects.benchmarks)
     assert "optuna-demix" not in shown  # our marks are not to be seen
 

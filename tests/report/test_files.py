@@ -28,6 +28,7 @@ pytestmark = pytest.mark.xdist_group("report")
 def study_yaml(folder: Path, **changes: Any) -> str:
     study = {
         "components": list(COMPONENTS),
+        "mixture": {"name": ""},  # a capability is named as a component
         "general": {"dataset": "general", "share": 0.5},
         "capabilities": {
             capability: [

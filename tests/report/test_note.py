@@ -8,6 +8,7 @@ import pytest
 
 from optuna_demix.report import ReportData, write_note
 from optuna_demix.report.note import BEGIN, END, merge_note
+from optuna_demix.report.page import build_page
 
 pytestmark = pytest.mark.xdist_group("report")
 AT = datetime(2026, 5, 4, 3, 2, tzinfo=UTC)
@@ -42,6 +43,38 @@ def test_it_holds_the_recommendation(data: ReportData) -> None:
     assert scores["recommended"][0].startswith(f"{best.capabilities['general']:.4f} ±")
     assert "2026-05-04 03:02 UTC" in note
     assert "From 60 trials" in note and "60 complete, 3 failed" in note
+
+
+def test_it_opens_with_the_answer(data: ReportData) -> None:
+    mixtures = data.recommendation.mixtures
+    opening = write_note(data, at=AT).split("\n\n")[:4]
+    assert opening[0] == "## Recommended data mixture"
+    shares = mixtures["recommended"].data_shares
+    largest = max(shares, key=lambda name: shares[name]).replace("_", "\\_")
+    assert opening[1].startswith(f"Train on {largest} **{100 * max(shares.values()):.1f} %**")
+    assert f"(prior {mixtures['prior'].capabilities['code']:.4f})" in opening[2]
+    assert opening[3].startswith("From 60 trials")
+    trials = table(write_note(data, at=AT), "measured")
+    assert list(trials) == [f"trial {n}" for n in data.numbers[data.best_first()[:10]]]
+
+
+def test_what_speaks_against_it_comes_first(data: ReportData) -> None:
+    blind = replace(data.recommendation, accuracy={"piqa/acc": 0.02})
+    doubted = replace(data, recommendation=blind)
+    assert blind.warnings and not data.recommendation.warnings
+    first = write_note(doubted, at=AT).split("\n\n")[1]
+    assert first.startswith("**Warning:** predictions hardly rank mixtures")
+    page = build_page(doubted, title="t", at=AT)
+    assert page.index("Warning:</strong> predictions hardly") < page.index("Predicted composite")
+    assert "Warning" not in build_page(data, title="t", at=AT)
+
+
+def test_a_uniform_prior_is_one_row(data: ReportData) -> None:
+    mixtures = dict(data.recommendation.mixtures)
+    mixtures["uniform"] = mixtures["prior"]
+    even = replace(data, recommendation=replace(data.recommendation, mixtures=mixtures))
+    rows = list(table(write_note(even, at=AT), "predicted"))
+    assert rows[0] == "prior = uniform" and len(rows) == 3
 
 
 def test_it_tells_how_far_to_trust_it(data: ReportData) -> None:

@@ -61,6 +61,30 @@ def test_trials_tell_what_was_expected_of_them() -> None:
         assert np.all(np.abs(predicted - actual) < 6 * std)
 
 
+@pytest.mark.parametrize("how", ["rank", "mean"])
+def test_trials_have_a_composite_to_sort_by(how: str) -> None:
+    study = make(Foreseeing(SPACE, seed=0, n_startup_trials=8, composite=how))
+    study.optimize(reporter_of(study).watching(objective), n_trials=14)
+    found = {t.number: t.user_attrs.get("composite") for t in study.trials}
+    if how == "mean":
+        for trial in study.trials:  # the second objective is minimized
+            expected = (trial.values[0] - trial.values[1]) / 2
+            assert found[trial.number] == pytest.approx(expected)
+        return
+    assert [n for n, value in found.items() if value is None] == list(range(8))
+    ranked = [value for value in found.values() if value is not None]
+    assert all(0.0 <= value <= 1.0 for value in ranked) and max(ranked) > 0.8
+
+
+def test_one_objective_needs_no_composite() -> None:
+    study = optuna.create_study(
+        direction="maximize", sampler=Foreseeing(SPACE, seed=0, n_startup_trials=4)
+    )
+    single = reporter_of(study).watching(lambda trial: objective(trial)[0])
+    study.optimize(single, n_trials=6)
+    assert not any("composite" in trial.user_attrs for trial in study.trials)
+
+
 def test_a_sampler_that_foresees_nothing_is_fine() -> None:
     study = make(optuna.samplers.RandomSampler(seed=0))
     study.optimize(reporter_of(study).watching(objective), n_trials=3)
@@ -118,10 +142,10 @@ def test_what_goes_wrong_is_said_once_and_ends_nothing() -> None:
     reporter.finish()
     assert said == ["dashboard not updated (OSError: disk full)"]
 
-    def broken(trial: optuna.Trial) -> None:
+    def broken(trial: optuna.Trial, values: Any) -> None:
         raise ValueError("bad")
 
-    reporter.foretell = broken  # type: ignore[method-assign,assignment]
+    reporter.annotate = broken  # type: ignore[method-assign,assignment]
     study.optimize(reporter.watching(objective), n_trials=1)
     assert study.trials[-1].state.name == "COMPLETE" and "ValueError: bad" in said[-1]
 

@@ -52,6 +52,7 @@ def config_of(folder: Path, **changes: Any) -> StudyConfig:
         for capability, names in CAPABILITIES.items()
     }
     study = {"components": list(COMPONENTS), "capabilities": capabilities, **changes}
+    study.setdefault("mixture", {"name": ""})  # a capability is named as a component
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     return load_study_config(folder / "study.yaml")
 

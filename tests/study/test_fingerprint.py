@@ -22,6 +22,8 @@ from optuna_demix.study.fingerprint import (
     claim_study,
     code_versions,
     differences,
+    digest_of,
+    fingerprint_of,
 )
 from tests.study.interleaving import Actor, interleave, schedules
 
@@ -34,6 +36,15 @@ class Died(BaseException):
 
 def claim(study: optuna.Study, mark: str) -> None:
     claim_study(study, {"mark": mark}, metric_names=[f"score {mark}"], layout=[{mark: 1.0}])
+
+
+def written_for(mark: str) -> dict[str, Any]:
+    """What people see: of the fingerprint its digest alone."""
+    return {FINGERPRINT_ATTR: digest_of({"mark": mark}), OBJECTIVES_ATTR: [{mark: 1.0}]}
+
+
+def put(study: optuna.Study, fingerprint: dict[str, Any]) -> None:
+    study._storage.set_study_system_attr(study._study_id, FINGERPRINT_ATTR, fingerprint)
 
 
 def load(storage: Any) -> optuna.Study:
@@ -66,7 +77,7 @@ def test_a_first_worker_writes_everything_and_others_of_its_kind_go_on(
 ) -> None:
     for _ in range(2):
         claim(study, "a")
-        assert study.user_attrs == {FINGERPRINT_ATTR: {"mark": "a"}, OBJECTIVES_ATTR: [{"a": 1.0}]}
+        assert study.user_attrs == written_for("a") and fingerprint_of(study) == {"mark": "a"}
         assert study.metric_names == ["score a"]
         assert claims(study) == [None]  # released; the second worker had none to make
     with pytest.raises(StudyError, match=r"made for something else: mark \(study: 'a', here: 'b"):
@@ -106,10 +117,8 @@ def test_no_interleaving_lets_two_fingerprints_through(
         mark = winners.pop()
         through.add(mark)
         written = load(storage)
-        assert written.user_attrs == {
-            FINGERPRINT_ATTR: {"mark": mark},
-            OBJECTIVES_ATTR: [{mark: 1.0}],
-        }
+        assert written.user_attrs == written_for(mark)
+        assert fingerprint_of(written) == {"mark": mark}
         assert written.metric_names == [f"score {mark}"] and not any(claims(written))
         if marks == "aa":
             assert list(results.values()) == [None, None]
@@ -166,7 +175,7 @@ def test_a_first_worker_that_dies_anywhere_blocks_nobody_for_ever(
             claim(study, "dead")  # the same worker, started again, finishes the mark
             outcomes.append("dead")
         mark = outcomes[-1]
-        assert study.user_attrs[FINGERPRINT_ATTR] == {"mark": mark}
+        assert fingerprint_of(study) == {"mark": mark}
         assert study.user_attrs[OBJECTIVES_ATTR] == [{mark: 1.0}]
     assert set(outcomes) == {"other", "dead"} and sorted(outcomes, reverse=True) == outcomes
     assert now[0] < 60.0 * len(outcomes) + 1
@@ -201,7 +210,7 @@ def test_a_first_worker_that_was_suspended_for_long_finds_what_was_decided(
         while not suspended.is_done:
             suspended.step()
         assert isinstance(suspended.result, StudyError) is (refused[-1] == "a")
-        assert study.user_attrs[FINGERPRINT_ATTR] == {"mark": {"a": "b", "b": "a"}[refused[-1]]}
+        assert fingerprint_of(study) == {"mark": {"a": "b", "b": "a"}[refused[-1]]}
         assert not any(claims(study))
     assert set(refused) == {"a", "b"} and sorted(refused) == refused
 
@@ -245,13 +254,13 @@ def test_of_processes_that_come_first_one_kind_goes_on(url: str) -> None:
         through = [mark for mark, results in said.items() if results[i] == "through"]
         assert len(through) == 1
         study = optuna.load_study(study_name=name, storage=url)
-        assert study.user_attrs[FINGERPRINT_ATTR] == {"mark": through[0]}
+        assert fingerprint_of(study) == {"mark": through[0]}
 
 
 def test_values_that_begin_alike_differ(study: optuna.Study) -> None:
     """Long values were compared by the 45 characters that a message shows of them."""
     prior = [0.1234567] * 9
-    study.set_user_attr(FINGERPRINT_ATTR, {"space": {"prior": prior}, "plan": "x" * 60})
+    put(study, {"space": {"prior": prior}, "plan": "x" * 60})
     assert differences(study, {"space": {"prior": tuple(prior)}, "plan": "x" * 60}) == []
     other = {"space": {"prior": [*prior[:-1], 0.2]}, "plan": "x" * 59 + "y"}
     plan, last = differences(study, other)
@@ -259,11 +268,17 @@ def test_values_that_begin_alike_differ(study: optuna.Study) -> None:
     assert plan.startswith("plan (study: 'xxx") and len(plan) < 140
 
 
+def test_a_digest_is_short_and_tells_fingerprints_apart() -> None:
+    one, other = {"a": {"b": [1.0] * 99}, "c": 2}, {"a": {"b": [1.0] * 98}, "c": 2}
+    assert digest_of(one) == digest_of(dict(reversed(one.items()))) != digest_of(other)
+    assert len(digest_of(one)) == 16
+
+
 def test_what_only_one_of_two_fingerprints_has_is_absent_in_the_other(
     study: optuna.Study,
 ) -> None:
     assert differences(study, {"a": 1}) == []  # not claimed yet
-    study.set_user_attr(FINGERPRINT_ATTR, {"a": {"b": 1}, "empty": {}})
+    put(study, {"a": {"b": 1}, "empty": {}})
     assert differences(study, {"a": {"c": None}}) == [
         "a.b (study: 1, here: absent)",
         "a.c (study: absent, here: None)",

@@ -127,7 +127,7 @@ def test_what_is_not_whole_is_not_found(study: Path, damage: str) -> None:  # no
     space = space_of(config)
     _, fingerprint = build_objective(config, space, device="cpu")
     own = optuna.create_study()
-    own.set_user_attr(FINGERPRINT_ATTR, fingerprint)
+    own._storage.set_study_system_attr(own._study_id, FINGERPRINT_ATTR, fingerprint)
     assert kept_prior_mean(config, space, own) is not None
     (folder,) = (study.parent / "run" / "probabilities").iterdir()
     if damage == "row missing":

@@ -48,9 +48,18 @@ def answer(data: ReportData, colors: Mapping[str, int], *, scored_by: str = "") 
         '<section id="answer" class="card wide" aria-labelledby="answer-title">'
         '<div class="verdict"><h2 id="answer-title">Recommended mixture</h2>'
         f'<span class="pill {kind}">{verdict}</span></div>'
+        f"{_warnings(data)}"
         f'<p class="lead">{_lead(data)}</p>'
         f'<div class="columns"><div>{left}</div><div>{right}</div></div>'
         f"{_front(data)}</section>"
+    )
+
+
+def _warnings(data: ReportData) -> str:
+    """What speaks against the recommendation, before anything that speaks for it."""
+    return "".join(
+        f'<p class="warning" role="note"><strong>Warning:</strong> {escaped(line)}.</p>'
+        for line in data.recommendation.warnings
     )
 
 

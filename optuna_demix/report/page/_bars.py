@@ -29,7 +29,7 @@ def bars(data: ReportData, colors: Mapping[str, int]) -> str:
     labels += [f"Trial {number}" for number in data.numbers[best]]
     weights = np.stack([*(data.weights_of(name) for name in _FIXED), *data.weights[best]])
     mixtures = data.recommendation.mixtures
-    merits = [mixtures[name].composite for name in _FIXED] + data.merit[best].tolist()
+    merits = [mixtures[name].composite for name in _FIXED] + data.composite[best].tolist()
     merits = [words.merit(data, value) for value in merits]
     shares = data.space.data_shares(weights)
     panels = [("Merge weights", data.space.components, weights)]

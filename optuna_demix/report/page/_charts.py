@@ -34,7 +34,7 @@ def charts(data: ReportData, colors: Mapping[str, int]) -> dict[str, dict[str, A
 def _convergence(data: ReportData) -> dict[str, Any]:
     shown = thinned(data)
     kept = np.isfinite(data.merit)
-    numbers, best = data.numbers[kept], np.maximum.accumulate(data.merit[kept])
+    numbers, best = data.numbers[kept], np.maximum.accumulate(data.composite[kept])
     mixtures = data.recommendation.mixtures
     levels = [
         {"name": words.LABELS[key], "value": mixtures[key].composite, "kind": key}
@@ -57,7 +57,7 @@ def _convergence(data: ReportData) -> dict[str, Any]:
         "height": max(_LEAST_HEIGHT, _ROW * min(len(data.space), _COMPONENTS) + 70),
         "clip": data.recommendation.composite == "rank",
         "numbers": data.numbers[shown].tolist(),
-        "values": _rounded(data.merit[shown]),
+        "values": _rounded(data.composite[shown]),
         "bestAt": numbers.tolist(),
         "best": _rounded(best),
         "levels": levels,

@@ -50,17 +50,15 @@ def signed(value: float) -> str:
 
 
 def merit(data: ReportData, value: float) -> str:
-    """A composite; one that is a share stays within 0 and 1."""
-    if data.recommendation.composite != "rank":
-        return score(value)
-    return f"{min(max(value, 0.0), 1.0):.3f}"
+    """A composite; a share has three digits."""
+    return f"{value:.3f}" if data.recommendation.composite == "rank" else score(value)
 
 
 def interval(data: ReportData, mixture: Mixture, *, to: str = " to ") -> str:
     """The 90 % interval of a predicted composite, all objectives erring together."""
     mean = np.array(list(mixture.capabilities.values())) * data.signs
     std = Z90 * np.array([mixture.std.get(name, 0.0) for name in mixture.capabilities])
-    low, high = data.recommendation.merit(np.stack([mean - std, mean + std]))
+    low, high = data.recommendation.merit.told(np.stack([mean - std, mean + std]))
     return f"{merit(data, float(low))}{to}{merit(data, float(high))}"
 
 

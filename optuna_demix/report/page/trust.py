@@ -10,6 +10,7 @@ import numpy as np
 
 from optuna_demix._wording import counted
 from optuna_demix.report.page._words import Z90, correlation
+from optuna_demix.search._confidence import RANKS_POORLY, best_trial_is_better
 from optuna_demix.surrogate._validation import spearman, top_quarter
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from optuna_demix.report.data import ReportData
 
-_POOR = 0.3  # out-of-fold rank correlation up to which the surrogate does not rank mixtures
 _FAIR = 0.6
 _LEAST_PAIRS = 3  # trials that both proxies have scored, of which a rank correlation tells
 
@@ -122,7 +122,7 @@ def _ranking(data: ReportData) -> Finding:
     covered = validation.coverage[np.isfinite(validation.coverage)]
     if len(covered):
         text += f". The 90 % intervals held {100 * covered.mean():.0f} % of the scores"
-    if mean <= _POOR:
+    if mean <= RANKS_POORLY:
         return Finding(Level.POOR, "Predictions hardly rank mixtures", f"{text}.")
     if mean <= _FAIR:
         return Finding(Level.CAREFUL, "Predictions rank mixtures roughly", f"{text}.")
@@ -131,9 +131,7 @@ def _ranking(data: ReportData) -> Finding:
 
 def _gain(data: ReportData) -> Iterator[Finding]:
     """What speaks against the recommended mixture beside others."""
-    mixtures = data.recommendation.mixtures
-    best, recommended = mixtures["best_trial"], mixtures["recommended"]
-    if best.composite > recommended.composite + 1e-9:
+    if best_trial_is_better(data.recommendation):
         text = (
             "Its own prediction is better than that of the recommended mixture, which is a mean "
             "of several good candidates."

@@ -30,7 +30,7 @@ def plot_best_mixtures(data: ReportData) -> go.Figure:
     labels = ["recommended", "prior", *(f"trial {n}" for n in data.numbers[best])]
     fixed = np.stack([data.weights_of(name) for name in labels[:2]])
     weights = np.concatenate([fixed, data.weights[best]])  # (rows, K)
-    merits = [mixtures[name].composite for name in labels[:2]] + data.merit[best].tolist()
+    merits = [mixtures[name].composite for name in labels[:2]] + data.composite[best].tolist()
     panels = [
         (data.space.components, weights),
         (data.space.datasets, data.space.data_shares(weights)),

@@ -31,7 +31,7 @@ def plot_convergence(data: ReportData) -> go.Figure:
 
     shown = thinned(data)
     kept = np.isfinite(data.merit)
-    steps, best = _steps(data.numbers[kept], data.merit[kept])
+    steps, best = _steps(data.numbers[kept], data.composite[kept])
     recommended = data.recommendation.mixtures["recommended"].composite
     prior = data.recommendation.mixtures["prior"].composite
     figure = go.Figure(
@@ -39,7 +39,7 @@ def plot_convergence(data: ReportData) -> go.Figure:
             go.Scatter(
                 name="trial",
                 x=data.numbers[shown].astype(np.int32),
-                y=float32(data.merit[shown]),
+                y=float32(data.composite[shown]),
                 mode="markers",
                 marker={"color": GRAY, "size": 5, "opacity": 0.7},
                 customdata=float32(data.values[shown]),

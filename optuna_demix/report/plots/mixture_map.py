@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.report.plots.palette import MERIT, RECOMMENDED
+from optuna_demix.report.plots.palette import CLEAR, GRAY, GRID, MERIT, RECOMMENDED, TEXT
 from optuna_demix.report.plots.style import (
     composite_title,
     escaped,
@@ -78,13 +78,13 @@ def _triangle_map(data: ReportData, shown: NDArray[np.intp]) -> go.Figure:
             "title": {"text": escaped(name), "font": {"size": 13}},
             "tickformat": ".0%",
             "tickvals": [0.2, 0.4, 0.6, 0.8],
-            "gridcolor": "#d0d4da",
-            "linecolor": "#666",
+            "gridcolor": GRID,
+            "linecolor": GRAY,
             "tickfont": {"size": 10},
         }
         for axis, name in zip(("aaxis", "baxis", "caxis"), names, strict=True)
     }
-    figure.update_layout(ternary={"sum": 1, "bgcolor": "#f6f7f9", **axes})
+    figure.update_layout(ternary={"sum": 1, "bgcolor": CLEAR, **axes})
     return figure
 
 
@@ -96,7 +96,7 @@ def _line_map(data: ReportData, shown: NDArray[np.intp]) -> go.Figure:
         go.Scatter(
             name="trial",
             x=float32(data.weights[shown, 0]),
-            y=float32(data.merit[shown]),
+            y=float32(data.composite[shown]),
             mode="markers",
             marker={"size": 8, **_trial_marker(data, shown)},
             showlegend=False,
@@ -120,7 +120,7 @@ def _line_map(data: ReportData, shown: NDArray[np.intp]) -> go.Figure:
 
 def _landmarks(data: ReportData) -> list[tuple[str, FloatArray, dict[str, Any]]]:
     """Prior and recommendation: name, merge weights (K,) and marker."""
-    line = {"line": {"color": "black", "width": 1.2}}
+    line = {"line": {"color": TEXT, "width": 1.2}}
     diamond = {"symbol": "diamond", "size": 12, "color": "white", **line}
     star = {"symbol": "star", "size": 17, "color": RECOMMENDED, **line}
     return [
@@ -132,11 +132,11 @@ def _landmarks(data: ReportData) -> list[tuple[str, FloatArray, dict[str, Any]]]
 def _trial_marker(data: ReportData, shown: NDArray[np.intp]) -> dict[str, Any]:
     """Marker of trials, colored by their composite."""
     return {
-        "color": float32(data.merit[shown]),
+        "color": float32(data.composite[shown]),
         "colorscale": MERIT,
         "opacity": 0.9,
         "colorbar": {"title": {"text": "composite", "side": "right"}, "thickness": 12},
-        **_color_range(data.merit),
+        **_color_range(data.composite),
     }
 
 

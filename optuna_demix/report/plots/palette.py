@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-TEXT = "#333f48"
+# Seen on white and on the dashboard's dark cards (#121212 and lighter) alike.
+TEXT = "#7b7f84"
 GRAY = "#8a949e"
-GOOD = "#0072b2"  # blue
+GRID = "rgba(128,128,128,0.25)"
+CLEAR = "rgba(0,0,0,0)"
+GOOD = "#2b83ba"  # blue
 RECOMMENDED = "#d55e00"  # vermilion
 MERIT = "Cividis"
 """Color scale of the composite: even in brightness, the same for all kinds of vision."""

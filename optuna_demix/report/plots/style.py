@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optuna_demix.report.plots.palette import GRAY, TEXT
+from optuna_demix.report.plots.palette import CLEAR, GRAY, GRID, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,11 +47,13 @@ def layout(figure: go.Figure, title: str, remark: str = "", *, top: int = 70) ->
         legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.01}
         | {"xref": "container", "xanchor": "center", "x": 0.5},
         hoverlabel={"align": "left"},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
+        # The dashboard draws what it is given on cards that may be dark: they show through, and
+        # everything drawn is of a middle brightness.
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
     )
-    figure.update_xaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False, title_standoff=6)
-    figure.update_yaxes(gridcolor="#e6e8eb", linecolor="#999", zeroline=False, automargin=True)
+    figure.update_xaxes(gridcolor=GRID, linecolor=GRAY, zeroline=False, title_standoff=6)
+    figure.update_yaxes(gridcolor=GRID, linecolor=GRAY, zeroline=False, automargin=True)
     figure.update_annotations(font={"size": 13})
 
 

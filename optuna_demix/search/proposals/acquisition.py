@@ -5,7 +5,7 @@ Arrays only: ``Y`` is (n, m) with higher better in every column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +19,9 @@ class Composite:
 
     ``"rank"`` is the paper's (section 3.3): the mean over objectives of the percentile rank,
     here the share of a fixed reference set that a score beats, interpolated between its members:
-    0 is the worst of the reference set, 1 the best. Beyond either end it goes on linearly in
-    units of the reference range, so that a candidate better than all others is still told from
-    an even better one.
+    0 is the worst of the reference set, 1 the best. Beyond either end the merit goes on linearly
+    in units of the reference range, so that a candidate better than all others is still told from
+    an even better one; what people are told, :meth:`told`, ends there.
 
     Args:
         how: ``"rank"``, ``"mean"`` (of the raw scores) or weights (m,), a weighted mean of them.
@@ -52,34 +52,54 @@ class Composite:
 
     def __call__(self, Y: FloatArray) -> FloatArray:
         """Merit (n,) of scores (n, m)."""
-        Y = np.atleast_2d(np.asarray(Y, dtype=float))
-        if not self._rank:
-            merit: FloatArray = Y @ self._weights
-            return merit
-        columns = [self._percentile(Y[:, j], self._sorted[:, j]) for j in range(Y.shape[1])]
-        merit = np.stack(columns, axis=1) @ self._weights
-        return merit
+        return self._merged(Y, beyond=True)
+
+    def told(self, Y: FloatArray) -> FloatArray:
+        """The merit (n,) of scores (n, m) as people are told it.
+
+        A rank is a share of the reference set in each objective, and no share is more than all.
+        """
+        return self._merged(Y, beyond=False)
+
+    def best(self, Y: FloatArray, adjust: Callable[[FloatArray], FloatArray]) -> int:
+        """Index of the best of scores (n, m): by what people are told, then by merit.
+
+        Args:
+            Y: The scores.
+            adjust: Applied to both before they are compared, each (n,).
+        """
+        merit, told = adjust(self(Y)), adjust(self.told(Y))
+        return int(np.lexsort((-np.arange(len(merit)), merit, told))[-1])
 
     def describe(self) -> dict[str, Any]:
         """Weights (m,) of the objectives and, for ranks, the sorted reference (r, m)."""
         return {"weights": self._weights, "reference": self._sorted if self._rank else None}
 
-    @staticmethod
-    def _percentile(y: FloatArray, reference: FloatArray) -> FloatArray:
-        if len(reference) == 0:
-            return np.full(len(y), 0.5)
-        levels, first, counts = np.unique(reference, return_index=True, return_counts=True)
-        if len(levels) == 1:
-            side: FloatArray = np.sign(y - levels[0])
-            return 0.5 + 0.5 * side
-        # Ties share their mean rank; the ends are pinned to 0 and 1.
-        ranks = (first + (counts - 1) / 2.0) / (len(reference) - 1)
-        ranks = (ranks - ranks[0]) / (ranks[-1] - ranks[0])
-        span = levels[-1] - levels[0]
-        beyond = np.maximum(y - levels[-1], 0.0) - np.maximum(levels[0] - y, 0.0)
-        inside: FloatArray = np.interp(y, levels, ranks)
-        inside += beyond / span
-        return inside
+    def _merged(self, Y: FloatArray, *, beyond: bool) -> FloatArray:
+        Y = np.atleast_2d(np.asarray(Y, dtype=float))
+        if self._rank:
+            columns = zip(Y.T, self._sorted.T, strict=True)
+            Y = np.stack([_percentile(*pair, beyond=beyond) for pair in columns], axis=1)
+        merit: FloatArray = Y @ self._weights
+        return merit
+
+
+def _percentile(y: FloatArray, reference: FloatArray, *, beyond: bool) -> FloatArray:
+    """Share (n,) of a sorted reference (r,) that is beaten; ``beyond`` its ends it goes on."""
+    if len(reference) == 0:
+        return np.full(len(y), 0.5)
+    levels, first, counts = np.unique(reference, return_index=True, return_counts=True)
+    if len(levels) == 1:
+        side: FloatArray = np.sign(y - levels[0])
+        return 0.5 + 0.5 * side
+    # Ties share their mean rank; the ends are pinned to 0 and 1.
+    ranks = (first + (counts - 1) / 2.0) / (len(reference) - 1)
+    ranks = (ranks - ranks[0]) / (ranks[-1] - ranks[0])
+    share: FloatArray = np.interp(y, levels, ranks)
+    if beyond:
+        past = np.maximum(y - levels[-1], 0.0) - np.maximum(levels[0] - y, 0.0)
+        share += past / (levels[-1] - levels[0])
+    return share
 
 
 def pareto_weights(n_objectives: int, rng: np.random.Generator) -> FloatArray:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LEAST_PRIOR = 1e-3  # share of a component the prior does without, where its logarithm is needed
 _PINNED = 16  # sets of fixed weights whose spaces are kept: a wrapper fixes the same each time
+_TRACE = 1e-9  # weights below it are left by rounding
 _NUDGE = 0.005  # size of the moves that tell two otherwise equal proposals apart
 
 
@@ -135,10 +136,14 @@ class JointSpace:
         return row if np.all(np.isfinite(row)) else None
 
     def decode(self, row: FloatArray) -> dict[str, Any]:
-        """Parameters of a row (d,), as native Python values inside their distributions."""
+        """Parameters of a row (d,), as native Python values inside their distributions.
+
+        Weights of less than 1e-9 are 0, where the constraints allow it.
+        """
         params: dict[str, Any] = {}
         for space, columns in zip(self.spaces, self._slices, strict=True):
-            params.update(zip(space.param_names, row[columns].tolist(), strict=True))
+            weights = _without_traces(space, row[columns])
+            params.update(zip(space.param_names, weights.tolist(), strict=True))
         if self._transform is not None:
             params.update(self._transform.untransform(row[self.n_mixture :]))
         return params
@@ -292,3 +297,15 @@ class JointSpace:
                 chosen = np.where(switched, rng.integers(len(columns), size=len(tail)), chosen)
             tail[:, columns] = np.eye(len(columns))[chosen]
         return tail
+
+
+def _without_traces(space: MixtureSpace, weights: FloatArray) -> FloatArray:
+    """Weights (K,) without those that only rounding has left, where that is allowed."""
+    traces = (weights != 0.0) & (np.abs(weights) < _TRACE) & (np.asarray(space.lower) <= 0.0)
+    if not traces.any():
+        return weights
+    cleared = np.where(traces, 0.0, weights)
+    largest = int(np.argmax(cleared))
+    cleared[largest] = min(cleared[largest] + weights[traces].sum(), float(space.upper[largest]))
+    is_inside = bool(space.contains(cleared)) or not space.contains(weights)
+    return cleared if is_inside else weights

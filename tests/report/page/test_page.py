@@ -138,7 +138,7 @@ def test_it_predicts_what_the_study_does(wide: ReportData) -> None:
         said = tab.evaluate("rows => rows.map((row) => demix.predict(row, 1.6449))", rows.tolist())
         np.testing.assert_allclose([s["mean"] for s in said], mean @ mixing, atol=1e-6)
         np.testing.assert_allclose([s["std"] for s in said], std @ np.abs(mixing), atol=1e-6)
-        merit = wide.predictor.composite(mean @ mixing)
+        merit = wide.predictor.composite.told(mean @ mixing)
         np.testing.assert_allclose([s["composite"] for s in said], merit, atol=1e-5)
         # The panel starts with what the table above says.
         for name, score in wide.recommendation.mixtures["recommended"].capabilities.items():

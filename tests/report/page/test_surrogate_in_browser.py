@@ -122,4 +122,4 @@ def test_the_composite_is_that_of_the_search(tab: Any) -> None:
         }""",
         [to_json(model), scores.tolist()],
     )
-    np.testing.assert_allclose(seen, ranked(scores), atol=1e-9)
+    np.testing.assert_allclose(seen, ranked.told(scores), atol=1e-9)

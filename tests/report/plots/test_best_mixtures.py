@@ -26,7 +26,7 @@ def test_the_best_mixtures_add_up_and_stand_in_order(
     shown = [int(label.split()[1]) for label in left[0].y[2:]]
     assert shown[0] == data.recommendation.best_trial
     merits = left[0].customdata[2:]
-    assert np.all(np.diff(merits) <= 0) and merits[0] == np.float32(np.nanmax(data.merit))
+    assert np.all(np.diff(merits) <= 0) and merits[0] == np.float32(np.nanmax(data.composite))
     for row, number in enumerate(shown, start=2):
         weights = [study.trials[number].params[name] for name in COMPONENTS]
         np.testing.assert_allclose([bar.x[row] / 100 for bar in left], weights, rtol=1e-5)

@@ -19,7 +19,7 @@ def test_convergence_is_the_studys_own(data: ReportData, study: optuna.Study) ->
     np.testing.assert_array_equal(trials.x, numbers)
     values = np.array([study.trials[n].values for n in numbers])
     np.testing.assert_allclose(trials.customdata, values, rtol=1e-6)
-    np.testing.assert_allclose(trials.y, data.recommendation.merit(values), rtol=1e-6)
+    np.testing.assert_allclose(trials.y, data.recommendation.merit.told(values), rtol=1e-6)
     assert np.all(np.diff(best.y[:-1]) > 0)
     assert best.y[-1] == trials.y.max() and best.x[-1] == numbers[-1]
     (recommended,) = traces_of(figure, "recommended (predicted)")

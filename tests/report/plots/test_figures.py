@@ -21,8 +21,8 @@ pytestmark = pytest.mark.xdist_group("report")
 def repeated(data: ReportData, n: int) -> ReportData:
     """The same study, its trials repeated until there are n of them."""
     rows = np.resize(np.arange(len(data.numbers)), n)
-    arrays = ("weights", "values", "merit", "proposed", "proposed_std", "held_out", "held_out_std")
-    arrays += ("merged", "probability")
+    arrays = ("weights", "values", "composite", "merit", "proposed", "proposed_std")
+    arrays += ("held_out", "held_out_std", "merged", "probability")
     return replace(
         data, numbers=np.arange(n), **{name: getattr(data, name)[rows] for name in arrays}
     )
@@ -88,3 +88,27 @@ def test_names_with_slashes_make_no_folders(tmp_path: Path) -> None:
     assert "dolma3_cc/health_high" in (tmp_path / "out" / "report.md").read_text().replace(
         "\\", ""
     )
+
+
+def test_figures_show_on_light_and_on_dark_cards(data: ReportData) -> None:
+    """The dashboard draws them as they are: nothing is painted behind, nothing is near-black."""
+    for figure in figures(data).values():
+        layout = figure.layout
+        assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"
+        assert layout.ternary.bgcolor in (None, "rgba(0,0,0,0)")
+        for card in ("#ffffff", "#121212", "#1e1e1e"):
+            for color in (layout.font.color, layout.title.subtitle.font.color):
+                assert contrast(color, card) > 3.0
+            assert contrast(layout.font.color, card) > 4.0
+
+
+def contrast(one: str, other: str) -> float:
+    """Ratio of two colors as WCAG 2 defines it."""
+
+    def luminance(color: str) -> float:
+        parts = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)

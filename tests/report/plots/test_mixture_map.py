@@ -25,5 +25,5 @@ def test_the_map_shows_the_three_largest_components(data: ReportData, study: opt
         given = [trials.a[i], trials.b[i], trials.c[i]]
         np.testing.assert_allclose(given, [params[name] for name in corners], rtol=1e-5)
         row = np.flatnonzero(data.numbers == number)[0]
-        assert trials.marker.color[i] == np.float32(data.merit[row])
+        assert trials.marker.color[i] == np.float32(data.composite[row])
     assert [star.a[0], star.b[0], star.c[0]] == pytest.approx([weights[n] for n in corners])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -17,6 +17,7 @@ from optuna_demix.surrogate._data import finite_scores
 scores = arrays(float, (12, 2), elements=st.floats(-5, 5, width=16))
 
 
+@settings(deadline=None)
 @given(scores)
 def test_rank_is_the_mean_share_of_the_reference_that_is_beaten(reference: np.ndarray) -> None:
     merit = Composite("rank", reference)(reference)
@@ -35,6 +36,24 @@ def test_rank_of_a_known_reference() -> None:
 def test_rank_still_tells_candidates_apart_that_beat_every_reference() -> None:
     merit = Composite("rank", np.array([[0.0], [1.0]]))
     assert 1.0 < merit(np.array([[1.1]]))[0] < merit(np.array([[1.2]]))[0]
+
+
+def test_what_is_told_is_a_share_of_each_objective() -> None:
+    ranked = Composite("rank", np.array([[0.0, 0.0], [1.0, 4.0]]))
+    beyond = np.array([[1.5, 1.0], [-3.0, 1.0], [9.0, 9.0], [0.5, 1.0]])
+    assert ranked(beyond)[0] == pytest.approx(0.875)  # 1.5 and 0.25
+    assert ranked.told(beyond) == pytest.approx([0.625, 0.125, 1.0, 0.375])
+    assert Composite("mean", beyond).told(beyond) == pytest.approx(
+        Composite("mean", beyond)(beyond)
+    )
+
+
+def test_the_best_is_that_of_what_is_told_then_of_the_merit() -> None:
+    ranked = Composite("rank", np.array([[0.0, 0.0], [1.0, 1.0]]))
+    far, even = [3.0, 0.1], [0.7, 0.7]  # merits 1.55 and 0.7, told 0.55 and 0.7
+    assert ranked.best(np.array([far, even]), lambda values: values) == 1
+    assert ranked.best(np.array([[1.1, 1.0], [1.2, 1.0]]), lambda values: values) == 1
+    assert ranked.best(np.array([even, even]), lambda values: values) == 0
 
 
 def test_weights_pick_their_objective() -> None:

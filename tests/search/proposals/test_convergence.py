@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import optuna
+import pytest
 
 from optuna_demix import DemixSampler, MixtureSpace
-from optuna_demix.search.proposals.acquisition import Composite
-from optuna_demix.search.proposals.convergence import converge
-from optuna_demix.search.proposals.fit import Fit
+from optuna_demix.search.proposals.acquisition import Composite, expected_gain
+from optuna_demix.search.proposals.convergence import _gain_along, converge
+from optuna_demix.search.proposals.fit import Candidates, Fit
 from optuna_demix.search.rows.history import Failures, History
 from optuna_demix.search.rows.joint_space import JointSpace
 from optuna_demix.search.rows.targets import Targets
@@ -39,3 +40,21 @@ def test_what_lies_where_trials_fail_is_no_gain() -> None:
     assert best[1] > 0.9
     # What is expected beyond the border counts as much as it is likely to succeed.
     assert gains[0] < 0.1
+
+
+def test_an_exact_gain_follows_the_merit() -> None:
+    """Ranks are dense in the middle: a line through two of them led far beyond the best."""
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(2000, 1)) * 0.05 - 0.1
+    merit = Composite("rank", reference)
+    X = np.zeros((2, 1))
+    pool = Candidates(
+        X, np.array([[0.1], [-0.1]]), np.array([[0.001], [0.05]]), np.empty((2, 0)),
+        np.empty((2, 0)), np.full(2, np.inf), np.zeros(2),
+    )  # fmt: skip
+    level = float(merit(np.array([[0.1]]))[0])
+    draws = pool.mean[:, 0] + pool.std[:, 0] * rng.normal(size=(200_000, 1))
+    true = [np.maximum(merit(column[:, None]) - level, 0.0).mean() for column in draws.T]
+    assert _gain_along(pool, merit, level) == pytest.approx(true, abs=2e-4)
+    line = merit(pool.mean + pool.std) - merit(pool.mean)
+    assert expected_gain(merit(pool.mean) - level, line)[1] > 20 * true[1]

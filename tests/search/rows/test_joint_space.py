@@ -71,3 +71,28 @@ def test_spaces_with_pinned_weights_are_made_once() -> None:
     for i in range(100):
         JOINT.pin({"code": i / 100})
     assert len(JOINT._pinned) <= 16
+
+
+# Traces ------------------------------------------------------------------------------------------
+
+
+def test_weights_that_rounding_has_left_are_proposed_as_0() -> None:
+    joint = JointSpace([SPACE], {})
+    params = joint.decode(np.array([0.6, 3e-17, 0.4 - 3e-17]))
+    assert params["code"] == 0.0 and sum(params.values()) == pytest.approx(1.0, abs=1e-13)
+    params = joint.decode(np.array([0.6 - 8e-10, 8e-10, 0.4]))
+    assert params == {"web": pytest.approx(0.6, abs=1e-15), "code": 0.0, "math": 0.4}
+    small = np.array([0.6, 2e-9, 0.4 - 2e-9])
+    assert joint.decode(small)["code"] == 2e-9
+    floored = MixtureSpace(["web", "code"], lower={"code": 1e-10})
+    assert JointSpace([floored], {}).decode(np.array([1.0 - 1e-10, 1e-10]))["code"] == 1e-10
+
+
+def test_no_constraint_is_missed_for_a_0() -> None:
+    """Nine traces of which the sum belongs to the one group that must not lose it."""
+    names = ["web", *(f"c{i}" for i in range(9))]
+    group = {"name": "rest", "members": names[1:], "lower": 8e-9}
+    space = MixtureSpace(names, groups=[group])
+    weights = np.array([1.0 - 8.1e-9, *[9e-10] * 9])
+    params = JointSpace([space], {}).decode(weights)
+    assert list(params.values()) == weights.tolist()

@@ -149,7 +149,7 @@ function benchmark({ center, scale, regressor: node, prior, mean, std }) {
   };
 }
 
-// The composite of objective scores y (m), higher is better, as in the search.
+// The composite of objective scores y (m), higher is better, as people are told it.
 function composite({ weights, reference }) {
   if (!reference) return (y) => y.reduce((sum, value, j) => sum + weights[j] * value, 0);
   const ranks = reference.map(percentiles);
@@ -169,8 +169,6 @@ function percentiles(sorted) {
   if (last === 0) return (y) => 0.5 + 0.5 * Math.sign(y - levels[0]);
   const [low, high] = [ranks[0], ranks[last]];
   return (y) => {
-    const span = levels[last] - levels[0];
-    const beyond = Math.max(y - levels[last], 0) - Math.max(levels[0] - y, 0);
     const inside = Math.min(Math.max(y, levels[0]), levels[last]);
     let [a, b] = [0, last];
     while (b - a > 1) {
@@ -179,7 +177,7 @@ function percentiles(sorted) {
       else b = middle;
     }
     const part = (inside - levels[a]) / (levels[b] - levels[a]);
-    return (ranks[a] + part * (ranks[b] - ranks[a]) - low) / (high - low) + beyond / span;
+    return (ranks[a] + part * (ranks[b] - ranks[a]) - low) / (high - low);
   };
 }
 

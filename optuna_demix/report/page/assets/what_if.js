@@ -106,10 +106,7 @@ function whatIf(content, predict) {
   const model = content.whatIf;
   const K = model.components.length;
   const find = (id) => document.getElementById(id);
-  const merit = (value) => {
-    if (!content.share) return score(value);
-    return Math.min(Math.max(value, 0), 1).toFixed(3);
-  };
+  const merit = (value) => (content.share ? value.toFixed(3) : score(value));
   const known = Object.fromEntries(
     Object.entries(model.presets).map(([name, row]) => [name, predict(row, content.z90)]),
   );
