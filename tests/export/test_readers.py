@@ -234,7 +234,9 @@ def _first(batch: Any) -> Any:
 
 
 def test_mosaicml_streaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # It imports torchvision for its images, whose builds must match that of torch.
+    # It imports torchvision for its images, whose builds must match that of torch; transformers
+    # looks for that too, and remembers what it found.
+    pytest.importorskip("transformers.tokenization_utils_base")
     vision = {"datasets": "VisionDataset", "transforms.functional": "to_tensor"}
     for name in ("torchvision", "torchvision.transforms"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
