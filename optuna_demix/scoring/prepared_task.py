@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
+from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
 from optuna_demix.scoring.harness import TaskSpec
@@ -31,10 +34,16 @@ class Wanted:
         filters: The filters of lm-eval's own metrics; empty if none of them is read, ``None`` for
             all.
         gold: Whether bits per byte of the right answer are read.
+        answer: Field of the documents that holds the right answer; ``None`` for the task's target.
     """
 
     filters: frozenset[str] | None
     gold: bool
+    answer: str | None = None
+
+    def of_group(self) -> Wanted:
+        """What is read of the tasks of a group: lm-eval's own code makes its metrics."""
+        return replace(self, filters=None)
 
 
 @dataclass
@@ -76,7 +85,10 @@ class PreparedTask:
         for instances in by_document.values():
             self.documents.append((instances[0].doc, sorted(instances, key=lambda i: i.idx)))
         if self.wanted.gold:
-            self.gold = [gold_request(self.task, *document) for document in self.documents]
+            self.gold = [
+                gold_request(self.task, *document, answer=self.wanted.answer)
+                for document in self.documents
+            ]
 
     @property
     def reads_metrics(self) -> bool:
@@ -98,11 +110,17 @@ class PreparedTask:
         for instance in (*self.task.instances, *self.gold):
             instance.resps, instance.filtered_resps = [], {}
 
-    def process(self, block: int) -> None:
-        """Turn the answers of a block into one value per metric, filter and document."""
+    def process(self, block: int, *, gold: bool = True, metrics: bool = True) -> None:
+        """Turn the answers of a block into one value per metric, filter and document.
+
+        Args:
+            block: The block.
+            gold: Whether right answers are answered.
+            metrics: Whether all other requests are.
+        """
         if self.broken or not self.blocks[block]:
             return
-        filters = self._filter(block) if self.reads_metrics else []
+        filters = self._filter(block) if metrics and self.reads_metrics else []
         # A function of the task's author may write into the document; lm-eval's own does not.
         authored = lm_eval_tasks.has_own_metrics(self.task)
         for number in self.blocks[block]:
@@ -115,9 +133,9 @@ class PreparedTask:
                     [instance.filtered_resps[name] for instance in instances],
                 ).items()
             }
-            if self.gold:
+            if gold and self.gold:
                 values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[number])
-            self.values[number] = values
+            self.values[number] = {**(self.values[number] or {}), **values}
 
     def _filter(self, block: int) -> list[str]:
         """Filter the answers of a block; the names of the filters that are read."""
@@ -173,16 +191,19 @@ class RequestKind(NamedTuple):
     Attributes:
         request_type: lm-eval's name of what is asked.
         think_end_token: What ends the model's thoughts, where texts are asked for.
+        screened: Whether they are texts that not every model is asked for.
     """
 
     request_type: str
     think_end_token: str | int | None
+    screened: bool = False
 
     @classmethod
-    def of(cls, instance: Any, settings: TaskSettings) -> RequestKind:
+    def of(cls, instance: Any, settings: TaskSettings, *, screened: bool) -> RequestKind:
         """The kind of one of lm-eval's requests."""
-        generates = instance.request_type == "generate_until"
-        return cls(instance.request_type, settings.think_end_token if generates else None)
+        if instance.request_type != "generate_until":
+            return cls(instance.request_type, None)
+        return cls(instance.request_type, settings.think_end_token, screened)
 
 
 @dataclass(frozen=True)
@@ -206,6 +227,29 @@ class Unit:
         for task in self.tasks.values():
             where = f"{self.spec.path or self.key.task}: task {task.task.task_name!r}"
             task.build(self.key.settings, chat=chat, where=where)
+
+    def deal(self, n_blocks: int, *, seed: int) -> None:
+        """Deal the documents to blocks, an equal share to each, in an order that never changes.
+
+        Raises:
+            TaskError: If there are fewer documents than blocks.
+        """
+        total = sum(len(task.documents) for task in self.tasks.values())
+        if total < n_blocks:
+            raise TaskError(
+                f"{self.spec.where}: has {total} documents, too few for {n_blocks} blocks of "
+                "racing; lower scoring.racing.blocks or raise its limit"
+            )
+        dealt = 0
+        for name, task in self.tasks.items():
+            count = len(task.documents)
+            order = list(range(count))
+            if n_blocks > 1:
+                random.Random(f"{seed} {name}").shuffle(order)
+            task.blocks = [
+                sorted(order[(block - dealt) % n_blocks :: n_blocks]) for block in range(n_blocks)
+            ]
+            dealt += count
 
     def content(self) -> list[Any]:
         """All that its scores depend on beside the answers, to be hashed."""
@@ -232,11 +276,15 @@ class Unit:
         return any(task.broken for task in self.tasks.values())
 
 
-def wanted_of(addresses: Iterable[tuple[UnitKey, str, str]]) -> dict[UnitKey, Wanted]:
+def wanted_of(
+    addresses: Iterable[tuple[UnitKey, str, str]],
+    answers: Mapping[UnitKey, str | None] = MappingProxyType({}),
+) -> dict[UnitKey, Wanted]:
     """What is read of each unit, in order.
 
     Args:
         addresses: Unit, metric and filter of each benchmark.
+        answers: Of the units that are screened, the field with the right answer.
     """
     read: dict[UnitKey, set[tuple[str, str]]] = {}
     for key, metric, filter_name in addresses:
@@ -244,7 +292,8 @@ def wanted_of(addresses: Iterable[tuple[UnitKey, str, str]]) -> dict[UnitKey, Wa
     return {
         key: Wanted(
             frozenset(name for metric, name in found if metric != GOLD_METRIC),
-            any(metric == GOLD_METRIC for metric, _ in found),
+            key in answers or any(metric == GOLD_METRIC for metric, _ in found),
+            answers.get(key),
         )
         for key, found in read.items()
     }

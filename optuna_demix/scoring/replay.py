@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_demix.scoring.functions import FloatArray
-    from optuna_demix.scoring.prepared_task import PreparedTask, UnitKey
+    from optuna_demix.scoring.prepared_task import PreparedTask
+    from optuna_demix.scoring.readings import Address
     from optuna_demix.scoring.suite import Suite
-
-Address: TypeAlias = "tuple[UnitKey, str, str]"
-"""Unit, metric and filter of a benchmark."""
 
 _TRIALS = 3  # log-likelihoods drawn to find out what a benchmark reads
 _RELATIVE = 1e-9  # by which a sum in another order may differ

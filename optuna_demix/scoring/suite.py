@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,14 @@ import torch
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
+from optuna_demix.scoring.gold import GOLD_METRIC
 from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
 from optuna_demix.scoring.harness.processing import processed_anew
 from optuna_demix.scoring.harness.quiet import quiet
+from optuna_demix.scoring.harness.task_specs import NO_FILTER
 from optuna_demix.scoring.items import ItemTable, join, standard_error
-from optuna_demix.scoring.prepared_task import PreparedTask, RequestKind, Unit, Wanted
+from optuna_demix.scoring.prepared_task import PreparedTask, RequestKind, Unit
 from optuna_demix.scoring.randomness import RandomState, random_state
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Suite:
         model: What answers.
         seed: Of the few-shot examples and of the order of the documents.
         n_blocks: Parts that documents are scored in.
+        screened: Units whose texts are put off, see :meth:`run_cheaply`.
 
     Raises:
         TaskError: If a task cannot be loaded, its requests cannot be built, or it has fewer
@@ -56,8 +58,10 @@ class Suite:
         *,
         seed: int,
         n_blocks: int = 1,
+        screened: Collection[UnitKey] = (),
     ) -> None:
         self._model = model
+        self._screened = screened
         self.n_blocks = n_blocks
         # lm-eval's seeds, and nothing that another run has drawn: every host has these documents.
         start = RandomState.seeded(*lm_eval_tasks.STARTING_SEEDS)
@@ -67,7 +71,7 @@ class Suite:
                     key,
                     spec,
                     {
-                        name: PreparedTask(task, Wanted(None, False) if groups else wanted[key])
+                        name: PreparedTask(task, wanted[key].of_group() if groups else wanted[key])
                         for name, task in tasks.items()
                     },
                     groups,
@@ -83,7 +87,7 @@ class Suite:
             # Where lm-eval would now turn to the model; sampled answers start from here.
             self._start = self._state = RandomState.current()
         for unit in self._units.values():
-            _deal(unit, n_blocks, seed=seed)
+            unit.deal(n_blocks, seed=seed)
         self._requests = [self._requests_of(block) for block in range(n_blocks)]
         kinds = dict.fromkeys(kind for requests in self._requests for kind in requests)
         self._plans = {
@@ -97,9 +101,22 @@ class Suite:
 
     def run(self) -> None:
         """Score the model as it is."""
+        self.run_cheaply()
+        self.run_screened()
+
+    def run_cheaply(self) -> None:
+        """Score the model as it is on everything but the texts of screened units."""
         self.reset()
         for block in range(self.n_blocks):
             self.run_block(block)
+
+    def run_screened(self) -> None:
+        """Score the same model on these texts as well."""
+        for block in range(self.n_blocks) if self._screened else ():
+            with self._drawing():
+                with self._inference():
+                    self._answer(block, self._model.answer, screened=True)
+                self._process(block, screened=True)
 
     def reset(self) -> None:
         """Forget all answers."""
@@ -170,16 +187,35 @@ class Suite:
         ):
             yield
 
-    def _answer(self, block: int, answer: Callable[[ForwardPlan], Sequence[Any]]) -> None:
+    def _answer(
+        self,
+        block: int,
+        answer: Callable[[ForwardPlan], Sequence[Any]],
+        *,
+        screened: bool = False,
+    ) -> None:
         for kind, requests in self._requests[block].items():
+            if kind.screened is not screened:
+                continue
             answers = answer(self._plans[kind][block])
             for (task, instance), given in zip(requests, answers, strict=True):
                 instance.resps.append(given)
                 task.broken = task.broken or _is_nan(given)
 
-    def _process(self, block: int) -> None:
-        for task in self._tasks:
-            task.process(block)
+    def _process(self, block: int, *, screened: bool = False) -> None:
+        for key, unit in self._units.items():
+            is_screened = key in self._screened
+            for task in unit.tasks.values() if is_screened or not screened else ():
+                task.process(block, gold=not screened, metrics=screened or not is_screened)
+
+    def cheap_value(self, key: UnitKey) -> float:
+        """Bits per byte of the right answers of all tasks of a screened unit; NaN if broken."""
+        unit = self._units[key]
+        if unit.broken:
+            return math.nan
+        tasks = list(unit.tasks.values())
+        raw = [pair for t in tasks for pair in t.raw(None)[GOLD_METRIC, NO_FILTER]]
+        return tasks[0].value(GOLD_METRIC, raw)
 
     def value(
         self, key: UnitKey, metric: str, filter_name: str, *, blocks: Blocks = None
@@ -326,7 +362,9 @@ class Suite:
         for unit in self._units.values():
             for task in unit.tasks.values():
                 for instance in task.requests(block):
-                    kind = RequestKind.of(instance, unit.key.settings)
+                    kind = RequestKind.of(
+                        instance, unit.key.settings, screened=unit.key in self._screened
+                    )
                     found.setdefault(kind, []).append((task, instance))
         return found
 
@@ -349,30 +387,6 @@ class Suite:
             given = ", ".join(sorted({m for m, _ in raw}))
             raise TaskError(f"{unit.spec.where}: gives no metric {metric!r}, only {given}")
         return raw[metric, filter_name]
-
-
-def _deal(unit: Unit, n_blocks: int, *, seed: int) -> None:
-    """Deal a unit's documents to blocks, an equal share to each, in an order that never changes.
-
-    Raises:
-        TaskError: If there are fewer documents than blocks.
-    """
-    total = sum(len(task.documents) for task in unit.tasks.values())
-    if total < n_blocks:
-        raise TaskError(
-            f"{unit.spec.where}: has {total} documents, too few for {n_blocks} blocks of racing; "
-            "lower scoring.racing.blocks or raise its limit"
-        )
-    dealt = 0
-    for name, task in unit.tasks.items():
-        count = len(task.documents)
-        order = list(range(count))
-        if n_blocks > 1:
-            random.Random(f"{seed} {name}").shuffle(order)
-        task.blocks = [
-            sorted(order[(block - dealt) % n_blocks :: n_blocks]) for block in range(n_blocks)
-        ]
-        dealt += count
 
 
 def _is_nan(answer: Any) -> bool:

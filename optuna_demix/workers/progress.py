@@ -21,8 +21,11 @@ _REFRESH_S = 2.0
 @contextmanager
 def progress_bar(
     study: Study, n_trials: int | None, *, shown: bool
-) -> Iterator[Callable[[], None]]:
-    """A bar of the study's finished trials, of all workers; yields a function to refresh it."""
+) -> Iterator[Callable[..., None]]:
+    """A bar of the study's finished trials, of all workers; yields a function to refresh it.
+
+    What the function is given is shown beside them: how far the worker's own trial has come.
+    """
     from optuna.trial import TrialState
     from tqdm import tqdm
 
@@ -40,7 +43,7 @@ def progress_bar(
     ) as bar:
         drawn_at = -float("inf")
 
-        def refresh(*, now: bool = False) -> None:
+        def refresh(within: str = "", *, now: bool = False) -> None:
             nonlocal drawn_at
             if not shown or (not now and time.monotonic() - drawn_at < _REFRESH_S):
                 return
@@ -52,7 +55,8 @@ def progress_bar(
                 return
             bar.update(complete + pruned - bar.n)
             others = {"pruned": pruned, "failed": failed}
-            bar.set_postfix({name: n for name, n in others.items() if n}, refresh=False)
+            parts = [within] * bool(within) + [f"{name}={n}" for name, n in others.items() if n]
+            bar.set_postfix_str(", ".join(parts), refresh=bool(within))
 
         yield refresh
         refresh(now=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from optuna_demix.config.space import space_of
 from optuna_demix.config.study import objective_names
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from optuna_demix.config import StudyConfig
+    from optuna_demix.scoring import HarnessScorer
     from optuna_demix.storage.timing import Timing
 
 STOP_GRACE_S = 20.0
@@ -106,6 +107,8 @@ def run_worker(
             return None
 
         with progress_bar(study, n_trials, shown=progress) as refresh:
+            if objective.scorer is not None:
+                _watch(cast("HarnessScorer", objective.scorer), refresh)
             done = work(
                 study,
                 reporter.watching(objective),
@@ -118,3 +121,8 @@ def run_worker(
         if done.healthy and not stop.event.is_set():
             reporter.finish()
         return done
+
+
+def _watch(scorer: HarnessScorer, refresh: Callable[[str], None]) -> None:
+    """Show on the bar how many tokens of the running trial's texts are written."""
+    scorer.watch(lambda written, expected: refresh(f"{written:,} of {expected:,} tokens"))

@@ -58,6 +58,7 @@ class GreedyLoop:
         tokenizer: Its tokenizer, with a padding token.
         rows: Texts written at the same time, fewer after memory has run out.
         autocast: What forward passes run under.
+        wrote: Called with the number of new tokens after each step.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class GreedyLoop:
         *,
         rows: int,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        wrote: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._model, self._tokenizer, self._rows = model, tokenizer, rows
-        self._autocast = autocast
+        self._autocast, self._wrote = autocast, wrote
         self._beginnings: dict[str, tuple[tuple[int, ...], Beginning]] = {}
         self._watches: dict[tuple[str, ...], StopWatch] = {}
         self._ends: frozenset[int] = frozenset()
@@ -150,6 +152,7 @@ class GreedyLoop:
             else:
                 tokens, lengths = [row.tokens[-1] for row in rows], [row.length for row in rows]
                 logits, first = go_on(self._model, cache, tokens, lengths), 0
+            self._wrote(len(rows) - first)
             self._take(cache, rows, first, logits, found)
         return True
 
