@@ -93,6 +93,27 @@ class RacingConfig(StrictModel):
     p_threshold: Annotated[PositiveNumber, Field(lt=1.0)] = 0.2
 
 
+class ScreenConfig(StrictModel):
+    """Texts are written only for mixtures that are likely to find the right answers.
+
+    Every trial is scored on all other benchmarks and on the bits per byte of the right answers.
+    If its estimated objectives are among the best, texts are written; else it is pruned. The first
+    eight trials write texts in any case.
+
+    Attributes:
+        benchmarks: Names of the benchmarks whose texts are to be spared; ``auto``: all that
+            generate.
+        keep: A trial writes texts if it is among this best share of the trials so far.
+        answers: Field of a task's documents that holds the right answer, by benchmark, where the
+            task's ``doc_to_target`` is something else: ``canonical_solution`` for HumanEval,
+            ``code`` for MBPP, ``solution`` for ``minerva_math``.
+    """
+
+    benchmarks: Literal["auto"] | list[str] = "auto"
+    keep: Annotated[PositiveNumber, Field(le=1.0)] = 0.25
+    answers: dict[str, str] = Field(default_factory=dict)
+
+
 class ScoringConfig(TaskSettingsConfig):
     """How lm-eval scores a proxy, with the settings that all benchmarks share.
 
@@ -113,6 +134,7 @@ class ScoringConfig(TaskSettingsConfig):
         generation: ``auto`` writes texts by our own loop where it can and by lm-eval's elsewhere;
             ``hf`` by lm-eval's.
         racing: Score in blocks and drop losing proxies; needs a single objective.
+        screen: Let only promising proxies write texts, which cost most.
         trust_remote_code: Run code that comes with a component.
         confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
     """
@@ -129,6 +151,7 @@ class ScoringConfig(TaskSettingsConfig):
     shared_prefixes: bool = False
     generation: Literal["auto", "hf"] = "auto"
     racing: RacingConfig | None = None
+    screen: ScreenConfig | None = None
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
 
