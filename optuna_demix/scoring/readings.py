@@ -67,9 +67,7 @@ class Readings:
         self.higher = {b.name: self._direction(b, specs[b.name]) for b in benchmarks}
         self.signs = {name: 1 if higher else -1 for name, higher in self.higher.items()}
 
-    def scores(
-        self, blocks: Blocks = None, *, without: Collection[str] = ()
-    ) -> dict[str, float]:
+    def scores(self, blocks: Blocks = None, *, without: Collection[str] = ()) -> dict[str, float]:
         """Scores on some blocks; NaN where the model answers so or the metric is not finite."""
         scores = {}
         for name, address in self.addresses.items():

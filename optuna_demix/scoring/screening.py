@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from optuna_demix.scoring.harness import TaskSpec
     from optuna_demix.scoring.prepared_task import UnitKey
 
+_FIELD = "scoring.screen"
+_BENCHMARKS, _ANSWERS = f"{_FIELD}.benchmarks", f"{_FIELD}.answers"
+
 
 @dataclass(frozen=True)
 class Screening:
@@ -51,15 +54,15 @@ class Screening:
         for where, names in (("benchmarks", self.benchmarks or ()), ("answers", self.answers)):
             for name in names:
                 if name not in known:
-                    raise TaskError(f"scoring.screen.{where}: {unknown_name(name, known, 'benchmark')}")
+                    raise TaskError(f"{_FIELD}.{where}: {unknown_name(name, known, 'benchmark')}")
         texts = [b for b in benchmarks if b.measure != GOLD_METRIC and _generates(specs[b.name])]
         chosen = [b.name for b in texts] if self.benchmarks is None else list(self.benchmarks)
         if not chosen:
-            raise TaskError("scoring.screen.benchmarks: no benchmark generates texts; remove scoring.screen")
+            raise TaskError(f"{_BENCHMARKS}: no benchmark generates texts; remove scoring.screen")
         for name in chosen:
             if known[name] not in texts:
                 raise TaskError(
-                    f"scoring.screen.benchmarks: {name!r} generates no texts that could be spared; leave "
+                    f"{_BENCHMARKS}: {name!r} generates no texts that could be spared; leave "
                     "it out"
                 )
             self._check(name, specs[name])
@@ -77,7 +80,7 @@ class Screening:
                 said = "has tests as its target, not an answer"
             if said is not None:
                 raise TaskError(
-                    f"scoring.screen.answers: task {leaf.name!r} of benchmark {name!r} {said}; name the "
+                    f"{_ANSWERS}: task {leaf.name!r} of benchmark {name!r} {said}; name the "
                     "field of its documents that holds the right answer"
                 )
 
@@ -113,14 +116,14 @@ def answers_of_units(
     for name, answer in answers.items():
         if found.setdefault(keys[name], answer) != answer:
             raise TaskError(
-                f"scoring.screen.answers: {name!r} shares its texts with another benchmark, which has "
+                f"{_ANSWERS}: {name!r} shares its texts with another benchmark, which has "
                 "another right answer; give both the same"
             )
     for benchmark in benchmarks:
         is_read = keys[benchmark.name] in found and benchmark.measure != GOLD_METRIC
         if is_read and benchmark.name not in answers:
             raise TaskError(
-                f"scoring.screen.benchmarks: {benchmark.name!r} reads texts of a screened benchmark; name "
+                f"{_BENCHMARKS}: {benchmark.name!r} reads texts of a screened benchmark; name "
                 "both or neither"
             )
     return found

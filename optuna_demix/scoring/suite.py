@@ -19,7 +19,7 @@ from optuna_demix.scoring.harness.processing import processed_anew
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.harness.task_specs import NO_FILTER
 from optuna_demix.scoring.items import ItemTable, join, standard_error
-from optuna_demix.scoring.prepared_task import PreparedTask, RequestKind, Unit
+from optuna_demix.scoring.prepared_task import PreparedTask, RequestKind, Unit, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
 
 if TYPE_CHECKING:

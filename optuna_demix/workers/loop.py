@@ -50,7 +50,7 @@ class WorkerReport:
 
     Attributes:
         complete: Trials it completed.
-        pruned: Trials that lost their race.
+        pruned: Trials that lost their race or were screened out.
         failed: Trials that failed on it.
         stopped: Why it stopped, in words.
         healthy: Whether it stopped of its own accord and not for failures.

@@ -134,9 +134,7 @@ def test_a_share_that_cannot_be(keep: float) -> None:
     with pytest.raises(ConfigError, match="keep must be a share above 0 and up to 1"):
         MixtureObjective(SPACE, Writer(), Writer(), {"math": ["gsm8k"]}, keep=keep)
     with pytest.raises(ConfigError, match="raced or screened, not both"):
-        MixtureObjective(
-            SPACE, Writer(), Writer(), {"math": ["gsm8k"]}, keep=0.5, racing="block"
-        )
+        MixtureObjective(SPACE, Writer(), Writer(), {"math": ["gsm8k"]}, keep=0.5, racing="block")
 
 
 def test_scores_are_estimated_along_a_line() -> None:

@@ -21,9 +21,9 @@ _NO_REPORTS: Mapping[int, float] = {}
 
 
 class Row(NamedTuple):
-    """One finished trial. One that was pruned or failed has NaN as values, and as scores too,
+    """One finished trial. One that was pruned or failed has NaN as scores and values.
 
-    but for those that a trial had when it was screened out.
+    A trial that was screened out has the scores that it was given before.
     """
 
     number: int
