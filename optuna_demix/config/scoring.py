@@ -103,7 +103,8 @@ class ScreenConfig(StrictModel):
     Attributes:
         benchmarks: Names of the benchmarks whose texts are to be spared; ``auto``: all that
             generate.
-        keep: A trial writes texts if it is among this best share of the trials so far.
+        keep: A trial writes texts if it is among this best share of itself and the sixteen trials
+            before it.
         answers: Field of a task's documents that holds the right answer, by benchmark, where the
             task's ``doc_to_target`` is something else: ``canonical_solution`` for HumanEval,
             ``code`` for MBPP, ``solution`` for ``minerva_math``.

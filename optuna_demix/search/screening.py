@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 FIRST = 8
 """Trials that write texts in any case: what cheap scores mean has to be seen first."""
 
+WINDOW = 16
+"""Trials before its own that a trial has to keep up with. A search gets better: among all trials
+nearly each would be one of the best, and three of four wrote texts where a quarter was to."""
+
 
 def is_in_the_race(
     trial: FrozenTrial, others: Sequence[FrozenTrial], targets: Targets, *, keep: float
 ) -> bool:
     """Whether a trial that has its cheap scores is to write texts.
 
-    It is compared with the trials before it that have cheap scores, finished or not, and nothing
-    else counts: workers that read the same trials decide alike, in whatever order they ask. The
+    It is compared with the last trials before it that have cheap scores, finished or not, and
+    nothing else counts: workers that read the same trials decide alike, in whatever order they ask. The
     scores of screened benchmarks are estimated for all of them, those that wrote texts too, since
     those had the luck to be judged by noisy scores. Several objectives count as the mean of
     percentile ranks.
@@ -35,7 +39,7 @@ def is_in_the_race(
         trial: The trial, with the scores and cheap scores that it has.
         others: All trials of its study.
         targets: How objectives follow from benchmarks.
-        keep: Best share of the trials that write texts.
+        keep: Best share of these trials that writes texts.
     """
     before = [
         (scores, cheap, other.state.name == "COMPLETE")
@@ -60,8 +64,8 @@ def is_in_the_race(
     for j in np.flatnonzero(is_screened):
         Y[:, j], _ = predicted(cheap[:, j], np.where(written, Y[:, j], np.nan))
     merit = _merit(Y @ targets.mixing)
-    n_better = int((merit[:-1] > merit[-1]).sum())
-    return n_better < keep * len(merit)
+    rivals = merit[-1 - WINDOW : -1]
+    return int((rivals > merit[-1]).sum()) < keep * (len(rivals) + 1)
 
 
 def _merit(values: FloatArray) -> FloatArray:

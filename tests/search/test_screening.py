@@ -14,7 +14,7 @@ from optuna_demix.errors import ConfigError
 from optuna_demix.scoring import CheapScores
 from optuna_demix.search.rows.history import has_failed
 from optuna_demix.search.rows.screened import scores_of_cheap
-from optuna_demix.search.screening import FIRST
+from optuna_demix.search.screening import FIRST, WINDOW
 from optuna_demix.storage.requeue import requeue
 
 SPACE = MixtureSpace(["web", "code"])
@@ -45,7 +45,7 @@ class Writer:
 
     def score_screened(self) -> dict[str, float]:
         self.written += 1
-        noise = 0.002 * math.sin(90 * self.code)
+        noise = 0.002 * math.sin(900 * self.code)
         return {"prose": self.prose, "gsm8k": 0.5 - (self.code - 0.7) ** 2 + noise}
 
     def score(self) -> dict[str, float]:
@@ -118,6 +118,14 @@ def test_only_earlier_trials_count_also_those_that_still_run() -> None:
     study.enqueue_trial({"web": 0.31, "code": 0.691})
     study.optimize(objective, n_trials=1)
     assert study.trials[-1].state.name == "COMPLETE"
+
+
+def test_a_trial_has_to_keep_up_with_the_last_ones_alone() -> None:
+    good = [0.7 - 0.001 * i for i in range(WINDOW)]  # each a little worse than the last
+    study, _ = run([*good, *[0.4] * WINDOW, 0.5, 0.3])
+    states = [trial.state.name for trial in study.trials]
+    assert states[FIRST:WINDOW] == ["PRUNED"] * (WINDOW - FIRST)
+    assert states[-2:] == ["COMPLETE", "PRUNED"]  # better than the last, not than the first
 
 
 def test_what_is_not_finite_fails_before_texts_are_written() -> None:

@@ -63,7 +63,11 @@ def _attend(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention (B, Q, H, D) of queries (B, H, Q, D) to keys (B, G, W, D) and the fronts."""
-    unknown = [n for n, v in others.items() if v not in (None, False) and n not in _HARMLESS]
+    unknown = [
+        name
+        for name, value in others.items()
+        if name not in _HARMLESS and value is not None and value is not False
+    ]
     if unknown:
         raise TypeError(f"attention with {unknown[0]}")
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
