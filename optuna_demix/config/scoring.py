@@ -104,7 +104,7 @@ class ScreenConfig(StrictModel):
         benchmarks: Names of the benchmarks whose texts are to be spared; ``auto``: all that
             generate.
         keep: A trial writes texts if it is among this best share of itself and the sixteen trials
-            before it.
+            before it; of all trials no larger share does, the first eight not counted.
         answers: Field of a task's documents that holds the right answer, by benchmark, where the
             task's ``doc_to_target`` is something else: ``canonical_solution`` for HumanEval,
             ``code`` for MBPP, ``solution`` for ``minerva_math``.

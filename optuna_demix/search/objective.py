@@ -89,8 +89,8 @@ class MixtureObjective:
             :class:`optuna.pruners.WilcoxonPruner`, or the running ``"mean"``, for other pruners.
             A trial that is pruned keeps ``partial:<benchmark>`` and ``items:<benchmark>``, and
             its scores on each block, from which the sampler learns.
-        keep: Let only about this best share of the trials write the texts of screened benchmarks;
-            the scorer must be able to leave them out. Others are pruned, and keep their other scores
+        keep: Let about this best share of the trials write the texts of screened benchmarks; the
+            scorer must be able to leave them out. Others are pruned, and keep their other scores
             and ``cheap:<benchmark>``, from which the sampler learns; see
             :func:`~optuna_demix.search.screening.is_in_the_race`. ``None``: all trials do.
 

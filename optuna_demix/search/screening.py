@@ -13,15 +13,13 @@ from optuna_demix.search.rows.screened import LEAST, predicted
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from optuna_demix._typing import FloatArray
     from optuna_demix.search.rows.targets import Targets
 
 FIRST = 8
 """Trials that write texts in any case: what cheap scores mean has to be seen first."""
 
 WINDOW = 16
-"""Trials before its own that a trial has to keep up with. A search gets better: among all trials
-nearly each would be one of the best, and three of four wrote texts where a quarter was to."""
+"""Trials before its own that a trial has to keep up with."""
 
 
 def is_in_the_race(
@@ -30,8 +28,9 @@ def is_in_the_race(
     """Whether a trial that has its cheap scores is to write texts.
 
     It is compared with the last trials before it that have cheap scores, finished or not, and
-    nothing else counts: workers that read the same trials decide alike, in whatever order they ask. The
-    scores of screened benchmarks are estimated for all of them, those that wrote texts too, since
+    nothing else counts: workers that read the same trials decide alike, in whatever order they
+    ask. A search gets better, so that nearly each trial would be one of the best so far: of those
+    after the first, no larger share than asked for writes texts. The scores of screened benchmarks are estimated for all of them, those that wrote texts too, since
     those had the luck to be judged by noisy scores. Several objectives count as the mean of
     percentile ranks.
 
@@ -42,32 +41,28 @@ def is_in_the_race(
         keep: Best share of these trials that writes texts.
     """
     before = [
-        (scores, cheap, other.state.name == "COMPLETE")
+        other
         for other in others
         if other.number < trial.number
         and other.state.name in ("COMPLETE", "PRUNED", "RUNNING")
-        and (scores := targets.read(other)) is not None
-        and (cheap := targets.read_cheap(other)) is not None
+        and targets.read_cheap(other) is not None
     ]
-    own_cheap = targets.read_cheap(trial)
-    own_scores = targets.read(trial)
-    if len(before) < FIRST or own_cheap is None:
+    if len(before) < FIRST:
         return True
-    if own_scores is None:  # every benchmark is screened
-        own_scores = np.full(len(own_cheap), np.nan)
-    cheap = np.stack([*(cheap for _, cheap, _ in before), own_cheap])  # (n, b)
-    Y = np.stack([*(scores for scores, _, _ in before), own_scores])
-    is_screened = np.isfinite(own_cheap)
-    written = np.array([done for _, _, done in before] + [False])
+    those = [*before, trial]
+    cheap = np.array([targets.read_cheap(each) for each in those], dtype=float)  # (n, b)
+    unknown = np.full(cheap.shape[1], np.nan)  # where every benchmark is screened
+    Y = np.stack([unknown if (y := targets.read(each)) is None else y for each in those])
+    is_screened = np.isfinite(cheap[-1])
+    written = np.array([each.state.name == "COMPLETE" for each in those])
     if int(written.sum()) < LEAST or np.isnan(cheap[:, is_screened]).any():
         return True
     for j in np.flatnonzero(is_screened):
         Y[:, j], _ = predicted(cheap[:, j], np.where(written, Y[:, j], np.nan))
-    merit = _merit(Y @ targets.mixing)
+    values = Y @ targets.mixing  # (n, m)
+    merit = Composite("rank", values)(values)
+    n_later = len(before) - FIRST + 1
+    if int(written[FIRST:].sum()) >= keep * n_later:
+        return False
     rivals = merit[-1 - WINDOW : -1]
     return int((rivals > merit[-1]).sum()) < keep * (len(rivals) + 1)
-
-
-def _merit(values: FloatArray) -> FloatArray:
-    """Merit (n,) of objective values (n, m)."""
-    return Composite("rank", values)(values)

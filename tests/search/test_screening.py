@@ -90,8 +90,8 @@ def test_the_first_and_the_promising_write_and_the_others_are_pruned(several: bo
     assert not has_failed(loser)
 
 
-def test_all_write_where_cheap_scores_say_nothing_or_all_are_kept() -> None:
-    _, writer = run([*START, 0.05, 0.3], misleading=True)
+def test_no_larger_share_writes_than_asked_for() -> None:
+    _, writer = run([*START, *[0.05] * 8], misleading=True)  # each as good as the others
     assert writer.written == FIRST + 2
     _, writer = run([*START, 0.05, 0.3], keep=1.0)
     assert writer.written == FIRST + 2
@@ -135,6 +135,20 @@ def test_what_is_not_finite_fails_before_texts_are_written() -> None:
     assert trial.user_attrs[FAILURE_ATTR] == "no finite score for gsm8k"
     assert writer.written == 0
     assert not any(name.startswith(CHEAP_PREFIX) for name in trial.user_attrs)
+
+
+def test_every_benchmark_may_be_screened() -> None:
+    writer = Writer()
+    objective = MixtureObjective(SPACE, writer, writer, {"math": ["gsm8k"]}, keep=0.25)
+    writer.score_cheaply = lambda: CheapScores({}, {"gsm8k": -abs(writer.code - 0.7)})
+    writer.score_screened = lambda: {"gsm8k": -abs(writer.code - 0.7)}
+    study = optuna.create_study(direction="maximize")
+    for code in (*START, *[0.1] * 12, 0.2, 0.05):
+        study.enqueue_trial({"web": 1 - code, "code": code})
+    study.optimize(objective, n_trials=FIRST + 14)
+    states = [trial.state.name for trial in study.trials]
+    assert states[FIRST] == "PRUNED"
+    assert states[-2:] == ["COMPLETE", "PRUNED"]  # those that were pruned are rivals too
 
 
 @pytest.mark.parametrize("keep", [0.0, 1.5, math.nan])

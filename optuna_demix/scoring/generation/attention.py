@@ -101,7 +101,8 @@ def _joint(
         together = by_group.transpose(0, 1).reshape(groups, -1, size)  # (G, B H/G Q, D)
         ahead = (together @ keys.transpose(1, 2)).view(groups, batch, -1, keys.shape[1])
         both = torch.cat([ahead.transpose(0, 1), scores], dim=-1).float().softmax(dim=-1)
-        ahead, scores = both.to(query.dtype).split([keys.shape[1], width], dim=-1)
+        both = both.to(query.dtype)
+        ahead, scores = both[..., :-width], both[..., -width:]
         together = ahead.transpose(0, 1).reshape(groups, -1, keys.shape[1])
         mixed = (together @ values).view(groups, batch, -1, values.shape[-1]).transpose(0, 1)
         mixed = mixed + scores @ value

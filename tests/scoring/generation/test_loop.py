@@ -171,8 +171,10 @@ def test_it_is_kept_once_where_the_attention_allows_and_else_copied(
         made.clear()
         assert loop.generate(asked) == wanted
         assert model.config._attn_implementation == attention
+        made.clear()
+        loop.generate(asked[:7])
         widths.append(max(t.shape[2] for t in made[0]._tensors()))
-    assert widths[0] < len(padded(HEADER).input_ids) < widths[1]
+    assert widths[0] < widths[1]
 
 
 def test_tokens_are_counted_as_they_are_written(padded):
