@@ -30,7 +30,8 @@ def is_in_the_race(
     It is compared with the last trials before it that have cheap scores, finished or not, and
     nothing else counts: workers that read the same trials decide alike, in whatever order they
     ask. A search gets better, so that nearly each trial would be one of the best so far: of those
-    after the first, no larger share than asked for writes texts. The scores of screened benchmarks are estimated for all of them, those that wrote texts too, since
+    after the first, no larger share than asked for writes texts. The scores of screened
+    benchmarks are estimated for all of them, those that wrote texts too, since
     those had the luck to be judged by noisy scores. Several objectives count as the mean of
     percentile ranks.
 
