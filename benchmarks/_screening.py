@@ -62,7 +62,7 @@ class Proxy:
         seen = self._surface.observe(self._w, seed=self._seed, trial=self.trial)
         return dict(zip(self._surface.benchmarks, seen.tolist(), strict=True))
 
-    def score_cheaply(self) -> CheapScores:
+    def score_cheaply(self, *, seed: int | None = None) -> CheapScores:
         """Scores of benchmarks without texts, and what stands for the others."""
         scores = self.score()
         cheap = self._cheap(self._w[None])[0].tolist()

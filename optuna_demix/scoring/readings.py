@@ -18,8 +18,9 @@ from optuna_demix.scoring.harness.task_specs import (
 if TYPE_CHECKING:
     from optuna_demix.scoring.benchmark import Benchmark
     from optuna_demix.scoring.items import ItemTable
-    from optuna_demix.scoring.prepared_task import Blocks, UnitKey
+    from optuna_demix.scoring.prepared_task import Blocks
     from optuna_demix.scoring.suite import Suite
+    from optuna_demix.scoring.units import UnitKey
 
 Address: TypeAlias = "tuple[UnitKey, str, str]"
 """Unit, metric and filter of a benchmark."""
@@ -70,27 +71,32 @@ class Readings:
     def scores(self, blocks: Blocks = None, *, without: Collection[str] = ()) -> dict[str, float]:
         """Scores on some blocks; NaN where the model answers so or the metric is not finite."""
         scores = {}
-        for name, address in self.addresses.items():
+        for name, (key, metric, filter_name) in self.addresses.items():
             if name not in without:
-                value = self.suite.value(*address, blocks=blocks)
+                value = self.suite.unit(key).value(metric, filter_name, blocks=blocks)
                 scores[name] = self.signs[name] * value if math.isfinite(value) else math.nan
         return scores
 
     def tables(self) -> dict[str, ItemTable]:
         """The documents behind each score, where they have values of their own."""
-        found = {name: self.suite.table(*at) for name, at in self.addresses.items()}
+        found = {
+            name: self.suite.unit(at[0]).table(*at[1:]) for name, at in self.addresses.items()
+        }
         return {name: table for name, table in found.items() if table is not None}
 
     def errors(self) -> dict[str, float]:
         """Standard error of each score; NaN where there is none."""
-        return {name: self.suite.error(*address) for name, address in self.addresses.items()}
+        return {
+            name: self.suite.unit(key).error(metric, filter_name)
+            for name, (key, metric, filter_name) in self.addresses.items()
+        }
 
     def _direction(self, benchmark: Benchmark, spec: TaskSpec) -> bool:
         stated = direction_of(benchmark, spec)
         if stated is not None:
             return stated
         key, _, _ = self.addresses[benchmark.name]
-        found = self.suite.directions(key, benchmark.measure)
+        found = self.suite.unit(key).directions(benchmark.measure)
         if len(found) != 1:
             raise TaskError(
                 f"{spec.where}: does not say whether a higher {benchmark.measure!r} is better; "

@@ -18,7 +18,7 @@ from optuna_demix.scoring.gold import GOLD_METRIC
 if TYPE_CHECKING:
     from optuna_demix.scoring.benchmark import Benchmark
     from optuna_demix.scoring.harness import TaskSpec
-    from optuna_demix.scoring.prepared_task import UnitKey
+    from optuna_demix.scoring.units import UnitKey
 
 _FIELD = "scoring.screen"
 _BENCHMARKS, _ANSWERS = f"{_FIELD}.benchmarks", f"{_FIELD}.answers"

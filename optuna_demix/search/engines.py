@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,20 @@ class Scorer(Protocol):
         """Score of each benchmark for the model as it is, higher is better."""
 
 
+@runtime_checkable
+class SamplingScorer(Protocol):
+    """A scorer of texts that may be sampled."""
+
+    def seed_of(self, number: int) -> int | None:
+        """The seed of a trial's texts, or ``None`` where none is sampled."""
+
+    def score(self, *, seed: int | None = None) -> dict[str, float]:
+        """Score of each benchmark with texts that are sampled from a seed."""
+
+    def race(self, *, seed: int | None = None) -> Iterator[BlockScores]:
+        """The same block by block."""
+
+
 class RacingScorer(Scorer, Protocol):
     """A scorer that can stop early."""
 
@@ -40,8 +54,8 @@ class RacingScorer(Scorer, Protocol):
 class ScreeningScorer(Scorer, Protocol):
     """A scorer that can leave out the texts of screened benchmarks."""
 
-    def score_cheaply(self) -> CheapScores:
-        """Score the model as it is on everything else."""
+    def score_cheaply(self, *, seed: int | None = None) -> CheapScores:
+        """Score the model as it is on everything else; texts will be sampled from a seed."""
 
     def score_screened(self) -> dict[str, float]:
         """Score the same model on these texts as well: all scores."""

@@ -20,9 +20,11 @@ from optuna_demix.attributes import (
     OBJECTIVES_ATTR,
     PARTIAL_PREFIX,
     PROBABILITY_PREFIX,
+    SAMPLING_SEED_ATTR,
     SCORE_PREFIX,
 )
 from optuna_demix.errors import ConfigError
+from optuna_demix.search.engines import SamplingScorer
 from optuna_demix.search.rows.targets import Targets, objective_layout
 from optuna_demix.search.screening import is_in_the_race
 
@@ -159,17 +161,39 @@ class MixtureObjective:
         names = space.components if model is None else model.names
         self._order = [space.components.index(name) for name in names]
 
-    def score(self, weights: NDArray[np.float64] | Mapping[str, float]) -> Scores:
+    def score(
+        self, weights: NDArray[np.float64] | Mapping[str, float], *, seed: int | None = None
+    ) -> Scores:
         """Score the proxies of weights (K,), in the order of the space or by component.
+
+        Args:
+            weights: The merge weights.
+            seed: Of sampled texts; by default they are the scorer's own.
 
         Raises:
             ConfigError: If they are not one weight for each component.
         """
         w = self._checked(weights)
-        if self.model is None or self.scorer is None:
-            return self._joined(w, {})
+        merged = {} if self.model is None else self._merge_and_score(w, seed)
+        return self._joined(w, merged)
+
+    def _merge_and_score(self, w: NDArray[np.float64], seed: int | None) -> dict[str, float]:
+        assert self.model is not None and self.scorer is not None
         self.model.merge(w[self._order])
-        return self._joined(w, self.scorer.score())
+        if seed is None:
+            return self.scorer.score()
+        return cast("SamplingScorer", self.scorer).score(seed=seed)
+
+    def _seed(self, trial: Trial) -> int | None:
+        """The seed of a trial's sampled texts, written to it."""
+        if not isinstance(self.scorer, SamplingScorer):
+            return None
+        seed = trial.user_attrs.get(SAMPLING_SEED_ATTR)
+        if seed is None:
+            seed = self.scorer.seed_of(trial.number)
+            if seed is not None:
+                trial.set_user_attr(SAMPLING_SEED_ATTR, seed)
+        return seed
 
     def _joined(self, w: NDArray[np.float64], merged: Mapping[str, float]) -> Scores:
         """Scores of weights (K,) from those of the merged model."""
@@ -248,12 +272,13 @@ class MixtureObjective:
         if trial.study.user_attrs.get(OBJECTIVES_ATTR) != layout:
             trial.study.set_user_attr(OBJECTIVES_ATTR, layout)
         weights = self.space.suggest(trial)
+        seed = self._seed(trial)
         if self._racing is not None:
-            scores = self._race(trial, weights)
+            scores = self._race(trial, weights, seed)
         elif self._keep is not None and self.model is not None:
-            scores = self._screen(trial, self._checked(weights), self._keep)
+            scores = self._screen(trial, self._checked(weights), seed, self._keep)
         else:
-            scores = self.score(weights)
+            scores = self.score(weights, seed=seed)
         bad = [name for name, score in scores.benchmarks.items() if not math.isfinite(score)]
         for name, score in scores.benchmarks.items():
             if math.isfinite(score):
@@ -277,14 +302,16 @@ class MixtureObjective:
                 if math.isfinite(found):
                     trial.set_user_attr(prefix + name, float(found))
 
-    def _screen(self, trial: Trial, w: NDArray[np.float64], keep: float) -> Scores:
+    def _screen(
+        self, trial: Trial, w: NDArray[np.float64], seed: int | None, keep: float
+    ) -> Scores:
         """Score weights (K,), and the texts of screened benchmarks if that is worth it."""
         from optuna import TrialPruned
 
         assert self.model is not None
         scorer = cast("ScreeningScorer", self.scorer)
         self.model.merge(w[self._order])
-        found = scorer.score_cheaply()
+        found = scorer.score_cheaply(seed=seed)
         _, scores = self._mix(w, found.scores)
         if all(map(math.isfinite, [*scores.values(), *found.cheap.values()])):
             # Cheap scores come last: whoever sees them sees the others.
@@ -299,14 +326,18 @@ class MixtureObjective:
         broken = {n: s for n, s in found.cheap.items() if not math.isfinite(s)}
         return Scores({**scores, **broken}, {})
 
-    def _race(self, trial: Trial, weights: Mapping[str, float]) -> Scores:
+    def _race(self, trial: Trial, weights: Mapping[str, float], seed: int | None) -> Scores:
         """Score block by block, as far as the study's pruner lets it."""
         from optuna import TrialPruned
 
         assert self.model is not None
         self.model.merge(self._checked(weights)[self._order])
         blocks: dict[str, list[float]] = {}
-        for step, seen in enumerate(cast("RacingScorer", self.scorer).race()):
+        if seed is None:
+            race = cast("RacingScorer", self.scorer).race()
+        else:
+            race = cast("SamplingScorer", self.scorer).race(seed=seed)
+        for step, seen in enumerate(race):
             for name, score in seen.block.items():
                 blocks.setdefault(name, []).append(score)
             reported = seen.block if self._racing == "block" else seen.so_far

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import optuna
 import pytest
 
 from optuna_demix import DemixSampler, MixtureObjective, MixtureSpace, recommend
-from optuna_demix.attributes import CHEAP_PREFIX, FAILURE_ATTR, SCORE_PREFIX
+from optuna_demix.attributes import CHEAP_PREFIX, FAILURE_ATTR, SAMPLING_SEED_ATTR, SCORE_PREFIX
 from optuna_demix.errors import ConfigError
-from optuna_demix.scoring import CheapScores
+from optuna_demix.scoring import BlockScores, CheapScores
 from optuna_demix.search.rows.history import has_failed
 from optuna_demix.search.rows.screened import scores_of_cheap
 from optuna_demix.search.screening import FIRST, WINDOW
@@ -37,7 +38,7 @@ class Writer:
         self.code = float(w[1])
         self.prose = -abs(self.code - 0.6)
 
-    def score_cheaply(self) -> CheapScores:
+    def score_cheaply(self, *, seed: int | None = None) -> CheapScores:
         cheap = -1.0 - (self.code - 0.7) ** 2
         if self.misleading:
             cheap = -1.0
@@ -51,6 +52,28 @@ class Writer:
     def score(self) -> dict[str, float]:
         self.score_cheaply()
         return self.score_screened()
+
+
+class Sampling(Writer):
+    """The same with texts that are sampled; it keeps their seeds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds: list[int | None] = []
+
+    def seed_of(self, number: int) -> int | None:
+        return 100 + number
+
+    def score_cheaply(self, *, seed: int | None = None) -> CheapScores:
+        self.seeds.append(seed)
+        return super().score_cheaply()
+
+    def score(self, *, seed: int | None = None) -> dict[str, float]:
+        self.score_cheaply(seed=seed)
+        return self.score_screened()
+
+    def race(self, *, seed: int | None = None) -> Iterator[BlockScores]:
+        raise NotImplementedError
 
 
 def run(
@@ -137,10 +160,21 @@ def test_what_is_not_finite_fails_before_texts_are_written() -> None:
     assert not any(name.startswith(CHEAP_PREFIX) for name in trial.user_attrs)
 
 
+def test_texts_that_are_written_later_have_the_seed_of_the_trial() -> None:
+    writer = Sampling()
+    objective = MixtureObjective(SPACE, writer, writer, {"math": ["gsm8k"]}, keep=0.25)
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"web": 0.5, "code": 0.5})
+    study.enqueue_trial({"web": 0.4, "code": 0.6}, user_attrs={SAMPLING_SEED_ATTR: 7})
+    study.optimize(objective, n_trials=2)
+    assert writer.seeds == [100, 7] and writer.written == 2
+    assert [trial.user_attrs[SAMPLING_SEED_ATTR] for trial in study.trials] == [100, 7]
+
+
 def test_every_benchmark_may_be_screened() -> None:
     writer = Writer()
     objective = MixtureObjective(SPACE, writer, writer, {"math": ["gsm8k"]}, keep=0.25)
-    writer.score_cheaply = lambda: CheapScores({}, {"gsm8k": -abs(writer.code - 0.7)})
+    writer.score_cheaply = lambda seed: CheapScores({}, {"gsm8k": -abs(writer.code - 0.7)})
     writer.score_screened = lambda: {"gsm8k": -abs(writer.code - 0.7)}
     study = optuna.create_study(direction="maximize")
     for code in (*START, *[0.1] * 12, 0.2, 0.05):

@@ -40,6 +40,7 @@ class Progress:
             for prompt, length in self._lengths.items()
         )
         self._written = self._settled = 0
+        self.add(0)
 
     def add(self, count: int) -> None:
         """So many more tokens are written."""
