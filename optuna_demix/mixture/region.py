@@ -209,7 +209,7 @@ class Region:
         return list(found.values())
 
     @property
-    def constraints(self) -> tuple[Constraint, ...]:
+    def inequalities(self) -> tuple[Constraint, ...]:
         """Bounds, caps and groups as inequalities; ``min_weight`` and the simplex stand beside."""
         return self._constraints
 

@@ -32,7 +32,7 @@ def what_if_of(data: ReportData) -> dict[str, Any]:
         "plain": is_plain(space),
         "epochs": _epochs_of_all(space),
         "constraints": [
-            {"row": c.row.tolist(), "bound": c.bound, "text": c.text} for c in space.constraints
+            {"row": c.row.tolist(), "bound": c.bound, "text": c.text} for c in space.inequalities
         ],
         "minWeight": space.min_weight,
         "presets": {name: row.tolist() for name, row in predictor.rows.items()},
