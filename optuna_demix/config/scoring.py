@@ -94,8 +94,8 @@ class ScreenConfig(StrictModel):
 
     Every trial is scored on all other benchmarks and on the bits per byte of the right answers.
     If its estimated objectives are among the best, texts are written; else it is pruned. The first
-    eight trials write texts in any case. A study of as many trials finds somewhat less; whether it
-    finds more for as many texts has not been shown (``benchmarks/README.md``).
+    eight trials write texts in any case. On surfaces with known scores this did not pay: with as
+    many texts plain trials found mixtures as good (``benchmarks/README.md``).
     """
 
     benchmarks: Literal["auto"] | list[str] = "auto"
