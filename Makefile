@@ -17,7 +17,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 	-c constraints.txt
 endif
 
-.PHONY: help install quickstart test test-slow test-faults test-packaging test-gpu lint format \
+.PHONY: help install quickstart test test-slow test-faults test-packaging test-readers test-gpu lint format \
 	docs bench bench-fidelity bench-gpu sweep clean
 .DEFAULT_GOAL := help
 
@@ -41,7 +41,7 @@ quickstart: $(or $(wildcard $(VENV)/.installed),$(VENV)/.quickstart)  ## Search 
 	$(BIN)/optuna-demix demo --out runs/quickstart --n-trials $(TRIALS) --n-workers $(WORKERS)
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not packaging'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not packaging and not readers'
 
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m 'slow and not faults and not packaging'
@@ -54,6 +54,12 @@ test-packaging: install  ## Install the built wheel in fresh environments and ru
 
 test-gpu: install  ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+test-readers: install  ## Have the training frameworks that pip has read exported mixtures (minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(VENV)/readers --upgrade -r tests/export/readers.txt
+	OMP_NUM_THREADS=1 PYTHONPATH="$(abspath $(VENV))/readers" \
+		$(BIN)/python -m pytest tests/export -m readers
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .
