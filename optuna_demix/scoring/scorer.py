@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,13 +13,8 @@ from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.block_scores import BlockScores
 from optuna_demix.scoring.checks import IncludePath, check_names, examine, task_folders
 from optuna_demix.scoring.digest import digest
-from optuna_demix.scoring.harness.task_specs import (
-    NO_FILTER,
-    TaskSpec,
-    direction_of,
-    filters_of,
-    resolve_filter,
-)
+from optuna_demix.scoring.harness.task_specs import TaskSpec
+from optuna_demix.scoring.screening import CheapScores, Screening, answers_of_units
 from optuna_demix.scoring.settings import (
     TaskSettings,
     check_bos,
@@ -33,8 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from optuna_demix.scoring.items import ItemTable
-    from optuna_demix.scoring.prepared_task import UnitKey
+    from optuna_demix.scoring.generation import Watcher
     from optuna_demix.scoring.replay import Replay
 
 
@@ -93,6 +86,7 @@ class HarnessScorer:
         blocks: Score the documents in so many blocks, for :meth:`race`: every benchmark deals an
             equal share of its documents, shuffled, to each. Batches do not reach over blocks,
             which may move the last bits of a score.
+        screening: Benchmarks whose texts :meth:`score_cheaply` leaves out; ``None`` for none.
         report: Called with a line before each long step, and now and then within.
 
     Raises:
@@ -126,6 +120,7 @@ class HarnessScorer:
         shared_prefixes: bool = False,
         generation: Literal["auto", "hf"] = "auto",
         blocks: int | None = None,
+        screening: Screening | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
         self.benchmarks = tuple(benchmarks)
@@ -150,8 +145,9 @@ class HarnessScorer:
 
         from optuna_demix.scoring.harness import Catalog, PreparedModel
         from optuna_demix.scoring.harness.tasks import LM_EVAL_VERSION
-        from optuna_demix.scoring.prepared_task import UnitKey, wanted_of
+        from optuna_demix.scoring.readings import Readings, addresses_of
         from optuna_demix.scoring.suite import Suite
+        from optuna_demix.scoring.units import UnitKey, wanted_of
 
         catalog = Catalog(task_folders(include_path))
         specs: dict[str, TaskSpec] = {}
@@ -171,10 +167,10 @@ class HarnessScorer:
         }
         self._seed = seed
         self._keys = {b.name: UnitKey(b.task, runs[b.name]) for b in self.benchmarks}
-        self._filters = {
-            b.name: resolve_filter(b, filters_of(b, specs[b.name])) or NO_FILTER
-            for b in self.benchmarks
-        }
+        addresses = addresses_of(self.benchmarks, self._keys, specs)
+        chosen = {} if screening is None else screening.resolve(self.benchmarks, specs)
+        answers = answers_of_units(chosen, self._keys, self.benchmarks)
+        self._screened = tuple(chosen)
         check_bos(tokenizer, add_bos_token)
         for run in runs.values():
             check_template(tokenizer, run.apply_chat_template)
@@ -191,14 +187,15 @@ class HarnessScorer:
         self._suite = Suite(
             catalog,
             {self._keys[name]: spec for name, spec in specs.items()},
-            wanted_of(map(self._address, self.benchmarks)),
+            wanted_of(addresses.values(), answers),
             self._lm,
             seed=seed,
             n_blocks=1 if blocks is None else blocks,
+            screened=answers,
             report=Report.of(report),
             sandboxed=not confirm_run_unsafe_code_unsandboxed,
         )
-        self._higher = {b.name: self._direction(b, specs[b.name]) for b in self.benchmarks}
+        self._readings = Readings(self._suite, self.benchmarks, addresses, specs)
         self._version = LM_EVAL_VERSION
         self._digest: str | None = None
         self._scored = False
@@ -225,7 +222,39 @@ class HarnessScorer:
         """
         self._suite.run(seed)
         self._scored = True
-        return self._scores(None)
+        return self._readings.scores()
+
+    def score_cheaply(self, *, seed: int | None = None) -> CheapScores:
+        """Score the model on all but the texts of screened benchmarks.
+
+        Args:
+            seed: As of :meth:`score`, also of the texts that are written later.
+
+        Raises:
+            TaskError: As :meth:`score`.
+        """
+        self._scored = False
+        self._suite.run_cheaply(seed)
+        cheap = {
+            name: -self._suite.unit(self._keys[name]).cheap_value() for name in self._screened
+        }
+        return CheapScores(self._readings.scores(without=self._screened), cheap)
+
+    def score_screened(self) -> dict[str, float]:
+        """Go on after :meth:`score_cheaply` with the same weights: all scores."""
+        self._suite.run_screened()
+        self._scored = True
+        return self._readings.scores()
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Be told, while texts are written, of the tokens written and of those expected.
+
+        Texts that lm-eval writes are not counted.
+
+        Args:
+            watcher: Called with both numbers after each step; ``None`` for nobody.
+        """
+        self._lm.progress.watcher = watcher
 
     def race(self, *, seed: int | None = None) -> Iterator[BlockScores]:
         """Score the model block by block, so that the caller can stop early.
@@ -248,23 +277,14 @@ class HarnessScorer:
             self._scored = block + 1 == self._suite.n_blocks
             done = range(block + 1)
             yield BlockScores(
-                block=self._scores((block,)),
-                so_far=self._scores(done),
+                block=self._readings.scores((block,)),
+                so_far=self._readings.scores(done),
                 items={
-                    name: self._suite.n_documents(key, blocks=done)
+                    name: self._suite.unit(key).n_documents(done)
                     for name, key in self._keys.items()
                 },
                 last=block + 1 == self._suite.n_blocks,
             )
-
-    def _scores(self, blocks: Sequence[int] | None) -> dict[str, float]:
-        scores = {}
-        for benchmark in self.benchmarks:
-            value = self._suite.value(*self._address(benchmark), blocks=blocks)
-            scores[benchmark.name] = (
-                self._sign(benchmark) * value if math.isfinite(value) else math.nan
-            )
-        return scores
 
     def items(self) -> dict[str, NDArray[np.float64]]:
         """Values of the single documents in the last :meth:`score`, higher is better.
@@ -276,11 +296,9 @@ class HarnessScorer:
         Returns:
             Arrays (n,) by benchmark, in the documents' order, which never changes.
         """
-        return {
-            b.name: self._sign(b) * table.values
-            for b in self.benchmarks
-            if (table := self._item_table(b)) is not None
-        }
+        self._require_score()
+        signs = self._readings.signs
+        return {name: signs[name] * t.values for name, t in self._readings.tables().items()}
 
     def item_weights(self) -> dict[str, NDArray[np.float64]]:
         """Share of each of :meth:`items` in its score.
@@ -291,11 +309,8 @@ class HarnessScorer:
         Returns:
             Arrays (n,) by benchmark, each summing to 1.
         """
-        return {
-            b.name: table.weights
-            for b in self.benchmarks
-            if (table := self._item_table(b)) is not None
-        }
+        self._require_score()
+        return {name: table.weights for name, table in self._readings.tables().items()}
 
     def standard_errors(self) -> dict[str, float]:
         """Standard error of each score of the last :meth:`score`, over the choice of documents.
@@ -308,7 +323,7 @@ class HarnessScorer:
             By benchmark; NaN where there is none.
         """
         self._require_score()
-        return {b.name: self._suite.error(*self._address(b)) for b in self.benchmarks}
+        return self._readings.errors()
 
     def replay(self) -> Replay:
         """Scores on the same requests of log-likelihoods that are given, not computed.
@@ -321,11 +336,7 @@ class HarnessScorer:
         from optuna_demix.scoring.replay import Replay
 
         self._scored = False
-        return Replay(
-            self._suite,
-            {b.name: self._address(b) for b in self.benchmarks},
-            {b.name: self._sign(b) for b in self.benchmarks},
-        )
+        return Replay(self._suite, self._readings.addresses, self._readings.signs)
 
     def plan_digest(self) -> str:
         """Hash of everything but the weights that the scores depend on.
@@ -375,37 +386,15 @@ class HarnessScorer:
                     "name": b.name,
                     "task": b.task,
                     "metric": b.measure,
-                    "filter": self._filters[b.name],
-                    "higher_is_better": self._higher[b.name],
+                    "filter": self._readings.addresses[b.name][2],
+                    "higher_is_better": self._readings.higher[b.name],
                     "limit": self._keys[b.name].settings.limit,
-                    "tasks": self._suite.describe(self._keys[b.name]),
+                    "tasks": self._suite.unit(self._keys[b.name]).describe(),
                 }
                 for b in self.benchmarks
             ],
         }
 
-    def _address(self, benchmark: Benchmark) -> tuple[UnitKey, str, str]:
-        return self._keys[benchmark.name], benchmark.measure, self._filters[benchmark.name]
-
-    def _sign(self, benchmark: Benchmark) -> int:
-        return 1 if self._higher[benchmark.name] else -1
-
-    def _item_table(self, benchmark: Benchmark) -> ItemTable | None:
-        self._require_score()
-        return self._suite.table(*self._address(benchmark))
-
     def _require_score(self) -> None:
         if not self._scored:
             raise RuntimeError("nothing has been scored yet: call score() first")
-
-    def _direction(self, benchmark: Benchmark, spec: TaskSpec) -> bool:
-        stated = direction_of(benchmark, spec)
-        if stated is not None:
-            return stated
-        found = self._suite.directions(self._keys[benchmark.name], benchmark.measure)
-        if len(found) != 1:
-            raise TaskError(
-                f"{spec.where}: does not say whether a higher {benchmark.measure!r} is better; "
-                f"give benchmark {benchmark.name!r} higher_is_better"
-            )
-        return found.pop()

@@ -136,6 +136,7 @@ def analyze(
         accuracy=dict(zip(targets.benchmarks or names, validation.spearman.tolist(), strict=True)),
         composite=how if isinstance(how, str) else "weighted mean",
         merit=merit,
+        estimated=_estimated(arrays, targets.benchmarks),
     )
     return Analysis(
         recommendation=recommendation,
@@ -149,6 +150,12 @@ def analyze(
         n_warm=n_warm,
         seed=seed,
     )
+
+
+def _estimated(trials: Arrays, benchmarks: Sequence[str]) -> dict[str, int]:
+    """In how many trials the score of each benchmark is estimated, where in any."""
+    missing = (np.isnan(trials.Y) & ~trials.complete[:, None]).sum(axis=0).tolist()
+    return {name: n for name, n in zip(benchmarks, missing, strict=bool(benchmarks)) if n}
 
 
 def _refuse_other_mixtures(

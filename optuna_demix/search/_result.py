@@ -124,6 +124,8 @@ class Recommendation:
         noise: By objective, standard deviation of one trial's score about its prediction, near
             the best.
         merit: Merit of oriented objective scores (n, m), as it ranked the candidates.
+        estimated: By benchmark that not every trial was scored on, from raced or screened trials:
+            in how many of them its score is estimated.
     """
 
     study_name: str
@@ -139,6 +141,7 @@ class Recommendation:
     expected_gain: float
     noise: dict[str, float]
     merit: Composite = field(repr=False, compare=False)
+    estimated: dict[str, int] = field(default_factory=dict)
 
     @property
     def merge_weights(self) -> dict[str, float]:
@@ -242,6 +245,9 @@ class Recommendation:
         rho = _confidence.rank_correlation(self)
         if np.isfinite(rho):
             note += f"\nsurrogate: out-of-fold rank correlation {rho:.3f} (mean)"
+        for name, count in self.estimated.items():
+            scored = f"scored in {self.n_trials - count} of {counted(self.n_trials, 'trial')}"
+            note += f"\n{name}: {scored}, estimated in the others"
         note += f"\n{self.outlook}"
         return f"{ruled_table(['', *objectives, 'composite', ''], rows)}\n{note}"
 

@@ -295,3 +295,17 @@ def test_phases_and_topics_are_named_as_well(tmp_path: Path) -> None:
     topics = {"hierarchy": {"all": ["web", "code"]}}
     space = space_of(load_study_config(write(tmp_path, {**study, "mixture": topics})))
     assert space.param_names == ("w/web", "w/code")
+
+
+@pytest.mark.parametrize(
+    ("clash", "said"),
+    [
+        ({"scoring": {"screen": {}, "racing": {}}, "objective": "composite"}, "scoring.racing"),
+        ({"scoring": {"screen": {}}, "proxy": "probabilities"}, "proxy: probabilities"),
+        ({"scoring": {"screen": {}}, "sampler": {"schedule": "demix"}}, "sampler.schedule: demix"),
+    ],
+)
+def test_what_screening_does_not_go_with(tmp_path: Path, clash: dict[str, Any], said: str) -> None:
+    load_study_config(write(tmp_path, {**MINIMAL, "scoring": {"screen": {}}}))
+    with pytest.raises(ConfigError, match=f"scoring.screen does not go with {said}; remove"):
+        load_study_config(write(tmp_path, {**MINIMAL, **clash}))

@@ -30,7 +30,7 @@ from optuna_demix.scoring.forward import (
     token_counts,
     why_unpackable,
 )
-from optuna_demix.scoring.generation import GreedyLoop, Prompt
+from optuna_demix.scoring.generation import GreedyLoop, Progress, Prompt
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.harness.texts import Texts
 
@@ -120,10 +120,10 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 f"model type {model.config.model_type!r} is not a causal language model; "
                 "a proxy must be one"
             )
-        loop = partial(GreedyLoop, self.model, self.tokenizer)
-        self._texts = Texts(
-            self, loop(rows=batch_size, autocast=self._autocast) if own_generation else None
-        )
+        self.progress = Progress()
+        loop = partial(GreedyLoop, self.model, self.tokenizer, rows=batch_size)
+        engine = loop(autocast=self._autocast, wrote=self.progress.add) if own_generation else None
+        self._texts = Texts(self, engine, self.progress)
 
     def weights_changed(self) -> None:
         """Forget what depends on the weights."""
