@@ -30,7 +30,7 @@ def maximize(objectives: Array, rows: Array, bounds: Array, lower: Array, upper:
         Vertices, (n, K); NaN where the solver finds none.
     """
     size = _VARIABLES // max(len(lower), 1)
-    size = max(1, min(size, _COEFFICIENTS // max(np.count_nonzero(rows), 1)))
+    size = max(1, min(size, _COEFFICIENTS // max(int(np.count_nonzero(rows)), 1)))
     points = np.full(objectives.shape, np.nan)
     for first in range(0, len(objectives), size):
         part = slice(first, first + size)
@@ -110,7 +110,7 @@ def _solve(
         b_ub=bounds,
         A_eq=sums,
         b_eq=np.ones(sums.shape[0]),
-        bounds=np.column_stack([lower, upper]),
+        bounds=list(zip(lower.tolist(), upper.tolist(), strict=True)),
         method="highs",
         options={
             "presolve": presolve,
