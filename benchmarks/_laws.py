@@ -169,6 +169,34 @@ class SkillLaw:
 
 
 @dataclass(frozen=True)
+class RepeatedLaw:
+    """Losses of a run in which data are repeated: repeats teach ever less, and wear at last.
+
+    Tokens beyond the first epoch count as in "Scaling Data-Constrained Language Models"
+    (arXiv 2305.16264): R further epochs are worth R* (1 - exp(-R / R*)) of the first one. Their
+    wear grows with the square of R.
+
+    Attributes:
+        law: Losses (n, b) of shares that are never repeated.
+        epochs: Epochs of each dataset in a run that takes nothing else (K,).
+        worth: R*, all that further epochs can be worth (K,).
+        wear: Loss of each benchmark for a squared further epoch (K, b).
+    """
+
+    law: SkillLaw
+    epochs: FloatArray
+    worth: FloatArray
+    wear: FloatArray
+
+    def __call__(self, X: FloatArray) -> FloatArray:
+        """Losses (n, b) of mixtures (n, K)."""
+        further = np.maximum(X * self.epochs - 1.0, 0.0)
+        gained = self.worth * -np.expm1(-further / self.worth)
+        fresh = np.minimum(X, 1.0 / self.epochs) + gained / self.epochs
+        return np.asarray(self.law(fresh) + further**2 @ self.wear)
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Accuracies that rise from chance as losses fall: chance + (top - chance) sigmoid.
 

@@ -20,7 +20,15 @@ from pathlib import Path
 
 import numpy as np
 from _common import write
-from _laws import PILE_DOMAINS, Accuracy, FittedLaw, FloatArray, SkillLaw, read_pile_runs
+from _laws import (
+    PILE_DOMAINS,
+    Accuracy,
+    FittedLaw,
+    FloatArray,
+    RepeatedLaw,
+    SkillLaw,
+    read_pile_runs,
+)
 
 from optuna_demix import MixtureSpace
 
@@ -247,12 +255,51 @@ def capped(seed: int) -> Surface:
     return Surface("capped", space, _scores_of(law), np.zeros(6))
 
 
+def _many(k: int, seed: int) -> Surface:
+    """Sources of twelve topics, good and poor, none seen more than four times; natural prior."""
+    rng = np.random.default_rng([6, k, seed])
+    topics, n_benchmarks = 12, 6
+    names = _names(k)
+    topic = np.concatenate([np.arange(topics), rng.integers(topics, size=k - topics)])
+    own = (topic[:, None] == np.arange(topics)) * rng.uniform(0.1, 1.0, (k, 1))
+    law = _skills(
+        rng, k, topics, n_benchmarks=n_benchmarks, own=own, leak=0.15, harm=0.3, even=0.05
+    )
+    tokens = rng.lognormal(0.0, 0.8, k)
+    budget = float(tokens.sum())  # the prior sees everything once
+    repeated = RepeatedLaw(
+        law,
+        epochs=budget / tokens,
+        worth=rng.uniform(1.5, 6.0, k),
+        wear=rng.uniform(0.0, 0.002, (k, n_benchmarks)),
+    )
+    space = MixtureSpace(
+        names,
+        tokens=dict(zip(names, tokens.tolist(), strict=True)),
+        budget=budget,
+        max_epochs=4,
+    )
+    return Surface(f"laws{k}", space, _scores_of(repeated), np.zeros(n_benchmarks))
+
+
+def laws39(seed: int) -> Surface:
+    """As many sources as in the published mixture of a run in two phases: 39."""
+    return _many(39, seed)
+
+
+def laws64(seed: int) -> Surface:
+    """As many sources as the largest of the swarms that were published: 64."""
+    return _many(64, seed)
+
+
 ANALYTIC: Mapping[str, Callable[[int], Surface]] = {
     "interior": interior,
     "sparse": sparse,
     "binomial": binomial,
     "conflict": conflict,
     "capped": capped,
+    "laws39": laws39,
+    "laws64": laws64,
 }
 
 

@@ -174,10 +174,11 @@ def composition_of(
             f"datasets: {len(names)} names do not fit the {table.shape[1]} columns "
             f"of the composition{hint}"
         )
-    for component, row in zip(components, table, strict=True):
+    good = np.isfinite(table) & (table >= 0.0)
+    for component, row, is_good in zip(components, table, good, strict=True):
         what = f"composition of {component!r}"
-        for dataset, share in zip(names, row, strict=True):
-            number(share, f"{what}: the share of {dataset!r}", least=0.0)
+        for d in np.flatnonzero(~is_good):
+            number(row[d], f"{what}: the share of {names[d]!r}", least=0.0)
         if abs(row.sum() - 1.0) > _ROW_SUM:
             raise ConfigError(f"{what} sums to {row.sum():.9g}; the shares must sum to 1")
     sums = table.sum(axis=1, keepdims=True)

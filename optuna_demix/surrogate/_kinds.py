@@ -8,6 +8,7 @@ import numpy as np
 
 from optuna_demix.errors import ConfigError
 from optuna_demix.surrogate._gaussian_process import GaussianProcess, warp
+from optuna_demix.surrogate._law import Law
 from optuna_demix.surrogate._regressor import Prediction
 from optuna_demix.surrogate._trees import PUBLISHED, TreeEnsemble, linear_settings
 
@@ -28,6 +29,10 @@ _DOUBT_ROWS = 64.0
 # Sum of squares that the even weights of a stack count for, in rows: with few rows the held-out
 # errors of two regressors are too noisy to prefer one, and their mean is better than either.
 _STACK_ROWS = 100.0
+# From this many sources on, a law stands in for the trees below so many rows a source: trees know
+# nothing of sources of which there are as many as rows, and a law takes long to fit to many.
+_MANY_SOURCES = 24
+_TREE_ROWS = 4
 _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and changes nothing
 
 
@@ -158,13 +163,16 @@ class ProcessWithTrees:
         )
 
 
-class ProcessAndLinearTrees:
-    """Weighted mean of the process and the linear trees, the weight chosen on held-out rows."""
+class Stack:
+    """Weighted mean of a process, or what holds one, and another, by held-out errors.
 
-    def __init__(
-        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
-    ) -> None:
-        first, second = process or Process(task), trees or LinearTrees(task)
+    Args:
+        task: What both are fitted to.
+        first: The process.
+        second: The other one.
+    """
+
+    def __init__(self, task: Task, first: Regressor, second: Regressor) -> None:
         self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
         self.shares = _mixed_shares(self.weight, first.shares, second.shares)
         self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
@@ -195,6 +203,29 @@ class ProcessAndLinearTrees:
 
     def _mix(self, first: Prediction, second: Prediction) -> Prediction:
         return mixed(self.weight, first, second)
+
+
+class ProcessAndLaw(Stack):
+    """Weighted mean of the process and the law."""
+
+    def __init__(self, task: Task) -> None:
+        law = Law(task.X, task.z, task.folds, n_mixture=task.n_mixture)
+        super().__init__(task, Process(task), law)
+
+
+class ProcessAndLinearTrees(Stack):
+    """Weighted mean of the process and the linear trees."""
+
+    def __init__(
+        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
+    ) -> None:
+        super().__init__(task, process or Process(task), trees or LinearTrees(task))
+
+
+def _auto(task: Task) -> Regressor:
+    """What predicts best on many surfaces, for the number of sources and rows."""
+    is_wide = task.n_mixture >= _MANY_SOURCES and len(task.z) < _TREE_ROWS * task.n_mixture
+    return ProcessAndLaw(task) if is_wide else ProcessAndLinearTrees(task)
 
 
 def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Prediction:
@@ -261,7 +292,7 @@ def _process(task: Task) -> GaussianProcess:
 
 
 _REGRESSORS: dict[str, Callable[[Task], Regressor]] = {
-    "auto": ProcessAndLinearTrees,
+    "auto": _auto,
     "gp": ProcessWithTrees,
     "lightgbm-linear": LinearTrees,
     "lightgbm": PublishedTrees,

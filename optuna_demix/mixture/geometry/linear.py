@@ -10,9 +10,10 @@ from optuna_demix.mixture.geometry.simplex import Array
 
 # The tightest feasibility tolerance that HiGHS accepts.
 _TOLERANCE = 1e-10
-# Coefficients of the programs that are solved in one call. A call costs two milliseconds whatever
-# it solves; beyond some 1e5 coefficients, the solver's own time grows faster than their number.
-_TOGETHER = 200_000
+# Coefficients and variables of the programs solved in one call, at most. A call costs some
+# milliseconds whatever it solves; beyond, the solver's own time grows faster than their number.
+_COEFFICIENTS = 200_000
+_VARIABLES = 4_096
 
 
 def maximize(objectives: Array, rows: Array, bounds: Array, lower: Array, upper: Array) -> Array:
@@ -28,12 +29,12 @@ def maximize(objectives: Array, rows: Array, bounds: Array, lower: Array, upper:
     Returns:
         Vertices, (n, K); NaN where the solver finds none.
     """
-    limits = (rows, bounds, lower, upper)
-    size = max(1, _TOGETHER // max(rows.size, 1))
+    size = _VARIABLES // max(len(lower), 1)
+    size = max(1, min(size, _COEFFICIENTS // max(int(np.count_nonzero(rows)), 1)))
     points = np.full(objectives.shape, np.nan)
     for first in range(0, len(objectives), size):
         part = slice(first, first + size)
-        found = _maximize_together(objectives[part], *limits)
+        found = _maximize_together(objectives[part], rows, bounds, lower, upper)
         if found is None:  # one of them spoils the others
             for i, objective in enumerate(objectives[part], first):
                 alone = _solve(-objective, rows, bounds, np.ones((1, len(lower))), lower, upper)
@@ -52,7 +53,7 @@ def _maximize_together(
     n, k = objectives.shape
     found = _solve(
         -objectives.ravel(),
-        sparse.kron(sparse.eye(n), rows, format="csr"),  # (n m, n K)
+        sparse.kron(sparse.eye(n), sparse.csr_matrix(rows), format="csr"),  # (n m, n K)
         np.tile(bounds, n),
         sparse.kron(sparse.eye(n), np.ones((1, k)), format="csr"),  # (n, n K)
         np.tile(lower, n),
