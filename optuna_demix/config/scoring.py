@@ -9,8 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, StrictStr, field_validator, model_validator
 
-from optuna_demix.config._base import Count, PositiveCount, PositiveNumber, Seed, StrictModel
+from optuna_demix.config._base import (
+    Count,
+    PositiveCount,
+    PositiveNumber,
+    Seed,
+    StrictModel,
+    TokenCount,
+)
 from optuna_demix.scoring.settings import TaskSettings
+from optuna_demix.scoring.vllm_extra import VllmSettings
 
 _Part = Annotated[PositiveNumber, Field(lt=1.0)]
 _DEVICE = re.compile(r"auto|(cpu|cuda)(:[0-9]+)?")
@@ -93,6 +101,21 @@ class RacingConfig(StrictModel):
     p_threshold: Annotated[PositiveNumber, Field(lt=1.0)] = 0.2
 
 
+class VllmConfig(StrictModel):
+    """What vLLM may use; the names are vLLM's own.
+
+    Attributes:
+        kv_cache_memory_bytes: Memory for keys and values, beside that of the model; at least
+            what one text of ``max_length`` tokens needs.
+        max_num_seqs: Most texts written at the same time.
+        enforce_eager: Neither compile nor capture graphs: starts sooner, writes more slowly.
+    """
+
+    kv_cache_memory_bytes: TokenCount = VllmSettings.kv_cache_memory_bytes
+    max_num_seqs: PositiveCount = VllmSettings.max_num_seqs
+    enforce_eager: bool = VllmSettings.enforce_eager
+
+
 class ScoringConfig(TaskSettingsConfig):
     """How lm-eval scores a proxy, with the settings that all benchmarks share.
 
@@ -111,7 +134,9 @@ class ScoringConfig(TaskSettingsConfig):
         shared_prefixes: Compute what requests begin with alike only once; faster, and equal up to
             rounding.
         generation: ``auto`` writes texts by our own loop where it can and by lm-eval's elsewhere;
-            ``hf`` by lm-eval's.
+            ``hf`` by lm-eval's, ``vllm`` by vLLM where it can (``pip install
+            'optuna-demix[vllm]'``) and by lm-eval's elsewhere.
+        vllm: What vLLM may use.
         racing: Score in blocks and drop losing proxies; needs a single objective.
         trust_remote_code: Run code that comes with a component.
         confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
@@ -127,7 +152,8 @@ class ScoringConfig(TaskSettingsConfig):
     mixed_precision_dtype: Literal["bfloat16", "float16"] | None = None
     device_map: str | None = None
     shared_prefixes: bool = False
-    generation: Literal["auto", "hf"] = "auto"
+    generation: Literal["auto", "hf", "vllm"] = "auto"
+    vllm: VllmConfig | None = None
     racing: RacingConfig | None = None
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
@@ -149,6 +175,22 @@ class ScoringConfig(TaskSettingsConfig):
         if self.max_batch_size is not None and self.batch_size != "auto":
             raise ValueError("'max_batch_size' belongs to 'batch_size: auto'; remove one of them")
         return self
+
+    @model_validator(mode="after")
+    def _vllm_fits(self) -> ScoringConfig:
+        if self.vllm is not None and self.generation != "vllm":
+            raise ValueError("'vllm' belongs to 'generation: vllm'; remove one or add the other")
+        if self.generation == "vllm" and self.mixed_precision_dtype is not None:
+            raise ValueError(
+                "vLLM runs without autocast; set 'dtype' instead of 'mixed_precision_dtype', or "
+                "'generation: auto'"
+            )
+        return self
+
+    @property
+    def vllm_settings(self) -> VllmSettings:
+        """The settings as the scorer takes them."""
+        return VllmSettings(**(self.vllm or VllmConfig()).model_dump())
 
     @property
     def rows(self) -> int:

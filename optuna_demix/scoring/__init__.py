@@ -15,12 +15,14 @@ from optuna_demix.scoring.block_scores import BlockScores
 from optuna_demix.scoring.checks import check_tasks, undirected
 from optuna_demix.scoring.scorer import HarnessScorer
 from optuna_demix.scoring.settings import TaskSettings
+from optuna_demix.scoring.vllm_extra import VllmSettings
 
 __all__ = [
     "Benchmark",
     "BlockScores",
     "HarnessScorer",
     "TaskSettings",
+    "VllmSettings",
     "check_tasks",
     "undirected",
 ]

@@ -25,6 +25,7 @@ from optuna_demix.scoring.settings import (
     check_template,
     resolve,
 )
+from optuna_demix.scoring.vllm_extra import VllmSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +86,9 @@ class HarnessScorer:
         generation: ``"auto"`` writes texts by plain greedy search with our own loop, in which rows
             leave when they end, and leaves others, with a warning, to lm-eval's; ``"hf"`` leaves
             all to it. In float32 both write the same, unless two tokens are as likely up to
-            rounding. Checked on a few tokens with the weights the model has now.
+            rounding. ``"vllm"`` writes by vLLM what our loop would. Both are checked on a few
+            tokens with the weights the model has now.
+        vllm: What vLLM may use.
         blocks: Score the documents in so many blocks, for :meth:`race`: every benchmark deals an
             equal share of its documents, shuffled, to each. Batches do not reach over blocks,
             which may move the last bits of a score.
@@ -117,7 +120,8 @@ class HarnessScorer:
         confirm_run_unsafe_code: bool = False,
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
-        generation: Literal["auto", "hf"] = "auto",
+        generation: Literal["auto", "hf", "vllm"] = "auto",
+        vllm: VllmSettings | None = None,
         blocks: int | None = None,
     ) -> None:
         self.benchmarks = tuple(benchmarks)
@@ -176,7 +180,8 @@ class HarnessScorer:
             mixed_precision_dtype=mixed_precision_dtype,
             shared_prefixes=shared_prefixes,
             add_bos_token=add_bos_token,
-            own_generation=generation == "auto",
+            generation=generation,
+            vllm=vllm,
         )
         self._suite = Suite(
             catalog,

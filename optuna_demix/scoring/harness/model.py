@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -30,9 +30,11 @@ from optuna_demix.scoring.forward import (
     token_counts,
     why_unpackable,
 )
-from optuna_demix.scoring.generation import GreedyLoop, Prompt
+from optuna_demix.scoring.generation import GenerationEngine, GreedyLoop, Prompt
+from optuna_demix.scoring.generation.vllm import VllmEngine
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.harness.texts import Texts
+from optuna_demix.scoring.vllm_extra import VllmSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +82,9 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         mixed_precision_dtype: Compute forward passes under autocast to this dtype.
         shared_prefixes: Compute what requests begin with alike only once, where the model can.
         add_bos_token: Begin texts with the BOS token, or do not; ``None`` for the tokenizer's way.
-        own_generation: Write texts by our own loop where it can.
+        generation: What writes texts where it can: our own loop (``"auto"``), ``HFLM`` (``"hf"``)
+            or vLLM (``"vllm"``).
+        vllm: What vLLM may use.
 
     Raises:
         TaskError: If the model is not a causal language model.
@@ -96,7 +100,8 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
         add_bos_token: bool | None = None,
-        own_generation: bool = True,
+        generation: Literal["auto", "hf", "vllm"] = "auto",
+        vllm: VllmSettings | None = None,
     ) -> None:
         self._ids: dict[Any, Any] = {}
         self._captured: list[Pair] = []
@@ -120,10 +125,21 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 f"model type {model.config.model_type!r} is not a causal language model; "
                 "a proxy must be one"
             )
-        loop = partial(GreedyLoop, self.model, self.tokenizer)
-        self._texts = Texts(
-            self, loop(rows=batch_size, autocast=self._autocast) if own_generation else None
-        )
+        self._texts = Texts(self, self._engine(generation, vllm))
+
+    @property
+    def writer(self) -> str:
+        """Name of what writes texts where lm-eval does not."""
+        return self._texts.writer
+
+    def _engine(self, generation: str, vllm: VllmSettings | None) -> GenerationEngine | None:
+        if generation == "vllm":
+            return VllmEngine(
+                self.model, self.tokenizer, max_length=self.max_length, settings=vllm
+            )
+        if generation == "auto":
+            return GreedyLoop(self.model, self.tokenizer, rows=self._rows, autocast=self._autocast)
+        return None
 
     def weights_changed(self) -> None:
         """Forget what depends on the weights."""

@@ -37,6 +37,11 @@ class Texts:
         self._lm, self._engine = lm, engine
         self._said: set[str] = set()
 
+    @property
+    def writer(self) -> str:
+        """Name of the engine."""
+        return "none" if self._engine is None else str(self._engine.describe()["engine"])
+
     def weights_changed(self) -> None:
         """Forget what depends on the weights."""
         if self._engine is not None:

@@ -1,0 +1,66 @@
+"""What vLLM changes in the process it runs in, put back as it was."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from optuna_demix.scoring.randomness import RandomState
+
+_IN_PROCESS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # our own max_length decides
+}
+"""Environment that vLLM starts in."""
+
+_QUIET = logging.ERROR
+_PATCHED = (  # vLLM's CPU workers put functions without effect in their place
+    (torch, "set_num_threads"),
+    (torch.accelerator, "synchronize"),
+    (torch.accelerator, "empty_cache"),
+)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Start an engine inside; only the modules that were imported stay."""
+    threads = torch.get_num_threads()
+    functions = [(owner, name, getattr(owner, name)) for owner, name in _PATCHED]
+    environment = dict(os.environ)
+    os.environ.update(_IN_PROCESS)
+    try:
+        with running():
+            yield
+    finally:
+        _restore_environment(environment)
+        for owner, name, function in functions:
+            setattr(owner, name, function)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        gc.unfreeze()  # vLLM hides all that lives from the collector, ours with it
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Let an engine work inside: random generators and autograd are left alone, warnings not."""
+    with ExitStack() as stack:
+        stack.callback(RandomState.current().restore)
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        logger = logging.getLogger("vllm")
+        if logger.level < _QUIET:
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(_QUIET)
+        yield
+
+
+def _restore_environment(before: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
