@@ -217,6 +217,8 @@ def ways(
     model: Any, asked: list[Any], setup: Setup, batches: Sequence[int]
 ) -> dict[str, Callable[[], list[str]]]:
     """What writes the texts; HFLM with 32 rows first."""
+    import torch
+
     from optuna_demix.scoring import VllmSettings
     from optuna_demix.scoring.harness import PreparedModel
     from optuna_demix.scoring.vllm_extra import vllm_version
@@ -232,7 +234,8 @@ def ways(
 
         def texts() -> list[str]:
             lm.weights_changed()
-            return lm.answer(plan)
+            with torch.inference_mode():
+                return lm.answer(plan)
 
         return texts
 
@@ -315,20 +318,15 @@ def main() -> None:
     )
     given = arguments.parse_args()
     quiet()
-    import torch
-
     setup = CUDA if given.device == "cuda" else CPU
     chosen = [
         replace(each, documents=each.documents * setup.times)
         for each in (QUICK if given.quick else WORKLOADS)
     ]
-    with torch.inference_mode():
-        model = random_model(setup, given.seed)
-        batches = [ROWS, *given.hflm]
-        rows = [r for each in chosen for r in compare(each, model, setup, batches, given.seed)]
-        shares = (
-            in_bfloat16(replace(QUICK[0], shared=100), setup, given.seed) if setup is CPU else {}
-        )
+    model = random_model(setup, given.seed)
+    batches = [ROWS, *given.hflm]
+    rows = [r for each in chosen for r in compare(each, model, setup, batches, given.seed)]
+    shares = in_bfloat16(replace(QUICK[0], shared=100), setup, given.seed) if setup is CPU else {}
     print_table(rows, _COLUMNS)
     for way, share in shares.items():
         print(f"bfloat16, {QUICK[0].documents} texts: {share:.2f} differ, hflm32 and {way}")

@@ -21,18 +21,12 @@ _IN_PROCESS = {
 """Environment that vLLM starts in."""
 
 _QUIET = logging.ERROR
-_PATCHED = (  # vLLM's CPU workers put functions without effect in their place
-    (torch, "set_num_threads"),
-    (torch.accelerator, "synchronize"),
-    (torch.accelerator, "empty_cache"),
-)
 
 
 @contextmanager
 def starting() -> Iterator[None]:
     """Start an engine inside; only the modules that were imported stay."""
-    threads = torch.get_num_threads()
-    functions = [(owner, name, getattr(owner, name)) for owner, name in _PATCHED]
+    threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     environment = dict(os.environ)
     os.environ.update(_IN_PROCESS)
     try:
@@ -40,8 +34,7 @@ def starting() -> Iterator[None]:
             yield
     finally:
         _restore_environment(environment)
-        for owner, name, function in functions:
-            setattr(owner, name, function)
+        torch.set_num_threads = set_threads  # on a CPU vLLM puts one without effect in its place
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         gc.unfreeze()  # vLLM hides all that lives from the collector, ours with it
@@ -49,10 +42,14 @@ def starting() -> Iterator[None]:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Let an engine work inside: random generators and autograd are left alone, warnings not."""
+    """Let an engine work inside, quietly; random generators stay as they are.
+
+    It sees no inference mode: weights that were made in it could never be changed outside.
+    """
     with ExitStack() as stack:
         stack.callback(RandomState.current().restore)
-        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
         logger = logging.getLogger("vllm")
         if logger.level < _QUIET:
             stack.callback(logger.setLevel, logger.level)

@@ -36,11 +36,11 @@ class Copy:
     source: Tensor
 
 
-class Copies(TorchDispatchMode):
+class Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes what is copied inside."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made: list[Copy] = []
 
     def __torch_dispatch__(
@@ -111,7 +111,7 @@ def _register() -> None:
     from vllm.model_executor.model_loader import register_model_loader
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
-    class LiveLoader(BaseModelLoader):
+    class LiveLoader(BaseModelLoader):  # type: ignore[misc]
         """Loads vLLM's model from a live one."""
 
         def download_model(self, model_config: Any) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import gc
 import math
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from optuna_demix._wording import last_line
+from optuna_demix._wording import one_line, shortened
 from optuna_demix.errors import DemixError, TaskError
 from optuna_demix.scoring.generation import refusals
 from optuna_demix.scoring.generation.engine import Arguments, Prompt
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 
 _PROBE = 12  # tokens of the text that both models read
 _ELSEWHERE = "set scoring.generation to auto"
+_MEMORY = (
+    "change scoring.vllm.kv_cache_memory_bytes, lower scoring.max_length or "
+    "scoring.vllm.max_num_seqs, or "
+)
 _running: weakref.ref[VllmEngine] | None = None
 
 
@@ -83,6 +86,11 @@ class VllmEngine:
             arguments, self._model, self._tokenizer
         )
         if said is None and self._engine is None:
+            if self._answers_nan():
+                raise TaskError(
+                    "vLLM is tried on a few tokens, but the model answers with NaN: give it "
+                    "weights first, those of any mixture"
+                )
             self._start()
         return said
 
@@ -107,13 +115,18 @@ class VllmEngine:
             TaskError: If memory runs out.
             DemixError: If vLLM does not answer as the live model does.
         """
-        if self._engine is None:
-            self._start()
-        elif self._stale:
-            self._take_over()
+        if self._engine is None or self._stale:
+            if self._answers_nan():
+                return [None] * len(prompts)
+            if self._engine is None:
+                self._start()
+            else:
+                self._take_over()
         order = [prompt for group in grouped(prompts) for prompt in group.prompts]
-        with self._in_memory(), surroundings.running():
+        with self._in_one_line("fails"), surroundings.running():
             found = self._write(order)
+        if None in found.values():
+            self.close()  # its blocks of keys and values hold NaN, which masks do not stop
         return [None if (text := found[prompt]) is None else [*text] for prompt in prompts]
 
     def close(self) -> None:
@@ -122,23 +135,15 @@ class VllmEngine:
         if engine is not None:
             with surroundings.running():
                 engine.engine_core.shutdown()
-            del engine
-            gc.collect()
 
     def _start(self) -> None:
         global _running
         other = None if _running is None else _running()
         if other is not None:
             other.close()
-        if self._answers_nan():
-            raise TaskError(
-                "vLLM is tried on a few tokens, but the model answers with NaN: give it weights "
-                "first, those of any mixture"
-            )
-        with self._in_memory(), surroundings.starting():
+        with self._in_one_line("does not start"), surroundings.starting():
             self._engine = self._made()
         _running = weakref.ref(self)
-        weakref.finalize(self, self._engine.engine_core.shutdown)
         self._stale = False
         self._compare()
 
@@ -149,7 +154,7 @@ class VllmEngine:
             from vllm.v1.engine.llm_engine import LLMEngine
         except Exception as error:  # of an extension that was built for another machine
             raise DemixError(
-                f"scoring.generation: vllm cannot be imported ({last_line(error)}); {_ELSEWHERE}"
+                f"scoring.generation: vllm cannot be imported ({one_line(error)}); {_ELSEWHERE}"
             ) from error
         device = self._model.device
         if len({parameter.device for parameter in self._model.parameters()}) > 1:
@@ -191,10 +196,9 @@ class VllmEngine:
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)  # a merge may still be on its way
         bindings = self._source.bindings
-        with self._in_memory(), surroundings.running():
+        with self._in_one_line("fails"), surroundings.running():
             if bindings.reason is None:
-                with torch.no_grad():
-                    bindings.update()
+                bindings.update()
             else:
                 self._engine.collective_rpc(
                     "reload_weights",
@@ -309,25 +313,17 @@ class VllmEngine:
         )
 
     @contextmanager
-    def _in_memory(self) -> Iterator[None]:
+    def _in_one_line(self, what: str) -> Iterator[None]:
         """Say in one line what to do about an engine that does not start or has no room."""
-        starting = self._engine is None
         try:
             yield
         except DemixError:
             raise
         except Exception as error:  # vLLM raises whatever its parts do
-            said = last_line(error)
-            self._engine = self._engine if starting else None
-            memory = isinstance(error, torch.OutOfMemoryError) or "memory" in str(error).lower()
-            remedy = (
-                "change scoring.vllm.kv_cache_memory_bytes, lower scoring.max_length or "
-                "scoring.vllm.max_num_seqs"
-                if memory
-                else "see the message"
-            )
-            what = "does not start" if starting else "fails"
-            raise DemixError(f"vLLM {what} ({said}); {remedy}, or {_ELSEWHERE}") from error
+            with suppress(Exception):  # it may be too broken for that
+                self.close()
+            remedy = _MEMORY if _is_of_memory(error) else ""
+            raise DemixError(f"vLLM {what} ({_said(error)}); {remedy}{_ELSEWHERE}") from error
 
 
 class _Text:
@@ -354,6 +350,16 @@ class _Text:
     def result(self) -> list[int] | None:
         """Its tokens, or ``None`` for NaN."""
         return None if self._broken else self._tokens
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "memory" in str(error)
+
+
+def _said(error: Exception) -> str:
+    """What an error says; of those that pydantic has found, the first."""
+    found = getattr(error, "errors", None)
+    return shortened(str(found()[0]["msg"])) if callable(found) else one_line(error)
 
 
 def _probe(model: PreTrainedModel) -> list[int]:

@@ -19,7 +19,7 @@ def test_the_process_is_as_it_was(monkeypatch):
     logger = logging.getLogger("vllm")
     states = random.getstate(), torch.get_rng_state(), np.random.get_state()[1].copy()
     environment, threads, level = dict(os.environ), torch.get_num_threads(), logger.level
-    functions = torch.set_num_threads, torch.accelerator.synchronize
+    function = torch.set_num_threads
     with pytest.raises(ValueError, match="no"), surroundings.starting():
         assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
         assert os.environ["VLLM_LOGGING_LEVEL"] == "ERROR"
@@ -27,15 +27,21 @@ def test_the_process_is_as_it_was(monkeypatch):
         os.environ["VLLM_DIST_IDENT"] = "x"
         del os.environ["KEPT"]
         torch.set_num_threads(threads + 1)
-        torch.set_num_threads = torch.accelerator.synchronize = lambda *_: None
-        torch.set_grad_enabled(False)
+        torch.set_num_threads = lambda *_: None
         random.seed(0)
         torch.manual_seed(0)
         np.random.seed(0)
         raise ValueError("no")
     assert dict(os.environ) == environment
-    assert (torch.set_num_threads, torch.accelerator.synchronize) == functions
+    assert torch.set_num_threads is function
     assert (torch.get_num_threads(), logger.level) == (threads, level)
     assert torch.is_grad_enabled()
     assert random.getstate() == states[0] and torch.equal(torch.get_rng_state(), states[1])
     assert (np.random.get_state()[1] == states[2]).all()
+
+
+def test_an_engine_never_works_in_inference_mode():
+    with torch.inference_mode(), surroundings.running():
+        made = torch.zeros(2)
+        assert not torch.is_grad_enabled()
+    made += 1  # tensors of inference mode refuse
