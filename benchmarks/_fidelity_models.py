@@ -24,8 +24,7 @@ from _tiers import BASE_SHARES, PRIOR, TIERS, write_tiers
 from numpy.typing import NDArray
 
 from optuna_demix.config import StudyConfig, load_study_config
-from optuna_demix.fidelity import references
-from optuna_demix.mixture import MixtureSpace
+from optuna_demix.mixture import MixtureSpace, reach
 from optuna_demix.training import TrainedModel, train_study
 
 FloatArray = NDArray[np.float64]
@@ -284,7 +283,7 @@ def nearest_weights(shares: FloatArray, composition: FloatArray) -> tuple[FloatA
     Returns:
         The weights, and the largest total variation between what is asked for and what they give.
     """
-    W = np.stack([references.nearest_weights(row, composition) for row in shares])
+    W = np.stack([reach.nearest_weights(row, composition) for row in shares])
     return W, float(0.5 * np.abs(W @ composition - shares).sum(axis=1).max())
 
 

@@ -68,7 +68,7 @@ def measure(paths: list[Path], file: Path, mixtures: list[list[float]]) -> dict[
         "build_seconds": built,
         "first_merge_seconds": first,
         "timings": timings,
-        "compiled": all(kernels.compiled for kernels in compiled._kernels),
+        "compiled": all(shard.kernels.compiled for shard in compiled._shards),
         "eager_gives_the_same_bits": same,
         "probe": [float(x) for x in compiled.model.get_input_embeddings().weight[1, :8]],
         "accuracy": _accuracy(arena, compiled, mixtures[-1]),
@@ -116,7 +116,7 @@ def wait(file: Path, w: list[float]) -> None:
     live.merge(w)
     sizes = {
         "arena_bytes": live.arena.nbytes,
-        "model_bytes": sum(flat.nbytes for flat in live._flats),
+        "model_bytes": sum(shard.flat.nbytes for shard in live._shards),
     }
     print(json.dumps(sizes), flush=True)
     sys.stdin.read()

@@ -34,8 +34,14 @@ VIOLATION_ATTR = "violation"
 WEIGHTS_KEY = "demix:weights"
 """User attribute of a trial: its true merge weights, where its parameters are not they."""
 
+SAMPLING_SEED_ATTR = "demix:sampling_seed"
+"""User attribute of a trial: the seed of its sampled texts, which a repeated trial gets again."""
+
 FAILURE_ATTR = "fail_reason"
 """User attribute of a failed trial: why it failed."""
+
+IMPORTED_ATTR = "demix:imported"
+"""User attribute of an imported trial: its table, and the row of it."""
 
 PARTIAL_PREFIX = "partial:"
 """Prefix of the user attributes of a pruned trial: a benchmark's score on the items so far."""

@@ -15,6 +15,7 @@ FLOORS = (
         "_apportion",
         "_files",
         "_lazy",
+        "_progress",
         "_text_table",
         "_typing",
         "_wording",

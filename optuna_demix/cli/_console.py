@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from optuna_demix._files import write_whole
+from optuna_demix._progress import Report
 from optuna_demix.errors import DemixError
 
 
@@ -38,6 +39,11 @@ def quiet_optuna(*, quiet: bool) -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if quiet:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def console(*, shown: bool) -> Report:
+    """What a command says while it runs: bars on a terminal, lines elsewhere, or nothing."""
+    return Report(say, bars=True) if shown else Report()
 
 
 def say(line: str) -> None:

@@ -7,7 +7,11 @@ Exit status: 0 done, 1 a worker gave up after failures, 2 a mistake that the use
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from optuna_demix.cli import (
@@ -15,6 +19,7 @@ from optuna_demix.cli import (
     check,
     export,
     fidelity,
+    import_runs,
     recommend,
     report,
     serve,
@@ -33,15 +38,18 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Search pre-training data mixtures with merged-model proxies, in an Optuna study.
 
-  optuna-demix check studies/quickstart/study.yaml
-  optuna-demix train studies/quickstart/study.yaml
+example, with a study.yaml of three capabilities:
+  optuna-demix check study.yaml
+  optuna-demix train study.yaml
   optuna create-study --storage sqlite:///mix.db --study-name mix \\
       --directions maximize maximize maximize
-  optuna-demix worker studies/quickstart/study.yaml --storage sqlite:///mix.db \\
+  optuna-demix worker study.yaml --storage sqlite:///mix.db \\
       --study-name mix --n-trials 64 --n-workers 2
-  optuna-demix recommend studies/quickstart/study.yaml --storage sqlite:///mix.db \\
+  optuna-demix recommend study.yaml --storage sqlite:///mix.db \\
       --study-name mix --verify
   optuna-dashboard sqlite:///mix.db
+
+Each command ends with the next one to type.
 """
 
 
@@ -57,22 +65,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         hide_password()
     parser = build_parser()
-    arguments = parser.parse_args(argv)
-    run: Callable[[argparse.Namespace], int] | None = getattr(arguments, "run", None)
-    if run is None:
-        parser.print_help()
-        return 2
     try:
-        return run(arguments)
+        with _sigterm_interrupts():
+            arguments = parser.parse_args(argv)
+            run: Callable[[argparse.Namespace], int] | None = getattr(arguments, "run", None)
+            if run is None:
+                parser.print_help()
+                return 2
+            return run(arguments)
     except DemixError as error:
         print(f"optuna-demix: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if argv is None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends it without a word
         print("optuna-demix: interrupted", file=sys.stderr)
-        return 130
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM interrupt as SIGINT does, so that what is open is closed; a second one kills."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+        raise KeyboardInterrupt(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build_parser() -> CommandParser:
@@ -82,6 +111,17 @@ def build_parser() -> CommandParser:
     parser = CommandParser(prog="optuna-demix", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"optuna-demix {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (check, train, worker, recommend, fidelity, serve, arena, report, export):
+    for command in (
+        check,
+        train,
+        import_runs,
+        worker,
+        recommend,
+        fidelity,
+        serve,
+        arena,
+        report,
+        export,
+    ):
         command.add_parser(commands)
     return parser

@@ -67,6 +67,13 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
 
 
+def add_no_progress(parser: argparse.ArgumentParser) -> None:
+    """Add the option that keeps everything but the result from the terminal."""
+    parser.add_argument(
+        "--no-progress", action="store_true", help="show no progress and no next command"
+    )
+
+
 def positive_number(text: str) -> int:
     """Read a whole number of at least 1."""
     value = whole_number(text)

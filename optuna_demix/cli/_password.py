@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+TYPED_ENV = "OPTUNA_DEMIX_STORAGE_WAS_TYPED"
+"""Environment variable: the storage of the environment came from the command line."""
+
 
 def hide_password() -> None:
     """Start this process again without the storage URL in its arguments, which ``ps`` shows.
@@ -32,4 +35,5 @@ def hide_password() -> None:
         return
     command = [sys.executable, "-m", "optuna_demix", *rest]
     # Of an option that is given twice the last one counts.
-    os.execve(sys.executable, command, {**os.environ, STORAGE_ENV: urls[-1]})
+    environment = {**os.environ, STORAGE_ENV: urls[-1], TYPED_ENV: "1"}
+    os.execve(sys.executable, command, environment)

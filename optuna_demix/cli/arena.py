@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from optuna_demix.cli._console import say
-from optuna_demix.cli._options import add_command
+from optuna_demix.cli._console import console
+from optuna_demix.cli._next import next_command, say_next
+from optuna_demix.cli._options import add_command, add_no_progress
 from optuna_demix.errors import DemixError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from optuna_demix.cli._options import Commands
     from optuna_demix.config import StudyConfig
     from optuna_demix.merging import Arena
@@ -27,10 +24,10 @@ def add_parser(commands: Commands) -> None:
         "arena",
         help=help_line,
         description=f"{help_line[0].upper()}{help_line[1:]}. Workers build it by themselves.",
-        epilog="example:\n  optuna-demix arena build studies/quickstart/study.yaml",
+        epilog="example:\n  optuna-demix arena build study.yaml",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    study = "studies/quickstart/study.yaml"
+    study = "study.yaml"
     for name, run, help_line in (
         ("build", _arena_build, "build the arena, or go on with a build that was killed"),
         ("info", _arena_info, "show what the arena holds and whether it is up to date"),
@@ -39,7 +36,7 @@ def add_parser(commands: Commands) -> None:
     ):
         action = add_command(actions, name, run, help_line, f"optuna-demix arena {name} {study}")
         if name in ("build", "verify"):
-            action.add_argument("--no-progress", action="store_true", help="show no bar")
+            add_no_progress(action)
 
 
 def _arena_build(arguments: argparse.Namespace) -> int:
@@ -47,10 +44,11 @@ def _arena_build(arguments: argparse.Namespace) -> int:
     from optuna_demix.study.components import build_arena, open_components
 
     config = load_study_config(arguments.study)
-    components = open_components(config, report=say)
-    with _blocks("build", shown=not arguments.no_progress) as progress:
-        arena = build_arena(config, components, progress=progress)
+    report = console(shown=not arguments.no_progress)
+    components = open_components(config, report=report)
+    arena = build_arena(config, components, report=report)
     print(f"{os.path.relpath(arena.path)}: {arena.nbytes / 1e9:.2f} GB, key {arena.key[:16]}")
+    say_next(arguments, next_command(arguments, "check"))
     return 0
 
 
@@ -78,6 +76,7 @@ def _arena_info(arguments: argparse.Namespace) -> int:
         print(f"  cannot be compared with the study's components: {error}")
         return 0
     print(f"  {'stale: ' + '; '.join(changed) if changed else 'up to date'}")
+    say_next(arguments, next_command(arguments, "arena build" if changed else "arena verify"))
     return 0
 
 
@@ -85,9 +84,11 @@ def _arena_verify(arguments: argparse.Namespace) -> int:
     from optuna_demix.config import load_study_config
 
     arena = _open_arena(load_study_config(arguments.study))
-    with _blocks("verify", shown=not arguments.no_progress) as progress:
-        arena.verify(progress=progress)
+    report = console(shown=not arguments.no_progress)
+    with report.step("verifying the arena", unit="block", total=arena.n_blocks) as step:
+        arena.verify(progress=step.update)
     print(f"{os.path.relpath(arena.path)}: all {arena.n_blocks:,} blocks are as built")
+    say_next(arguments, next_command(arguments, "check"))
     return 0
 
 
@@ -101,6 +102,7 @@ def _arena_clear(arguments: argparse.Namespace) -> int:
 
     freed = Arena.clear(path)
     print(f"{os.path.relpath(path)}: {freed / 1e9:.2f} GB freed" if freed else "nothing to remove")
+    say_next(arguments, next_command(arguments, "arena build"))
     return 0
 
 
@@ -116,17 +118,3 @@ def _open_arena(config: StudyConfig) -> Arena:
     from optuna_demix.merging import Arena
 
     return Arena.open(config.arena_path)
-
-
-@contextmanager
-def _blocks(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar of an arena's blocks; yields the function that is told how many are done."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit="block", disable=not shown, file=sys.stderr) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress

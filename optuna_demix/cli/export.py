@@ -6,12 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_demix._wording import unknown_name
 from optuna_demix.cli._console import quiet_optuna, say, write_output
+from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command, add_storage
 from optuna_demix.errors import InputError
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
+    from optuna_demix.search._weights import Weights
 
 
 def add_parser(commands: Commands) -> None:
@@ -21,7 +24,7 @@ def add_parser(commands: Commands) -> None:
         "export",
         _export,
         "write the data shares to train on as a training framework reads them",
-        "optuna-demix export studies/quickstart/study.yaml --storage sqlite:///mix.db "
+        "optuna-demix export study.yaml --storage sqlite:///mix.db "
         "--study-name mix --format megatron --paths '/data/{dataset}_text_document'",
     )
     add_storage(parser)
@@ -52,6 +55,9 @@ def add_parser(commands: Commands) -> None:
         choices=("recommended", "best_trial", "prior", "uniform"),
         help="which mixture; default: recommended",
     )
+    parser.add_argument(
+        "--phase", metavar="NAME", help="the mixture of one phase, where the run has phases"
+    )
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -75,17 +81,21 @@ def _export(arguments: argparse.Namespace) -> int:
     check_directions(study, config)
     result = recommend(study, space, options=options_of(config, space, study))
     mixture = result.mixtures[arguments.mixture]
+    shares, part = _shares_of(next(iter(mixture.weights.values())), arguments.phase)
+    budget = config.mixture.budget
     sources = sources_of(
-        mixture.data_shares,
+        shares,
         paths=arguments.paths,
         example_tokens=lengths,
         tokens={name: data.tokens for name, data in config.datasets.items() if data.tokens},
-        budget=config.mixture.budget,
+        budget=None if budget is None else part * budget,
     )
     kind = arguments.mixture.replace("_", " ")
+    if arguments.phase:
+        kind = f"phase {arguments.phase!r} of the {kind}"
     comment = f"{kind} data shares of study {study.study_name!r}, {result.n_trials} trials"
     lines = [" ".join(comment.split())]
-    small = left_out(mixture.data_shares, sources)
+    small = left_out(shares, sources)
     if small:
         named = ", ".join(f"{name} ({share:.1e})" for name, share in small.items())
         lines.append(f"left out, since the share rounds to 0: {named}")
@@ -100,7 +110,23 @@ def _export(arguments: argparse.Namespace) -> int:
         write_output(Path(arguments.out), text, option="--out")
     else:
         print(text, end="")
+    say_next(arguments, next_command(arguments, "report", like="storage study_name"))
     return 0
+
+
+def _shares_of(weights: Weights, phase: str | None) -> tuple[dict[str, float], float]:
+    """Data shares to write, and the part of the budget that they are of."""
+    phases = weights.phases
+    if phase is None and len(phases) > 1:
+        raise InputError(
+            f"the run has the phases {', '.join(map(repr, phases))}, each with a mixture of its "
+            "own; name one with --phase"
+        )
+    if phase is None:
+        return weights.data_shares, 1.0
+    if phase not in phases:
+        raise InputError(f"--phase: {unknown_name(phase, list(phases), 'phase')}")
+    return phases[phase].data_shares, phases[phase].share
 
 
 def _length(text: str) -> tuple[str, float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from optuna_demix.cli._console import write_output
-from optuna_demix.cli._options import add_command, add_device
+from optuna_demix.cli._console import console, write_output
+from optuna_demix.cli._next import next_command, say_next
+from optuna_demix.cli._options import add_command, add_device, add_no_progress
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -22,8 +22,7 @@ def add_parser(commands: Commands) -> None:
         "fidelity",
         _fidelity,
         "compare both proxies with models really trained on the same mixtures",
-        "optuna-demix fidelity studies/quickstart/study.yaml "
-        "--references runs/quickstart/models/references",
+        "optuna-demix fidelity study.yaml --references run/models/references",
     )
     parser.add_argument(
         "--references",
@@ -36,34 +35,24 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
     parser.add_argument("--plots", metavar="DIR", help="write a scatter plot per capability (SVG)")
     add_device(parser)
-    parser.add_argument("--no-progress", action="store_true", help="show no bar")
+    add_no_progress(parser)
 
 
 def _fidelity(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from optuna_demix.config import load_study_config
     from optuna_demix.fidelity import check_fidelity, scatter
 
     config = load_study_config(arguments.study)
     folder = config.run_path / "models" / "references"
-    with tqdm(desc="score", unit="model", disable=arguments.no_progress, file=sys.stderr) as bar:
-
-        def done(count: int, total: int) -> None:
-            bar.total = total
-            bar.update(count - bar.n)
-
-        def report(line: str) -> None:
-            if not arguments.no_progress:
-                bar.write(f"optuna-demix: {line}", file=sys.stderr)
-
+    say = console(shown=not arguments.no_progress)
+    with say.step("scoring models", unit="model") as step:
         result = check_fidelity(
             config,
             Path(arguments.references) if arguments.references else folder,
             repeats=Path(arguments.repeats) if arguments.repeats else None,
             device=arguments.device,
-            done=done,
-            report=report,
+            done=step.update,
+            report=say,
         )
     for capability in result.benchmark_names if arguments.plots else ():
         file = _plot_file(Path(arguments.plots), capability)
@@ -74,6 +63,7 @@ def _fidelity(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_output(Path(arguments.json), result.to_json() + "\n")
     print(result)
+    say_next(arguments, next_command(arguments, "check"))
     return 0
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna_demix._wording import unknown_name
-from optuna_demix.cli._console import quiet_optuna, say, write_output
-from optuna_demix.cli._options import add_command, add_device, add_storage
+from optuna_demix.cli._console import console, quiet_optuna, say, write_output
+from optuna_demix.cli._next import next_command, say_next
+from optuna_demix.cli._options import add_command, add_device, add_no_progress, add_storage
 from optuna_demix.errors import InputError, StudyError
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def add_parser(commands: Commands) -> None:
         "recommend",
         _recommend,
         "print the best mixture a study has found",
-        "optuna-demix recommend studies/quickstart/study.yaml --storage sqlite:///mix.db "
-        "--study-name mix --verify",
+        "optuna-demix recommend study.yaml --storage sqlite:///mix.db --study-name mix --verify",
     )
     add_storage(parser, required=False)
     parser.add_argument(
@@ -59,7 +58,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="write it as JSON too; - prints only JSON")
     add_device(parser)
-    parser.add_argument("--no-progress", action="store_true", help="show no bar")
+    add_no_progress(parser)
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
@@ -74,7 +73,21 @@ def _recommend(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_output(Path(arguments.json), answer.to_json() + "\n")
     print(answer)
+    say_next(arguments, _next(arguments, answer))
     return 0
+
+
+def _next(arguments: argparse.Namespace, answer: _Answer) -> str:
+    """What follows: nothing is exported before it was measured, where that can be done."""
+    if arguments.proxy == "probabilities":
+        return next_command(arguments, "check")
+    params = getattr(answer.recommendation, "params", {})
+    if not arguments.verify and not params:
+        weights = ["--weights", *arguments.weights] if arguments.weights else []
+        return next_command(
+            arguments, "recommend", "--verify", *weights, like="storage study_name device"
+        )
+    return next_command(arguments, "export", "--format", "json", like="storage study_name")
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,7 @@ def _from_probabilities(arguments: argparse.Namespace) -> DirectRecommendation:
     config = _weighted(load_study_config(arguments.study), arguments.weights)
     space = space_of(config)
     quiet_optuna(quiet=True)
-    report = (lambda line: None) if arguments.no_progress else say
+    report = console(shown=not arguments.no_progress)
     proxy = build_probabilities(config, space, device=arguments.device, report=report)
     if proxy.slow:
         report(f"lm-eval itself scores each mixture on {', '.join(proxy.slow)}: this takes longer")
@@ -184,39 +197,35 @@ def _verified(
     composite: str | Sequence[float],
 ) -> _Answer:
     """The recommendation with its mixtures scored, by both proxies where the study has both."""
-    from tqdm import tqdm
-
     from optuna_demix.config.study import objective_names
+    from optuna_demix.search._result import distinct_mixtures
     from optuna_demix.search.recommendation import verify
     from optuna_demix.study.agreement import side_by_side
     from optuna_demix.study.evaluation import build_objective
     from optuna_demix.study.fingerprint import differences
 
+    report = console(shown=not arguments.no_progress)
     objective, fingerprint = build_objective(
-        config, space, device=arguments.device, merge_always=True
+        config, space, device=arguments.device, merge_always=True, report=report
     )
     changed = differences(study, fingerprint)
     if changed:
         say(f"warning: not what the study was made with: {'; '.join(changed[:3])}")
-    names = {id(mixture): name for name, mixture in result.mixtures.items()}
-    scored: dict[str, Scores] = {}
+    groups = distinct_mixtures(result.mixtures)
+    names = {id(result.mixtures[group[0]]): group for group in groups}
+    found: dict[str, Scores] = {}
 
     def score(mixture: Mixture) -> list[float]:
-        scores = scored[names[id(mixture)]] = objective.score(mixture.merge_weights)
+        scores = objective.score(mixture.merge_weights)
+        found.update(dict.fromkeys(names[id(mixture)], scores))
         return objective.values(scores)
 
-    with tqdm(
-        total=len(result.mixtures),
-        desc="verify",
-        unit="merge",
-        disable=arguments.no_progress,
-        file=sys.stderr,
-    ) as bar:
-        result = verify(result, study, score, done=bar.update)
+    with report.step("verify", unit="merge", total=len(groups)) as step:
+        result = verify(result, study, score, done=step.advance)
     if objective.probabilities is None:
         return _Answer(result)
     comparison = side_by_side(
-        scored,
+        {name: found[name] for name in result.mixtures},
         objective.layout(),
         objective_names(config),
         space,

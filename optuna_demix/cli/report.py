@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optuna_demix.cli._console import quiet_optuna, say
+from optuna_demix.cli._console import console, quiet_optuna, say
+from optuna_demix.cli._next import next_command, say_next, storage_words
 from optuna_demix.cli._options import add_command, add_storage
+from optuna_demix.storage.connection import STORAGE_ENV
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -20,9 +23,8 @@ def add_parser(commands: Commands) -> None:
         commands,
         "report",
         _report,
-        "draw what a study has found: a page of plots and a note",
-        "optuna-demix report studies/quickstart/study.yaml --storage sqlite:///mix.db "
-        "--study-name mix --dashboard",
+        "write what a study has found: a page that answers, draws and predicts, and a note",
+        "optuna-demix report study.yaml --storage sqlite:///mix.db --study-name mix --dashboard",
     )
     add_storage(parser)
     parser.add_argument(
@@ -53,9 +55,19 @@ def _report(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.out) if arguments.out else None
     if folder is None and not arguments.dashboard:
         folder = config.run_path / "report"
-    write_report(study, config, space, folder=folder, to_dashboard=arguments.dashboard)
+    with console(shown=True).step("fitting the surrogate and drawing the report"):
+        write_report(study, config, space, folder=folder, to_dashboard=arguments.dashboard)
     if folder is not None:
         say(f"wrote {os.path.relpath(folder / 'report.html')} and report.md")
     if arguments.dashboard:
         say("the dashboard shows it on the study's page")
+        words = storage_words(arguments)[1:] or [f"${STORAGE_ENV}"]
+        say_next(arguments, f"optuna-dashboard {' '.join(map(_quoted, words))}")
+        return 0
+    options = ["--format", "json"]
+    say_next(arguments, next_command(arguments, "export", *options, like="storage study_name"))
     return 0
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"' if word.startswith("$") else shlex.quote(word)

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import quiet_optuna, say
+from optuna_demix.cli._next import say_next
 from optuna_demix.cli._options import add_command, positive_number, whole_number
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         n_threads=arguments.threads,
     ) as port:
-        say(f"serving at grpc://{arguments.host}:{port}")
+        url = f"grpc://{arguments.host}:{port}"
+        say(f"serving at {url}")
+        say_next(
+            arguments,
+            f"optuna-demix worker study.yaml --storage {url} --study-name mix --n-trials 64",
+        )
         ended.wait()
+    say("stopped serving")
     return 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from optuna_demix.cli._options import add_command, whole_number
+from optuna_demix.cli._next import next_command, say_next
+from optuna_demix.cli._options import add_command, add_no_progress, whole_number
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -19,8 +21,8 @@ def add_parser(commands: Commands) -> None:
         "train",
         _train,
         "train the base, the components and, on request, references",
-        "optuna-demix train studies/quickstart/study.yaml --references 8\n"
-        "  torchrun --nproc-per-node 2 -m optuna_demix train studies/quickstart/study.yaml",
+        "optuna-demix train study.yaml --references 8\n"
+        "  torchrun --nproc-per-node 2 -m optuna_demix train study.yaml",
     )
     parser.add_argument(
         "--only", nargs="+", action="extend", metavar="NAME", help="models to train; default: all"
@@ -43,7 +45,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto, cpu or cuda; torchrun uses several GPUs"
     )
-    parser.add_argument("--no-progress", action="store_true", help="print lines, not a bar")
+    add_no_progress(parser)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -63,4 +65,7 @@ def _train(arguments: argparse.Namespace) -> int:
     except TrainingInterrupted as error:
         print(f"optuna-demix: {error}", file=sys.stderr)
         return 128 + error.signum
+    name = "fidelity" if arguments.references else "check"
+    if int(os.environ.get("RANK", "0")) == 0:
+        say_next(arguments, next_command(arguments, name))
     return 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import quiet_optuna, say
+from optuna_demix.cli._next import next_command, say_next, storage_words
 from optuna_demix.cli._options import (
     add_command,
     add_device,
+    add_no_progress,
     add_storage,
     positive_number,
     seconds,
@@ -19,9 +22,10 @@ from optuna_demix.cli._options import (
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
 
-_OWN = ("storage", "n_workers", "no_progress")
+_OWN = ("storage", "n_workers", "timeout", "no_progress")
 """Options that the processes of ``--n-workers`` do not get: the storage goes into their
-environment, and one bar shows them all."""
+environment, a process that replaces another one gets the time that is left, and one progress
+shows them all."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -31,8 +35,7 @@ def add_parser(commands: Commands) -> None:
         "worker",
         _worker,
         "evaluate trials of a shared study",
-        "optuna-demix worker studies/quickstart/study.yaml --storage sqlite:///mix.db "
-        "--study-name mix --n-trials 64",
+        "optuna-demix worker study.yaml --storage sqlite:///mix.db --study-name mix --n-trials 64",
     )
     add_storage(parser)
     parser.add_argument(
@@ -63,7 +66,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--no-dashboard", action="store_true", help="write no plots and note for optuna-dashboard"
     )
-    parser.add_argument("--no-progress", action="store_true", help="show no bar")
+    add_no_progress(parser)
     parser.set_defaults(parser=parser)
 
 
@@ -77,15 +80,19 @@ def _worker(arguments: argparse.Namespace) -> int:
     storage = storage_url(arguments.storage)
     quiet_optuna(quiet=not arguments.no_progress or is_one_of_several())
     if arguments.n_workers > 1:
-        return run_workers(
+        status = run_workers(
             arguments.parser.words(arguments, leave_out=_OWN),
             config=config,
             storage=storage,
             study_name=arguments.study_name,
             n_workers=arguments.n_workers,
             n_trials=arguments.n_trials,
+            timeout=arguments.timeout,
             progress=not arguments.no_progress,
+            device=arguments.device,
         )
+        _say_next(arguments, goes_on=status > 128)
+        return status
     report = run_worker(
         config,
         storage=storage,
@@ -100,10 +107,19 @@ def _worker(arguments: argparse.Namespace) -> int:
         progress=not arguments.no_progress,
         report=say,
     )
-    pruned = f"{report.pruned} dropped early, " if report.pruned else ""
-    done = f"{report.complete} trials completed, {pruned}{report.failed} failed; {report.stopped}"
     if not report.healthy:
-        print(f"optuna-demix: error: {done}", file=sys.stderr)
+        print(f"optuna-demix: error: {report}", file=sys.stderr)
         return 1
-    say(done)
+    say(str(report))
+    _say_next(arguments, goes_on=report.signum > 0)
     return 128 + report.signum if report.signum else 0
+
+
+def _say_next(arguments: argparse.Namespace, *, goes_on: bool) -> None:
+    """The same command again after a stop, else the recommendation."""
+    if not goes_on:
+        like = "storage study_name device"
+        say_next(arguments, next_command(arguments, "recommend", "--verify", like=like))
+        return
+    words = arguments.parser.words(arguments, leave_out=("storage",))
+    say_next(arguments, shlex.join(["optuna-demix", "worker", *words, *storage_words(arguments)]))

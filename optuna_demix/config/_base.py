@@ -28,6 +28,7 @@ def _integer_from_float(value: Any) -> Any:
 
 
 Share = Annotated[float, BeforeValidator(_no_flag), Field(ge=0.0, le=1.0)]
+Number = Annotated[float, BeforeValidator(_no_flag)]
 PositiveNumber = Annotated[float, BeforeValidator(_no_flag), Field(gt=0.0)]
 NonNegativeNumber = Annotated[float, BeforeValidator(_no_flag), Field(ge=0.0)]
 PositiveCount = Annotated[int, BeforeValidator(_no_flag), Field(ge=1)]

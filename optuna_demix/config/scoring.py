@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, StrictStr, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from optuna_demix.config._base import (
     Count,
@@ -17,11 +15,11 @@ from optuna_demix.config._base import (
     StrictModel,
     TokenCount,
 )
+from optuna_demix.merging.device_map import DEVICES, STRATEGIES, device_name
 from optuna_demix.scoring.settings import TaskSettings
 from optuna_demix.scoring.vllm_extra import VllmSettings
 
 _Part = Annotated[PositiveNumber, Field(lt=1.0)]
-_DEVICE = re.compile(r"auto|(cpu|cuda)(:[0-9]+)?")
 
 
 class TaskSettingsConfig(StrictModel):
@@ -36,6 +34,8 @@ class TaskSettingsConfig(StrictModel):
         fewshot_as_multiturn: Few-shot examples as turns of the chat (default) or in one message.
         gen_kwargs: Arguments of generation over the task's own: ``max_gen_toks``, ``until``,
             ``temperature``, …
+        repeats: Answers to each question, where texts are sampled and the task keeps several;
+            ``pass@k`` needs at least ``k``.
         metadata: Arguments of tasks that make their own data, such as RULER's
             ``max_seq_lengths``.
         think_end_token: Only what follows the last such token, by its text or id, is an answer.
@@ -47,6 +47,7 @@ class TaskSettingsConfig(StrictModel):
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: dict[str, Any] | None = None
+    repeats: PositiveCount | None = None
     metadata: dict[str, Any] | None = None
     think_end_token: StrictStr | Count | None = None
 
@@ -126,11 +127,15 @@ class ScoringConfig(TaskSettingsConfig):
         max_batch_size: Where ``auto`` begins; default 64.
         max_length: Longest input in tokens; default: the model's own.
         add_bos_token: Begin texts with the BOS token, or do not; default: the tokenizer's way.
-        seed: Of few-shot examples and of the order of items.
+        seed: Of few-shot examples, of the order of items and, with the trial's number, of sampled
+            texts.
         dtype: Of the model; default: that of the arena.
         mixed_precision_dtype: Run forward passes under autocast to this dtype.
-        device_map: The device of the model where ``--device`` names none: ``auto``, ``cpu``,
-            ``cuda`` or ``cuda:<number>``.
+        device_map: Where the model lies, where ``--device`` names no device: ``cpu``, ``cuda`` or
+            ``cuda:<number>``; or, over several devices, what transformers and accelerate mean by
+            ``auto``, ``balanced``, ``balanced_low_0`` and ``sequential``, or by a map from names
+            of modules to devices: ``{model.embed_tokens: 0, model.layers: 0, …, lm_head: 1}``.
+            Default: one CUDA device, or the CPU.
         shared_prefixes: Compute what requests begin with alike only once; faster, and equal up to
             rounding.
         generation: ``auto`` writes texts by our own loop where it can and by lm-eval's elsewhere;
@@ -139,7 +144,9 @@ class ScoringConfig(TaskSettingsConfig):
         vllm: What vLLM may use.
         racing: Score in blocks and drop losing proxies; needs a single objective.
         trust_remote_code: Run code that comes with a component.
-        confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
+        confirm_run_unsafe_code: Allow tasks that run code which the model wrote, in a sandbox.
+        confirm_run_unsafe_code_unsandboxed: Allow them without a sandbox: that code may then do
+            all that the worker may.
     """
 
     include_path: str | list[str] | None = None
@@ -150,25 +157,40 @@ class ScoringConfig(TaskSettingsConfig):
     seed: Seed = 1234
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     mixed_precision_dtype: Literal["bfloat16", "float16"] | None = None
-    device_map: str | None = None
+    device_map: str | dict[str, StrictInt | StrictStr] | None = None
     shared_prefixes: bool = False
     generation: Literal["auto", "hf", "vllm"] = "auto"
     vllm: VllmConfig | None = None
     racing: RacingConfig | None = None
     trust_remote_code: bool = False
     confirm_run_unsafe_code: bool = False
+    confirm_run_unsafe_code_unsandboxed: bool = False
 
-    @field_validator("device_map", mode="before")
+    @field_validator("device_map")
     @classmethod
-    def _one_device(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) or value in ("balanced", "balanced_low_0", "sequential"):
+    def _known_devices(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            if not value:
+                raise ValueError("give at least one module its device, or leave the map out")
+            for device in value.values():
+                device_name(device)
+        elif value is not None and value not in STRATEGIES and not _is_device(value):
             raise ValueError(
-                "a live model is one buffer on one device; give auto, cpu, cuda or cuda:<number>, "
-                "and lower dtype if the model does not fit"
+                f"{value!r} is not a device; give {', '.join(STRATEGIES)}, {DEVICES}, or the "
+                "device of each module"
             )
-        if isinstance(value, str) and not _DEVICE.fullmatch(value):
-            raise ValueError(f"{value!r} is not a device; give auto, cpu, cuda or cuda:<number>")
         return value
+
+    @model_validator(mode="after")
+    def _one_kind_for_autocast(self) -> ScoringConfig:
+        devices = self.device_map.values() if isinstance(self.device_map, dict) else ()
+        kinds = {device_name(device).partition(":")[0] for device in devices}
+        if self.mixed_precision_dtype is not None and len(kinds) > 1:
+            raise ValueError(
+                "'mixed_precision_dtype' needs devices of one kind, but 'device_map' names "
+                f"{' and '.join(sorted(kinds))}; set 'dtype' instead"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_size_fits(self) -> ScoringConfig:
@@ -196,3 +218,11 @@ class ScoringConfig(TaskSettingsConfig):
     def rows(self) -> int:
         """Rows of one forward pass."""
         return (self.max_batch_size or 64) if self.batch_size == "auto" else self.batch_size
+
+
+def _is_device(value: str) -> bool:
+    try:
+        device_name(value)
+    except ValueError:
+        return False
+    return True

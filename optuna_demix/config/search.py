@@ -12,6 +12,7 @@ from optuna_demix.config._base import (
     PositiveCount,
     PositiveNumber,
     Seed,
+    Share,
     StrictModel,
 )
 
@@ -30,6 +31,8 @@ class SamplerConfig(StrictModel):
         kl: Merit given up for each nat of divergence from the prior.
         reevaluate: Whether the best trial may be evaluated again where scores are noisy.
         warm_start: Names of earlier studies in the same database to learn from as well.
+        warm_map: What components of earlier studies became, ``{old: {new: share}}``: renamed,
+            split or merged; ``{}`` for one that was removed.
         seed: Seed of everything that is random; default: a random one.
     """
 
@@ -42,6 +45,7 @@ class SamplerConfig(StrictModel):
     kl: NonNegativeNumber = 0.0
     reevaluate: bool = False
     warm_start: list[str] = Field(default_factory=list)
+    warm_map: dict[str, dict[str, Share]] | None = None
     seed: Seed | None = None
 
 

@@ -12,12 +12,14 @@ from pydantic import Field, model_validator
 from optuna_demix._wording import shortened, unknown_name
 from optuna_demix.config._base import StrictModel
 from optuna_demix.config._names import check_folders, check_name
+from optuna_demix.config._phases import check_phases
 from optuna_demix.config.merging import MergingConfig
 from optuna_demix.config.mixture import (
     ComponentConfig,
     DatasetConfig,
     GeneralConfig,
     MixtureConfig,
+    PhaseConfig,
 )
 from optuna_demix.config.probabilities import ProbabilitiesConfig
 from optuna_demix.config.scoring import BenchmarkConfig, ScoringConfig
@@ -36,7 +38,8 @@ class StudyConfig(StrictModel):
         datasets: Corpora by name; default: one for each component.
         components: Component models by name; a plain list of names will do.
         general: General data in every component.
-        mixture: Allowed mixtures.
+        mixture: Allowed mixtures; with ``phases``, what holds for the whole run.
+        phases: Stages of the run, in order, each with a mixture of its own.
         capabilities: Benchmarks by capability.
         objective: ``capabilities``: one direction for each; ``composite``: a single one, the
             weighted mean of the capabilities.
@@ -59,6 +62,7 @@ class StudyConfig(StrictModel):
     components: dict[str, ComponentConfig] = Field(min_length=1)
     general: GeneralConfig | None = None
     mixture: MixtureConfig = Field(default_factory=MixtureConfig)
+    phases: list[PhaseConfig] = Field(default_factory=list)
     capabilities: dict[str, list[BenchmarkConfig]] = Field(min_length=1)
     objective: Literal["capabilities", "composite"] = "capabilities"
     proxy: Literal["auto", "merged", "probabilities"] = "auto"
@@ -111,6 +115,8 @@ class StudyConfig(StrictModel):
         if chosen is not None and chosen not in self.components:
             hint = unknown_name(chosen, list(self.components), "component")
             raise ValueError(f"merging.config_of: {hint}")
+        if self.phases:
+            check_phases(self.phases, self.mixture, list(self.components))
         labels = [b.label for benchmarks in self.capabilities.values() for b in benchmarks]
         for label in labels:
             if labels.count(label) > 1:

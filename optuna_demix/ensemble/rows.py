@@ -12,6 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from optuna_demix._files import sync, whole_file
+from optuna_demix._progress import Report
 from optuna_demix.errors import ComponentError, DemixError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class RowStore:
         digests: Mapping[str, str],
         score: Callable[[str], NDArray[np.float32]],
         *,
-        report: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Make the rows that are missing, and return all.
 
@@ -76,7 +77,7 @@ class RowStore:
         Args:
             digests: Digest of each component.
             score: Computes the row of a component.
-            report: Called with a line before each component is scored.
+            report: Where progress is shown.
 
         Returns:
             Rows (T,) by component.
@@ -85,14 +86,16 @@ class RowStore:
             ComponentError: If a component's values are not finite, naming it.
             DemixError: If the disk is full.
         """
+        say = Report.of(report)
         missing = [name for name, digest in digests.items() if self.read(digest) is None]
         for wait in (False, True):  # at last for those that other processes have taken
             for name in missing:
                 try:
                     with self._locked(digests[name], wait=wait):
                         if self.read(digests[name]) is None:
-                            report(f"scoring component {name} for its token probabilities")
-                            self._write(digests[name], _checked(name, score(name)))
+                            what = f"scoring component {name} for its token probabilities"
+                            with say.step(what):
+                                self._write(digests[name], _checked(name, score(name)))
                 except Timeout:
                     continue
         rows = {name: self.read(digest) for name, digest in digests.items()}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optuna_demix.errors import ConfigError
+from optuna_demix.mixture.reach import nearest_weights
 from optuna_demix.training import RECORD_FILE
 
 if TYPE_CHECKING:
@@ -198,22 +199,3 @@ def _weights(shares: FloatArray, space: MixtureSpace, where: str) -> FloatArray:
             f"{near:.4f}; train references within reach of the components"
         )
     return weights
-
-
-def nearest_weights(
-    shares: FloatArray,
-    composition: FloatArray,
-) -> FloatArray:
-    """Merge weights (K,) on the simplex whose data shares come nearest to those asked for.
-
-    Args:
-        shares: Data shares (D,).
-        composition: What each component was trained on, (K, D).
-    """
-    from scipy.optimize import nnls
-
-    # A heavy last row makes the weights sum to 1.
-    heavy = 1e3
-    system = np.vstack([composition.T, heavy * np.ones(len(composition))])  # (D + 1, K)
-    weights = nnls(system, np.append(shares, heavy))[0]
-    return np.asarray(weights / weights.sum(), dtype=float)

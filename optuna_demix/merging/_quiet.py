@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging as python_logging
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,3 +25,17 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def quiet_accelerate() -> Iterator[None]:
+    """Silence warnings about devices and modules that are checked or meant as they are."""
+    logger = python_logging.getLogger("accelerate")
+    level = logger.level
+    logger.setLevel(python_logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)

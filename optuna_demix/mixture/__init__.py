@@ -6,7 +6,9 @@ them back. Importing it loads numpy alone; the first linear program loads scipy.
 
 from __future__ import annotations
 
-from optuna_demix.mixture.constraints import Group
+from optuna_demix.mixture.hierarchy import Topic
+from optuna_demix.mixture.phases import Phase
 from optuna_demix.mixture.space import MixtureSpace
+from optuna_demix.mixture.sums import Group, LinearConstraint
 
-__all__ = ["Group", "MixtureSpace"]
+__all__ = ["Group", "LinearConstraint", "MixtureSpace", "Phase", "Topic"]

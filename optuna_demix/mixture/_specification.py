@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from optuna_demix.errors import ConfigError
+from optuna_demix.errors import ConfigError, ConstraintError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture._arguments import PerName
-from optuna_demix.mixture.constraints import Constraint, Group
+from optuna_demix.mixture.constraints import Constraint
 from optuna_demix.mixture.geometry.simplex import Array
+from optuna_demix.mixture.phases import Run
+from optuna_demix.mixture.sums import Group, LinearConstraint
+
+# What fixed phases may exceed a cap by: rounding of their shares.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,10 @@ class Specification:
         composition: Share of each dataset in each component's training data, (K, D).
         usage: Tokens, budget and epochs.
         groups: The groups.
+        linear: The constraints with coefficients.
         name: Prefix of the parameters, or None.
+        topics: Sources of each topic of a hierarchy, by name.
+        run: The run in phases whose weights they are, or None.
     """
 
     components: tuple[str, ...]
@@ -42,7 +50,10 @@ class Specification:
     composition: Array
     usage: Usage
     groups: tuple[Group, ...]
+    linear: tuple[LinearConstraint, ...]
     name: str | None
+    topics: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    run: Run | None = None
 
     def __post_init__(self) -> None:
         """Make the arrays read-only."""
@@ -58,17 +69,20 @@ class Specification:
         cls,
         components: Sequence[str],
         *,
-        prior: PerName | None,
-        lower: float | PerName,
-        upper: float | PerName,
-        min_weight: float,
-        composition: Mapping[str, Mapping[str, float]] | npt.ArrayLike | None,
-        tokens: PerName | None,
-        budget: float | None,
-        max_epochs: float | Mapping[str, float] | None,
-        groups: Iterable[Group | Mapping[str, Any]],
-        datasets: Sequence[str] | None,
-        name: str | None,
+        prior: PerName | None = None,
+        lower: float | PerName = 0.0,
+        upper: float | PerName = 1.0,
+        min_weight: float = 0.0,
+        composition: Mapping[str, Mapping[str, float]] | npt.ArrayLike | None = None,
+        tokens: PerName | None = None,
+        budget: float | None = None,
+        max_epochs: float | Mapping[str, float] | None = None,
+        groups: Iterable[Group | Mapping[str, Any]] = (),
+        constraints: Iterable[LinearConstraint | Mapping[str, Any]] = (),
+        datasets: Sequence[str] | None = None,
+        name: str | None = None,
+        topics: tuple[tuple[str, tuple[str, ...]], ...] = (),
+        run: Run | None = None,
     ) -> Specification:
         """Read the arguments of these names.
 
@@ -82,6 +96,11 @@ class Specification:
         usage = Usage.parse(sets, tokens, budget, max_epochs)
         parsed = tuple(Group.parse(group) for group in groups)
         check_groups(parsed, names, sets)
+        linear = tuple(LinearConstraint.parse(each) for each in constraints)
+        for each in linear:
+            known = names if each.of == "weights" else sets
+            what = f"constraint {each.title} (of {each.of})"
+            arguments.check_known(each.coefficients, known, what)
         masses = prior_masses(prior, usage.tokens, names)
         return cls(
             components=names,
@@ -93,16 +112,48 @@ class Specification:
             composition=shares,
             usage=usage,
             groups=parsed,
+            linear=linear,
             name=name,
+            topics=topics,
+            run=run,
         )
 
+    @property
+    def least_weights(self) -> Array:
+        """Least weight of each component that takes part, 0 where there is none, (K,)."""
+        if self.run is None:
+            return np.full(len(self.components), self.min_weight)
+        return self.run.join(lambda p: np.full(len(p.mixture), p.mixture.min_weight))
+
+    @property
+    def used(self) -> Array:
+        """Data shares of the run that are fixed, (D,)."""
+        return np.zeros(len(self.datasets)) if self.run is None else self.run.used
+
+    @property
+    def searched(self) -> float:
+        """Share of the run's budget that the weights distribute."""
+        return 1.0 if self.run is None else self.run.searched
+
     def constraints(self) -> tuple[Constraint, ...]:
-        """Bounds, caps and groups, where they are more than the simplex' own."""
-        names, sets, table = self.components, self.datasets, self.composition
+        """Bounds, caps, groups and linear constraints, where they are more than the simplex' own.
+
+        Raises:
+            ConstraintError: If the fixed phases of a run break one alone.
+        """
+        names, sets = self.components, self.datasets
+        table = self.searched * self.composition
+        of_phases: list[Constraint] = []
+        box = (np.zeros(len(names)), np.ones(len(names)))
+        if self.run is not None:  # what a phase bounds is told as the phase's
+            of_phases = self.run.constraints()
+            box = self.run.box
         return (
-            *bound_constraints(names, self.lower, self.upper),
-            *cap_constraints(sets, table, self.usage),
-            *group_constraints(self.groups, names, sets, table),
+            *of_phases,
+            *bound_constraints(names, self.lower, self.upper, *box),
+            *cap_constraints(sets, table, self.usage, self.used),
+            *group_constraints(self.groups, names, sets, table, self.used),
+            *linear_constraints(self.linear, names, sets, table, self.used),
         )
 
 
@@ -194,30 +245,46 @@ def check_groups(
         arguments.check_known(group.members, known, f"group {group.name!r} (of {group.of})")
 
 
-def bound_constraints(components: Sequence[str], lower: Array, upper: Array) -> list[Constraint]:
-    """Bounds of single merge weights, where they are more than the simplex' own."""
+def bound_constraints(
+    components: Sequence[str], lower: Array, upper: Array, least: Array, most: Array
+) -> list[Constraint]:
+    """Bounds of single merge weights, where they are more than the least and most there are."""
     constraints = []
     for i, (component, axis) in enumerate(zip(components, np.eye(len(components)), strict=True)):
         pinned = f"weight of {component!r} pinned to {lower[i]:g}" if lower[i] == upper[i] else ""
-        if lower[i] > 0:
+        if lower[i] > least[i]:
             text = pinned or f"lower bound {lower[i]:g} of {component!r}"
-            constraints.append(Constraint(-axis, -float(lower[i]), text))
-        if upper[i] < 1:
+            constraints.append(Constraint(-axis, -float(lower[i]), text, -1.0))
+        if upper[i] < most[i]:
             text = pinned or f"upper bound {upper[i]:g} of {component!r}"
             constraints.append(Constraint(axis, float(upper[i]), text))
     return constraints
 
 
-def cap_constraints(datasets: Sequence[str], composition: Array, usage: Usage) -> list[Constraint]:
-    """Caps on data shares, with the counts they come from."""
+def cap_constraints(
+    datasets: Sequence[str], composition: Array, usage: Usage, used: Array
+) -> list[Constraint]:
+    """Caps on data shares, with the counts they come from.
+
+    Raises:
+        ConstraintError: If more than a cap is used already.
+    """
     constraints = []
     for d, dataset in enumerate(datasets):
         cap = float(usage.caps[d])
         if cap < 1:
-            used = f"{usage.max_epochs[dataset]:g} epochs x {_short(usage.tokens[dataset])} tokens"
-            source = f"{used} / {_short(usage.budget or 0.0)}"
+            counts = (
+                f"{usage.max_epochs[dataset]:g} epochs x {_short(usage.tokens[dataset])} tokens"
+            )
+            source = f"{counts} / {_short(usage.budget or 0.0)}"
             text = f"cap {cap:.4g} on the share of {dataset!r} ({source})"
-            constraints.append(Constraint(composition[:, d], cap, text))
+            taken = float(used[d])
+            if taken > cap + _ROUNDING:
+                raise ConstraintError(
+                    f"the fixed phases give {dataset!r} {taken:.4g} of the run, which breaks the "
+                    f"{text}; give it less in them, or raise max_epochs"
+                )
+            constraints.append(Constraint(composition[:, d], cap - taken, text, 1.0, taken))
     return constraints
 
 
@@ -226,23 +293,62 @@ def group_constraints(
     components: Sequence[str],
     datasets: Sequence[str],
     composition: Array,
+    used: Array,
 ) -> list[Constraint]:
     """Bounds on sums of merge weights or data shares."""
     constraints = []
     for group in groups:
+        taken = 0.0
         if group.of == "weights":
             row = np.isin(components, group.members).astype(np.float64)
         else:
-            row = composition[:, np.isin(datasets, group.members)].sum(axis=1)
+            summed = np.isin(datasets, group.members)
+            row, taken = composition[:, summed].sum(axis=1), float(used[summed].sum())
         members = " + ".join(map(repr, group.members))
         what = f"group {group.name!r} ({group.of} of {members})"
         if group.lower > 0:
             text = f"lower bound {group.lower:g} of {what}"
-            constraints.append(Constraint(-row, -group.lower, text))
+            constraints.append(Constraint(-row, taken - group.lower, text, -1.0, taken))
         if group.upper < 1:
             text = f"upper bound {group.upper:g} of {what}"
-            constraints.append(Constraint(row, group.upper, text))
+            constraints.append(Constraint(row, group.upper - taken, text, 1.0, taken))
     return constraints
+
+
+def linear_constraints(
+    given: Sequence[LinearConstraint],
+    components: Sequence[str],
+    datasets: Sequence[str],
+    composition: Array,
+    used: Array,
+) -> list[Constraint]:
+    """Bounds on sums with coefficients."""
+    constraints = []
+    for each in given:
+        names = components if each.of == "weights" else datasets
+        coefficients = np.array([each.coefficients.get(name, 0.0) for name in names])
+        of_weights = each.of == "weights"
+        row = coefficients if of_weights else composition @ coefficients
+        taken = 0.0 if of_weights else float(used @ coefficients)
+        what = f"constraint {each.title} (of {each.of})"
+        if each.lower is not None:
+            text = _bound_text("lower", each, what)
+            constraints.append(Constraint(-row, taken - each.lower, text, -1.0, taken))
+        if each.upper is not None:
+            text = _bound_text("upper", each, what)
+            constraints.append(Constraint(row, each.upper - taken, text, 1.0, taken))
+    return constraints
+
+
+def _bound_text(side: Literal["lower", "upper"], constraint: LinearConstraint, what: str) -> str:
+    """A bound in words; what has a name and is compared with 0 is told by its name alone."""
+    bound = getattr(constraint, side)
+    if constraint.lower == constraint.upper:
+        side_text = f"value {bound:g}"
+    else:
+        side_text = f"{side} bound {bound:g}"
+    named = constraint.name is not None and bound == 0.0
+    return what if named else f"{side_text} of {what}"
 
 
 def _short(count: float) -> str:

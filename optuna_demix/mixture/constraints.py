@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from optuna_demix.errors import ConfigError, ConstraintError
-from optuna_demix.mixture._arguments import names_of, number
+from optuna_demix.errors import ConstraintError
 from optuna_demix.mixture.geometry import linear as _linear
 from optuna_demix.mixture.geometry.polytope import Polytope
 from optuna_demix.mixture.geometry.simplex import Array
@@ -22,70 +20,6 @@ _BROKEN = 1e-10
 _NOTHING = 1e-9
 # Coefficients nearer to each other than this are one.
 _SAME = 1e-12
-Of = Literal["weights", "shares"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Bounds on the sum of several merge weights, or of several data shares.
-
-    Attributes:
-        name: Name for messages; unique within a space.
-        members: Components if ``of`` is ``"weights"``, datasets if it is ``"shares"``.
-        lower: Least sum, in [0, 1].
-        upper: Largest sum, in [0, 1].
-        of: What is summed.
-
-    Raises:
-        ConfigError: If a field cannot be used.
-        ConstraintError: If ``lower`` exceeds ``upper``.
-    """
-
-    name: str
-    members: tuple[str, ...]
-    lower: float = 0.0
-    upper: float = 1.0
-    of: Of = "weights"
-
-    def __post_init__(self) -> None:
-        """Check and normalize the fields."""
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ConfigError(f"a group needs a non-empty name, got {self.name!r}")
-        what = f"group {self.name!r}"
-        members = names_of(
-            self.members, f"members of {what}", "a group is a plain sum, without coefficients"
-        )
-        object.__setattr__(self, "members", members)
-        for side in ("lower", "upper"):
-            value = number(getattr(self, side), f"{side} bound of {what}", least=0.0, most=1.0)
-            object.__setattr__(self, side, value)
-        if self.lower > self.upper:
-            raise ConstraintError(
-                f"{what}: lower bound {self.lower:g} exceeds its upper bound {self.upper:g}"
-            )
-        if self.of not in get_args(Of):
-            raise ConfigError(f'{what}: \'of\' is "weights" or "shares", got {self.of!r}')
-
-    @classmethod
-    def parse(cls, value: Group | Mapping[str, Any]) -> Group:
-        """Return the group itself, or the one that a mapping of its fields describes.
-
-        Raises:
-            ConfigError: If a field is missing, unknown or unusable.
-        """
-        if isinstance(value, Group):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"a group is a Group or a mapping of its fields, got {value!r}")
-        known = [field.name for field in fields(cls)]
-        unknown = [str(key) for key in value if key not in known]
-        missing = [key for key in ("name", "members") if key not in value]
-        if unknown or missing:
-            wrong = f"unknown field {unknown[0]!r}" if unknown else f"no field {missing[0]!r}"
-            raise ConfigError(
-                f"group {value.get('name', '?')!r} has {wrong}; fields are {', '.join(known)}"
-            )
-        return cls(**value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +30,20 @@ class Constraint:
         row: Left-hand side, (K,).
         bound: Right-hand side.
         text: The constraint in words, with its numbers.
+        unit: What the left-hand side is multiplied by to be what the user bounded: -1 for a lower
+            bound, one over a phase's share of the search for its weights.
+        offset: What is then added: what fixed phases use.
     """
 
     row: Array
     bound: float
     text: str
+    unit: float = 1.0
+    offset: float = 0.0
+
+    def told(self, value: float) -> float:
+        """What the left-hand side is in the terms of the user's bound."""
+        return self.unit * value + self.offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,30 +91,28 @@ def polytope_of(constraints: Sequence[Constraint], k: int) -> Polytope:
     return Polytope(*_uncrossed(normal), *normal.matrix())
 
 
-def check_minimum(least: float, components: Sequence[str], most: Array) -> None:
+def check_minimum(least: Array, components: Sequence[str], most: Array) -> None:
     """Refuse limits that leave a component with less than the minimum of those that take part.
 
     It could only have weight 0, which is for the user to say.
 
     Args:
-        least: The minimum.
+        least: The minimum of each component, (K,).
         components: Names of the components, K.
         most: Largest attainable weights without the minimum, (K,).
 
     Raises:
         ConstraintError: If there are such components; the message names all of them.
     """
-    short = {
-        component: _floor(float(weight))
-        for component, weight in zip(components, most, strict=True)
-        if _NOTHING < weight < least - _NOTHING
-    }
-    if short:
-        listed = ", ".join(f"{component!r} {weight:g}" for component, weight in short.items())
+    short = np.flatnonzero((most > _NOTHING) & (most < least - _NOTHING))
+    if len(short):
+        allowed = {int(i): _floor(float(most[i])) for i in short}
+        listed = ", ".join(f"{components[i]!r} {weight:g}" for i, weight in allowed.items())
+        tightest = min(allowed, key=lambda i: allowed[i])
         raise ConstraintError(
-            f"min_weight is {least:g}, and the other limits allow {listed} at most; lower "
-            f"min_weight to {min(short.values()):g}, raise these limits, or set an upper bound of "
-            "0 to leave a component out"
+            f"min_weight is {least[tightest]:g}, and the other limits allow {listed} at most; "
+            f"lower min_weight to {allowed[tightest]:g}, raise these limits, or set an upper "
+            "bound of 0 to leave a component out"
         )
 
 
@@ -282,7 +223,8 @@ def _complaint(culprits: Sequence[Constraint]) -> str:
     texts = list(dict.fromkeys(c.text for c in culprits))  # a pin is two constraints of one text
     if len(texts) > 1:
         return f"no mixture can satisfy: {', '.join(texts)}; loosen one of them"
-    low, high = sorted((abs(culprits[0].row.min()), abs(culprits[0].row.max())))
+    culprit = culprits[0]
+    low, high = sorted(culprit.told(end) for end in (culprit.row.min(), culprit.row.max()))
     return (
         f"no mixture can satisfy: {texts[0]}; loosen it, "
         f"as the components allow {low:g} to {high:g} only"

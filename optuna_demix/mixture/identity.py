@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from optuna_demix.mixture._specification import Specification
-    from optuna_demix.mixture.constraints import Group
+    from optuna_demix.mixture.sums import Group, LinearConstraint
 
 # Significant digits in which equal numbers agree.
 _DIGITS = 12
@@ -30,6 +31,21 @@ def describe(given: Specification) -> dict[str, Any]:
         ],
         "name": given.name,
     }
+    if given.linear:
+        linear = [_describe_linear(each) for each in given.linear]
+        described["constraints"] = sorted(linear, key=lambda each: json.dumps(each))
+    if given.topics:
+        described["topics"] = {name: list(sources) for name, sources in given.topics}
+    if given.run is not None:
+        described["phases"] = [
+            {
+                "name": phase.name,
+                "share": _rounded(phase.share),
+                "fixed": phase.fixed,
+                "mixture": phase.mixture.fingerprint(),
+            }
+            for phase in given.run.phases
+        ]
     if given.min_weight > 0:
         described["min_weight"] = _rounded(given.min_weight)
     return described
@@ -43,6 +59,16 @@ def _describe_group(group: Group) -> dict[str, Any]:
         "upper": _rounded(group.upper),
         "of": group.of,
     }
+
+
+def _describe_linear(constraint: LinearConstraint) -> dict[str, Any]:
+    kept = {name: _rounded(value) for name, value in constraint.coefficients.items() if value}
+    ends = {
+        side: _rounded(value)
+        for side, value in (("lower", constraint.lower), ("upper", constraint.upper))
+        if value is not None
+    }
+    return {"coefficients": dict(sorted(kept.items())), **ends, "of": constraint.of}
 
 
 def _rounded(values: Any) -> Any:

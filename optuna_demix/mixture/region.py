@@ -52,7 +52,8 @@ class Region:
         """
         constraints = given.constraints()
         polytope = polytope_of(constraints, len(given.components))
-        minimum = MinWeight(polytope, given.min_weight) if given.min_weight > 0 else None
+        least = given.least_weights
+        minimum = MinWeight(polytope, least) if least.any() else None
         self.__dict__.update(
             components=given.components,
             min_weight=given.min_weight,
@@ -62,11 +63,11 @@ class Region:
         )
         if minimum is not None:
             if not is_checked:
-                check_minimum(given.min_weight, given.components, polytope.frame.most)
+                check_minimum(least, given.components, polytope.frame.most)
             if minimum.support is None:
                 raise ConstraintError(
                     f"no mixture within the constraints has every weight 0 or at least min_weight "
-                    f"({given.min_weight:g}); lower it"
+                    f"({least[least > 0].min():g}); lower it"
                 )
         self.__dict__["prior"] = read_only(self._nearest(given.prior))
 
@@ -196,15 +197,21 @@ class Region:
         point = self._points(w, finite=True)[0]
         sums = self._rows[0] @ point
         found = {
-            constraint.text: f"{constraint.text} ({abs(value):.6g} given)"
+            constraint.text: f"{constraint.text} ({constraint.told(value):.6g} given)"
             for constraint, value in zip(self._constraints, sums, strict=True)
             if value > constraint.bound + INSIDE
         }
         if self._minimum is not None and not self._minimum.holds(point[None], INSIDE)[0]:
-            small = np.flatnonzero((point > INSIDE) & (point < self.min_weight - INSIDE))
+            least = self._minimum.least
+            small = np.flatnonzero((point > INSIDE) & (point < least - INSIDE))
             given = ", ".join(f"{self.components[i]!r} {point[i]:.6g}" for i in small)
-            found["min_weight"] = f"min_weight {self.min_weight:g} ({given} given)"
+            found["min_weight"] = f"min_weight {least[small].min():g} ({given} given)"
         return list(found.values())
+
+    @property
+    def inequalities(self) -> tuple[Constraint, ...]:
+        """Bounds, caps and groups as inequalities; ``min_weight`` and the simplex stand beside."""
+        return self._constraints
 
     @functools.cached_property
     def center(self) -> Array:

@@ -6,31 +6,28 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optuna_demix.attributes import WEIGHTS_KEY
-from optuna_demix.errors import ConstraintError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture import identity as _identity
-from optuna_demix.mixture import trials as _trials
 from optuna_demix.mixture._arguments import PerName
 from optuna_demix.mixture._specification import Specification, read_only
-from optuna_demix.mixture.constraints import Group
 from optuna_demix.mixture.geometry.simplex import Array
-from optuna_demix.mixture.region import INSIDE, Region
-
-if TYPE_CHECKING:
-    import optuna
+from optuna_demix.mixture.hierarchy import Hierarchy, Search, Topic
+from optuna_demix.mixture.parameters import ParameterSpace
+from optuna_demix.mixture.phases import Phase, Run, read_phases
+from optuna_demix.mixture.pins import pinned
+from optuna_demix.mixture.sums import Group, LinearConstraint
 
 # Pinned spaces that are kept: a sampler asks for the same ones again and again.
 _KEPT_PINS = 16
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class MixtureSpace(Region):
+class MixtureSpace(ParameterSpace):
     """The polytope of allowed merge weights inside the simplex. Immutable, picklable, comparable.
 
     A point is a vector of merge weights ``w`` (K,), one a component, which sum to 1. The data
@@ -64,6 +61,8 @@ class MixtureSpace(Region):
         max_epochs: How often a dataset may be repeated in that run, a number for all or a mapping
             with gaps. Caps the share of dataset d at ``max_epochs * tokens / budget``.
         groups: Bounds on sums of merge weights or data shares: `Group` or mappings of its fields.
+        constraints: Bounds on sums with coefficients: `LinearConstraint` or mappings of its
+            fields.
         datasets: Names of the datasets, D of them. Default: those named in ``composition``, or
             the components.
         name: Prefix ``"<name>/"`` of the parameters, for studies which hold several mixtures.
@@ -80,6 +79,9 @@ class MixtureSpace(Region):
         tokens: Tokens in each dataset, NaN where unknown, (D,); None if none were given.
         budget: Tokens of the planned training run, or None.
         groups: The groups.
+        constraints: The constraints with coefficients.
+        topics: Sources of each topic by its name, where the mixture is nested.
+        phases_of_run: The phases by name, where the run has phases.
         name: The prefix' name, or None.
         param_names: Names of the Optuna parameters, in the order of the components, K.
 
@@ -97,8 +99,9 @@ class MixtureSpace(Region):
     tokens: Array | None
     budget: float | None
     groups: tuple[Group, ...]
-    name: str | None
-    param_names: tuple[str, ...]
+    constraints: tuple[LinearConstraint, ...]
+    topics: dict[str, tuple[str, ...]]
+    phases_of_run: dict[str, Phase]
 
     _given: Specification
 
@@ -115,6 +118,7 @@ class MixtureSpace(Region):
         budget: float | None = None,
         max_epochs: float | Mapping[str, float] | None = None,
         groups: Iterable[Group | Mapping[str, Any]] = (),
+        constraints: Iterable[LinearConstraint | Mapping[str, Any]] = (),
         datasets: Sequence[str] | None = None,
         name: str | None = None,
     ) -> None:
@@ -130,10 +134,132 @@ class MixtureSpace(Region):
             budget=budget,
             max_epochs=max_epochs,
             groups=groups,
+            constraints=constraints,
             datasets=datasets,
             name=name,
         )
         self._take(given, is_checked=False)
+
+    @classmethod
+    def nested(
+        cls,
+        topics: Mapping[str, Sequence[str] | Topic | Mapping[str, Any]],
+        *,
+        search: Search = "all",
+        prior: PerName | None = None,
+        groups: Iterable[Group | Mapping[str, Any]] = (),
+        constraints: Iterable[LinearConstraint | Mapping[str, Any]] = (),
+        **options: Any,
+    ) -> MixtureSpace:
+        """Make the mixtures of a hierarchy: topics, and the sources that each is made of.
+
+        The weights are those of the sources, one flat vector.
+
+        Example:
+            >>> web = Topic(["crawl", "forums"], upper=0.8, source_upper={"forums": 0.5})
+            >>> space = MixtureSpace.nested(
+            ...     {"web": web, "code": ["python", "rust"]},
+            ...     prior={"crawl": 6, "forums": 2, "python": 1, "rust": 1},
+            ... )
+            >>> space.topic_weights(space.prior)
+            {'web': 0.8, 'code': 0.2}
+
+        Args:
+            topics: Sources of each topic, in order: a list, a `Topic` or a mapping of its fields.
+            search: ``"all"``; ``"topics"``: the sources of a topic keep the prior's proportions;
+                ``"sources"``: the topics keep the prior's weights.
+            prior: Natural weight of each source, as in the class.
+            groups: Further groups.
+            constraints: Further constraints.
+            **options: Other arguments of the class.
+
+        Returns:
+            The space.
+
+        Raises:
+            ConfigError: If an argument is malformed, or a source is in two topics.
+            ConstraintError: If no mixture satisfies all constraints.
+        """
+        hierarchy = Hierarchy.parse(topics, search)
+        sources = hierarchy.sources
+        weights = hierarchy.prior(Specification.parse(sources, prior=prior, **options).prior)
+        given = Specification.parse(
+            sources,
+            prior=weights,
+            groups=[*hierarchy.groups(weights), *groups],
+            constraints=[*hierarchy.constraints(weights), *constraints],
+            topics=tuple((name, tuple(topic.sources)) for name, topic in hierarchy.topics.items()),
+            **options,
+        )
+        return _made(given)
+
+    @classmethod
+    def phases(
+        cls,
+        phases: Sequence[Phase | Mapping[str, Any]],
+        *,
+        tokens: PerName | None = None,
+        budget: float | None = None,
+        max_epochs: float | Mapping[str, float] | None = None,
+        groups: Iterable[Group | Mapping[str, Any]] = (),
+        constraints: Iterable[LinearConstraint | Mapping[str, Any]] = (),
+        name: str | None = None,
+    ) -> MixtureSpace:
+        """Make the mixtures of a run in phases, each of which has a mixture of its own.
+
+        The weights are parts of what is searched: those of a phase sum to its share of the phases
+        that are not fixed. They are named as the components, ``"<phase>/<component>"`` where two
+        phases have one in common. What is given here holds for the whole run, such as the epochs
+        of all phases together; what a phase's mixture has holds in it alone.
+
+        Example:
+            >>> sets = ["web", "code", "math"]
+            >>> space = MixtureSpace.phases(
+            ...     [
+            ...         Phase("stable", 0.9, MixtureSpace(sets, prior=[8, 1, 1]), fixed=True),
+            ...         Phase("decay", 0.1, MixtureSpace(sets, upper={"web": 0.5})),
+            ...     ],
+            ...     tokens={"math": 4e8},
+            ...     budget=1e10,
+            ...     max_epochs={"math": 4},
+            ... )
+            >>> space.by_phase(space.prior)["stable"].round(3).tolist()
+            [0.8, 0.1, 0.1]
+
+        Args:
+            phases: The phases in the order of the run: `Phase` or mappings of its fields.
+            tokens: Tokens in each dataset of any phase.
+            budget: Tokens of the whole run.
+            max_epochs: How often a dataset may be repeated in the whole run.
+            groups: Bounds on sums over the whole run, of data shares or of parts.
+            constraints: Such bounds with coefficients.
+            name: Prefix of the parameters.
+
+        Returns:
+            The space.
+
+        Raises:
+            ConfigError: If an argument is malformed, or the phases' shares do not sum to 1.
+            ConstraintError: If no run satisfies all constraints.
+        """
+        run = Run.of(read_phases(phases))
+        lower, upper = run.box
+        given = Specification.parse(
+            run.components,
+            prior=run.join(lambda phase: phase.mixture.prior),
+            lower=lower,
+            upper=upper,
+            composition=run.composition,
+            datasets=run.datasets,
+            tokens=tokens,
+            budget=budget,
+            max_epochs=max_epochs,
+            groups=groups,
+            constraints=constraints,
+            name=name,
+            run=run,
+        )
+        return _made(given)
 
     def _take(self, given: Specification, *, is_checked: bool) -> None:
         counts, prefix = given.usage.tokens, "" if given.name is None else f"{given.name}/"
@@ -146,6 +272,9 @@ class MixtureSpace(Region):
             tokens=read_only([counts.get(d, np.nan) for d in given.datasets]) if counts else None,
             budget=given.usage.budget,
             groups=given.groups,
+            constraints=given.linear,
+            topics=dict(given.topics),
+            phases_of_run={} if given.run is None else {p.name: p for p in given.run.phases},
             name=given.name,
             param_names=tuple(prefix + component for component in given.components),
             _given=given,
@@ -153,13 +282,38 @@ class MixtureSpace(Region):
         self._enclose(given, is_checked=is_checked)
 
     def data_shares(self, w: npt.ArrayLike) -> Array:
-        """Return the data shares ``w @ composition`` of merge weights, (D,) or (n, D).
+        """Return the data shares of merge weights, (D,) or (n, D).
+
+        They are ``w @ composition``; in phases those of the whole run, with what is fixed.
 
         Raises:
             ConfigError: If ``w`` has the wrong shape.
         """
-        shares: Array = self._points(w, finite=False) @ self.composition
+        given = self._given
+        shares: Array = given.searched * (self._points(w, finite=False) @ self.composition)
+        shares += given.used
         return shares[0] if np.ndim(w) == 1 else shares
+
+    def topic_weights(self, w: npt.ArrayLike) -> dict[str, float]:
+        """Weight of each topic in merge weights (K,), by its name; empty if there are no topics.
+
+        Raises:
+            ConfigError: If ``w`` has the wrong shape.
+        """
+        weights = self._points(w, finite=False)[0]
+        return {
+            topic: float(weights[np.isin(self.components, sources)].sum())
+            for topic, sources in self.topics.items()
+        }
+
+    def by_phase(self, w: npt.ArrayLike) -> dict[str, Array]:
+        """Each phase's own mixture (K_p,), given weights (K,); empty if there are no phases.
+
+        Raises:
+            ConfigError: If ``w`` has the wrong shape.
+        """
+        run = self._given.run
+        return {} if run is None else run.split(self._points(w, finite=False)[0])
 
     def pin(self, fixed: Mapping[str, float]) -> MixtureSpace:
         """Return this space with some merge weights fixed.
@@ -183,163 +337,13 @@ class MixtureSpace(Region):
         return functools.lru_cache(maxsize=_KEPT_PINS)(self._pin)
 
     def _pin(self, fixed: tuple[tuple[str, float], ...]) -> MixtureSpace:
-        lower, upper = self.lower.copy(), self.upper.copy()
-        for component, weight in fixed:
-            i = self.components.index(component)
-            nearest = float(np.clip(weight, lower[i], upper[i]))
-            if abs(weight - nearest) > INSIDE:
-                side = "upper" if weight > nearest else "lower"
-                raise ConstraintError(
-                    f"{component!r} cannot be pinned to {weight:g}: "
-                    f"its {side} bound is {nearest:g}"
-                )
-            if 0.0 < nearest < self.min_weight:
-                raise ConstraintError(
-                    f"{component!r} cannot be pinned to {weight:g}: min_weight is "
-                    f"{self.min_weight:g}; pin it to 0 or at least that"
-                )
-            lower[i] = upper[i] = nearest
+        lower, upper = pinned(self._given, fixed)
         return _rebuild(replace(self._given, lower=lower, upper=upper))
 
     @property
     def uniform(self) -> Array:
         """The allowed mixture (K,) that is nearest to equal weights."""
         return self.project(np.full(len(self), 1.0 / len(self)))
-
-    # Optuna
-
-    @property
-    def weights_key(self) -> str:
-        """The user attribute which holds a trial's true weights when its parameters do not."""
-        return WEIGHTS_KEY if self.name is None else f"{WEIGHTS_KEY}/{self.name}"
-
-    def distributions(self) -> dict[str, optuna.distributions.FloatDistribution]:
-        """Return the Optuna distribution of every parameter, in the components' order."""
-        from optuna.distributions import FloatDistribution
-
-        ends = zip(self.lower.tolist(), self.upper.tolist(), strict=True)
-        return {
-            param: FloatDistribution(low, high)
-            for param, (low, high) in zip(self.param_names, ends, strict=True)
-        }
-
-    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, float]:
-        """Suggest a mixture, one float parameter a component, under any sampler.
-
-        Values which lie inside are the weights. A sampler that knows no simplex proposes others:
-        these are normalized, projected, and the weights so found are written to the trial as the
-        user attribute `weights_key`.
-
-        Args:
-            trial: A trial, or anything with its ``suggest_float`` and ``set_user_attr``.
-
-        Returns:
-            Component -> merge weight; the weights sum to 1.
-
-        Raises:
-            ConfigError: If a parameter was fixed to a value that is negative or not finite.
-        """
-        return _trials.suggest(self, trial)
-
-    def weights(self, trial: optuna.trial.FrozenTrial | optuna.trial.Trial) -> Array | None:
-        """Read the true merge weights of a trial.
-
-        Args:
-            trial: A trial, finished or not.
-
-        Returns:
-            Merge weights, (K,): the user attribute if there is one, else the parameters. They
-            may lie outside this space if the trial was made for another one. None if the trial
-            does not tell the weight of every component, or gives weight to unknown ones.
-        """
-        return _trials.weights_of(self, trial)
-
-    def enqueue(
-        self,
-        study: optuna.study.Study,
-        weights: PerName,
-        *,
-        params: Mapping[str, Any] | None = None,
-        user_attrs: Mapping[str, Any] | None = None,
-        skip_if_exists: bool = False,
-    ) -> None:
-        """Queue a mixture, for example a baseline, that the study evaluates as it is.
-
-        Example:
-            >>> import optuna
-            >>> space = MixtureSpace(["web", "code", "math"], prior=[6, 3, 1])
-            >>> study = optuna.create_study()
-            >>> space.enqueue(study, {"web": 0.5, "code": 0.3, "math": 0.2})
-            >>> space.enqueue(study, space.prior, user_attrs={"baseline": "natural"})
-            >>> space.suggest(study.ask())
-            {'web': 0.5, 'code': 0.3, 'math': 0.2}
-
-        Args:
-            study: The study.
-            weights: Merge weight of every component: a mapping, or a sequence (K,). They sum to
-                1; what rounding them to six decimals breaks is mended.
-            params: Values of other parameters of the same trial; the sampler chooses the rest.
-            user_attrs: User attributes of the trial.
-            skip_if_exists: Queue nothing if the study has a trial of these parameters.
-
-        Raises:
-            ConfigError: If a weight is missing, unknown, negative or not finite, or if they do
-                not sum to 1.
-            ConstraintError: If the mixture lies outside the constraints; the message names those
-                it breaks.
-        """
-        _trials.enqueue(self, study, weights, params, user_attrs, skip_if_exists)
-
-    def create_trial(
-        self,
-        weights: PerName,
-        values: float | Sequence[float] | None = None,
-        *,
-        params: Mapping[str, Any] | None = None,
-        distributions: Mapping[str, optuna.distributions.BaseDistribution] | None = None,
-        user_attrs: Mapping[str, Any] | None = None,
-        constraints: Mapping[str, float] | None = None,
-        state: optuna.trial.TrialState | None = None,
-    ) -> optuna.trial.FrozenTrial:
-        """Make a finished trial of a result that exists already, for `Study.add_trial`.
-
-        A mixture outside the constraints is evidence as well and recorded as it is.
-
-        Example:
-            >>> import optuna
-            >>> space = MixtureSpace(["web", "code", "math"])
-            >>> study = optuna.create_study(direction="maximize")
-            >>> study.add_trial(space.create_trial({"web": 0.6, "code": 0.3, "math": 0.1}, 0.41))
-            >>> study.best_value
-            0.41
-
-        Args:
-            weights: Merge weight of every component, as for `enqueue`.
-            values: The objective's value, or one value for each objective.
-            params: Values of the other parameters.
-            distributions: Their distributions, the same that the objective suggests them from.
-            user_attrs: User attributes of the trial.
-            constraints: Values of Optuna's constraints, at most 0 where they are satisfied.
-            state: State of the trial, complete unless given. A failed one has no values.
-
-        Returns:
-            The trial.
-
-        Raises:
-            ConfigError: If a weight is missing, unknown, negative or not finite, if the weights
-                do not sum to 1, if a value is NaN, or a parameter lacks its distribution.
-            ValueError: If Optuna refuses the rest, such as a complete trial without values.
-        """
-        return _trials.create_trial(
-            self,
-            weights,
-            values,
-            params,
-            distributions,
-            user_attrs,
-            constraints=constraints,
-            state=state,
-        )
 
     # Identity
 
@@ -378,8 +382,12 @@ class MixtureSpace(Region):
         return _rebuild, (self._given,)
 
 
+def _made(given: Specification, *, is_checked: bool = False) -> MixtureSpace:
+    space = object.__new__(MixtureSpace)
+    space._take(given, is_checked=is_checked)
+    return space
+
+
 def _rebuild(given: Specification) -> MixtureSpace:
     """Make a space of arguments that are those of another one, or narrower."""
-    space = object.__new__(MixtureSpace)
-    space._take(given, is_checked=True)
-    return space
+    return _made(given, is_checked=True)

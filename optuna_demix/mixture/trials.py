@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-    from optuna_demix.mixture.space import MixtureSpace
+    from optuna_demix.mixture.parameters import ParameterSpace
 
 # Weights are written by hand: what rounding to six decimals breaks is mended.
 _ROUNDED = 1e-6
 
 
-def suggest(space: MixtureSpace, trial: optuna.trial.BaseTrial) -> dict[str, float]:
+def suggest(space: ParameterSpace, trial: optuna.trial.BaseTrial) -> dict[str, float]:
     """Suggest a mixture; see `MixtureSpace.suggest`."""
     ends = zip(space.lower.tolist(), space.upper.tolist(), strict=True)
     raw = [
@@ -47,7 +47,7 @@ def suggest(space: MixtureSpace, trial: optuna.trial.BaseTrial) -> dict[str, flo
 
 
 def weights_of(
-    space: MixtureSpace, trial: optuna.trial.FrozenTrial | optuna.trial.Trial
+    space: ParameterSpace, trial: optuna.trial.FrozenTrial | optuna.trial.Trial
 ) -> Array | None:
     """Read the merge weights of a trial, (K,); see `MixtureSpace.weights`."""
     written = trial.user_attrs.get(space.weights_key)
@@ -67,7 +67,7 @@ def weights_of(
 
 
 def enqueue(
-    space: MixtureSpace,
+    space: ParameterSpace,
     study: optuna.study.Study,
     weights: PerName,
     params: Mapping[str, Any] | None,
@@ -90,7 +90,7 @@ def enqueue(
 
 
 def create_trial(
-    space: MixtureSpace,
+    space: ParameterSpace,
     weights: PerName,
     values: float | Sequence[float] | None,
     params: Mapping[str, Any] | None,
@@ -123,7 +123,7 @@ def create_trial(
     )
 
 
-def _read(space: MixtureSpace, weights: PerName) -> Array:
+def _read(space: ParameterSpace, weights: PerName) -> Array:
     """Read a mixture that a user wrote, (K,): it sums to 1, but may break the constraints."""
     given = arguments.entries(weights, space.components, "weights")
     missing = [component for component in space.components if component not in given]
@@ -146,7 +146,7 @@ def _read(space: MixtureSpace, weights: PerName) -> Array:
     return read
 
 
-def _inside(space: MixtureSpace, w: Array) -> Array | None:
+def _inside(space: ParameterSpace, w: Array) -> Array | None:
     """The mixture itself (K,), without what rounding breaks; None if it breaks a constraint."""
     if space.contains(w):
         settled: Array = settle(w[None], space.lower, space.upper)[0]
@@ -154,7 +154,7 @@ def _inside(space: MixtureSpace, w: Array) -> Array | None:
     return space.project(w) if space.contains(w, atol=_ROUNDED) else None
 
 
-def _others(space: MixtureSpace, params: Mapping[str, Any] | None) -> dict[str, Any]:
+def _others(space: ParameterSpace, params: Mapping[str, Any] | None) -> dict[str, Any]:
     """Parameters beside the mixture."""
     for param in params or {}:
         if param in space.param_names:
@@ -162,7 +162,7 @@ def _others(space: MixtureSpace, params: Mapping[str, Any] | None) -> dict[str, 
     return dict(params or {})
 
 
-def _parameters(space: MixtureSpace, w: Array) -> dict[str, float]:
+def _parameters(space: ParameterSpace, w: Array) -> dict[str, float]:
     return dict(zip(space.param_names, w.tolist(), strict=True))
 
 
@@ -182,14 +182,14 @@ def _results(values: float | Sequence[float] | npt.NDArray[Any]) -> list[float]:
     return read
 
 
-def _mended(space: MixtureSpace, values: Array) -> Array:
+def _mended(space: ParameterSpace, values: Array) -> Array:
     """Turn parameters which are no mixture into the weights they stand for, (K,)."""
     values = np.maximum(values, 0.0)
     total = values.sum()
     return space.project(values / total if total > 0 else space.prior)
 
 
-def _as_written(space: MixtureSpace, written: Any) -> Array | None:
+def _as_written(space: ParameterSpace, written: Any) -> Array | None:
     """Read the user attribute, (K,); None if it is not about exactly these components."""
     if not isinstance(written, Mapping):
         return None

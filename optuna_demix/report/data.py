@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
+    from optuna_demix.search._analysis import Analysis
     from optuna_demix.search._result import Recommendation
     from optuna_demix.search.options import SearchOptions
+    from optuna_demix.search.proposals.acquisition import Composite
+    from optuna_demix.surrogate import Surrogate
     from optuna_demix.surrogate._validation import Validation
 
 _STEP = 0.1  # share of data that is moved to see what it does: ten points
@@ -41,6 +44,24 @@ class Effects:
     benchmarks: tuple[str, ...]
     change: FloatArray
     spread: FloatArray
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What predicts the scores of any mixture.
+
+    Attributes:
+        surrogate: Predicts benchmarks, b of them, from rows (n, d).
+        mixing: Matrix (b, m): objectives = benchmarks @ mixing, higher is better.
+        composite: The merit of objectives.
+        rows: Row (d,) of each mixture of the recommendation, by its name: the merge weights of
+            the mixture shown, then those of others, then the other parameters in [0, 1].
+    """
+
+    surrogate: Surrogate
+    mixing: FloatArray
+    composite: Composite
+    rows: Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,7 @@ class ReportData:
         effects: Which component moves which benchmark, all other parameters as recommended.
         validation: Held-out accuracy of the surrogate, by benchmark as in ``effects``.
         states: Number of trials by state, such as ``{"COMPLETE": 60, "RUNNING": 2}``.
+        predictor: What predicts the scores of any mixture.
     """
 
     recommendation: Recommendation
@@ -88,6 +110,7 @@ class ReportData:
     effects: Effects
     validation: Validation
     states: Mapping[str, int]
+    predictor: Predictor
 
     def weights_of(self, name: str) -> FloatArray:
         """Merge weights (K,) of a mixture of the recommendation, such as ``"prior"``."""
@@ -164,7 +187,20 @@ def gather(
         ),
         validation=validation,
         states=dict(Counter(trial.state.name for trial in trials)),
+        predictor=Predictor(fit.surrogate, mixing, analysis.merit, _rows_of(analysis)),
     )
+
+
+def _rows_of(analysis: Analysis) -> dict[str, FloatArray]:
+    """Row (d,) of each mixture of a recommendation."""
+    rows = {}
+    for name, mixture in analysis.recommendation.mixtures.items():
+        params = dict(mixture.params)
+        for space, weights in zip(analysis.spaces, mixture.weights.values(), strict=True):
+            params |= zip(space.param_names, weights.merge_weights.values(), strict=True)
+        row = analysis.fit.joint.encode_params(params)
+        rows[name] = analysis.row if row is None else row
+    return rows
 
 
 def effects_of(

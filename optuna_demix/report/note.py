@@ -13,7 +13,7 @@ from optuna_demix._wording import counted
 
 if TYPE_CHECKING:
     from optuna_demix.report.data import ReportData
-    from optuna_demix.search import Mixture
+    from optuna_demix.search import Mixture, PhaseWeights
 
 # Link definitions that nothing refers to: Markdown does not show them.
 BEGIN = "[optuna-demix]: # (begin: workers replace everything down to the end mark)"
@@ -82,11 +82,24 @@ def _shares(data: ReportData) -> str:
         ]
         header = [_cell(mixture), "merge weight", "(prior)", "**data share**", "(prior)"]
         tables.append(_markdown_table(header, rows))
+        tables += [_phase(name, phase) for name, phase in recommended.phases.items()]
     params = data.recommendation.params
     if params:
         rows = [[_cell(name), _cell(_value(value))] for name, value in params.items()]
         tables.append(_markdown_table(["other parameter", "recommended"], rows))
     return "\n\n".join(tables)
+
+
+def _phase(name: str, phase: PhaseWeights) -> str:
+    """The recommended mixture of one phase of a run."""
+    fixed = ", fixed" if phase.fixed else ""
+    title = f"phase {_cell(name)}: {_percent(phase.share)} of the run{fixed}"
+    weights, shares = phase.merge_weights, phase.data_shares
+    rows = [
+        [_cell(each), _percent(weights.get(each)), _percent(shares.get(each))]
+        for each in dict.fromkeys([*weights, *shares])
+    ]
+    return _markdown_table([title, "merge weight", "**data share**"], rows)
 
 
 def _scores(data: ReportData) -> str:

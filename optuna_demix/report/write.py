@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.options import SearchOptions
 
+_SCORED_BY = {
+    "merged": "merged models",
+    "probabilities": "mixtures of the components' token probabilities",
+    "auto": "mixtures of the components' token probabilities, and for accuracies the mean of "
+    "these and merged models",
+}
+
 
 def write_report(
     study: Study,
@@ -41,17 +48,21 @@ def write_report(
         to_dashboard: Whether to show it in the dashboard.
 
     Raises:
-        DemixError: If plotly or the dashboard is missing, or the folder cannot be written to.
+        DemixError: If the dashboard or plotly is to be shown in and missing, or the folder cannot
+            be written to.
         StudyError: If the study has fewer than two finished trials, or a worker is just writing
             its report.
     """
     from optuna_demix.report.files import write_files
+    from optuna_demix.report.page import build_page
 
-    dashboard.require_available()
+    if to_dashboard:
+        dashboard.require_available()
     data = gather(study, space, options=options_of(config, space, study))
-    drawn, note = figures(data), write_note(data)
+    note = write_note(data)
     if folder is not None:
-        write_files(folder, drawn, note, title=study.study_name)
+        by = _SCORED_BY[config.resolved_proxy]
+        write_files(folder, build_page(data, title=study.study_name, scored_by=by), note)
     if to_dashboard:
         with ReportSchedule(study).claimed() as is_ours:
             if not is_ours:
@@ -59,7 +70,7 @@ def write_report(
                     f"study {study.study_name!r}: a worker is just writing its report; "
                     "try again in a minute"
                 )
-            dashboard.push(study, drawn, note)
+            dashboard.push(study, figures(data), note)
 
 
 def reporter_of(

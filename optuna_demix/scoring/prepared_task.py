@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
+from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
 from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
+from optuna_demix.scoring.harness.reasons import reason
 from optuna_demix.scoring.harness.task_specs import NO_FILTER
 from optuna_demix.scoring.items import ItemTable, tabulate
+from optuna_demix.scoring.sandbox import SANDBOX_VERSION, CallError, LostError, Sandbox
 from optuna_demix.scoring.settings import TaskSettings
+
+_log = logging.getLogger(__name__)
+_PASS_AT = re.compile(r"pass@([1-9][0-9]*)")
 
 Values: TypeAlias = Mapping[tuple[str, str], Any]
 """What one document gives, by metric and filter."""
@@ -31,10 +42,17 @@ class Wanted:
         filters: The filters of lm-eval's own metrics; empty if none of them is read, ``None`` for
             all.
         gold: Whether bits per byte of the right answer are read.
+        ks: Of the ``pass@k`` that are read.
     """
 
     filters: frozenset[str] | None
     gold: bool
+    ks: frozenset[int] = frozenset()
+
+    @property
+    def of_a_group(self) -> Wanted:
+        """What is read of the tasks of a group, of which this is read."""
+        return Wanted(None, False, self.ks)
 
 
 @dataclass
@@ -49,6 +67,8 @@ class PreparedTask:
         blocks: Of each block of a scoring, the numbers of its documents, ascending.
         values: What each document gave; ``None`` where it has not been scored.
         broken: Whether the model answered with NaN.
+        sandbox: Where its metrics run, if they run code that the model wrote.
+        lost: Why documents got no answer from there.
     """
 
     task: Any
@@ -58,6 +78,17 @@ class PreparedTask:
     blocks: list[list[int]] = field(default_factory=list)
     values: list[Values | None] = field(default_factory=list)
     broken: bool = False
+    sandbox: Sandbox | None = None
+    lost: dict[int, str] = field(default_factory=dict)
+
+    def configure(self, settings: TaskSettings, *, seed: int, where: str) -> None:
+        """Set what ``simple_evaluate`` would set, and what it cannot.
+
+        Raises:
+            TaskError: If answers would be repeated for nothing, or too few for a ``pass@k``.
+        """
+        lm_eval_tasks.configure(self.task, settings, seed=seed)
+        lm_eval_tasks.repeat_answers(self.task, settings.repeats, self.wanted.ks, where=where)
 
     def build(
         self, settings: TaskSettings, *, chat: Callable[..., str] | None, where: str
@@ -95,6 +126,7 @@ class PreparedTask:
     def reset(self) -> None:
         """Forget the last answers."""
         self.values, self.broken = [None] * len(self.documents), False
+        self.lost.clear()
         for instance in (*self.task.instances, *self.gold):
             instance.resps, instance.filtered_resps = [], {}
 
@@ -103,11 +135,23 @@ class PreparedTask:
         if self.broken or not self.blocks[block]:
             return
         filters = self._filter(block) if self.reads_metrics else []
+        process = partial(self._process_document, filters)
+        if self.sandbox is None:
+            found = [process(number) for number in self.blocks[block]]
+        else:  # each waits for the sandbox most of the time
+            with ThreadPoolExecutor(self.sandbox.lanes) as threads:
+                found = list(threads.map(process, self.blocks[block]))
+        for number, values in zip(self.blocks[block], found, strict=True):
+            self.values[number] = values
+        self._count_lost(block)
+
+    def _process_document(self, filters: Sequence[str], number: int) -> Values:
         # A function of the task's author may write into the document; lm-eval's own does not.
         authored = lm_eval_tasks.has_own_metrics(self.task)
-        for number in self.blocks[block]:
-            document, instances = self.documents[number]
-            values = {
+        document, instances = self.documents[number]
+        values: dict[tuple[str, str], Any] = {}
+        try:
+            values |= {
                 (metric, name): value
                 for name in filters
                 for metric, value in self.task.process_results(
@@ -115,9 +159,39 @@ class PreparedTask:
                     [instance.filtered_resps[name] for instance in instances],
                 ).items()
             }
-            if self.gold:
-                values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[number])
-            self.values[number] = values
+        except LostError as error:
+            self.lost[number] = str(error)
+        except (CallError, TypeError, AttributeError) as error:
+            if self.sandbox is None:
+                raise
+            raise TaskError(
+                f"task {self.task.task_name!r}, document {number}: its metric fails in the "
+                f"sandbox: {reason(error)}"
+            ) from None
+        if self.gold:
+            values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[number])
+        return values
+
+    def _count_lost(self, block: int) -> None:
+        """Count documents whose metric gave no answer as the worst, where there is a worst."""
+        lost = [number for number in self.blocks[block] if number in self.lost]
+        if not lost:
+            return
+        filters = self.documents[lost[0]][1][0].filtered_resps
+        named = [(metric, name) for metric in self.task.aggregation() for name in filters]
+        seen = dict.fromkeys(key for values in self.values for key in values or ())
+        known = [key for key in seen if key != (GOLD_METRIC, NO_FILTER)] or named
+        higher = self.task.higher_is_better()
+        worst = {key: math.nan if higher.get(key[0]) is False else 0.0 for key in known}
+        for number in lost:
+            self.values[number] = {**worst, **(self.values[number] or {})}
+        _log.warning(
+            "task %r: %d of %d documents got no answer from their metric and count as 0; one: %s",
+            self.task.task_name,
+            len(lost),
+            len(self.blocks[block]),
+            self.lost[lost[0]],
+        )
 
     def _filter(self, block: int) -> list[str]:
         """Filter the answers of a block; the names of the filters that are read."""
@@ -156,7 +230,8 @@ class PreparedTask:
             [document, [[i.request_type, i.arguments, i.repeats] for i in (*instances, *right)]]
             for (document, instances), right in zip(self.documents, gold, strict=True)
         ]
-        return [lm_eval_tasks.settings(self.task), self.blocks, digest(content)]
+        confined = [] if self.sandbox is None else [["sandbox", SANDBOX_VERSION]]
+        return [lm_eval_tasks.settings(self.task), self.blocks, digest(content), *confined]
 
 
 @dataclass(frozen=True)
@@ -207,6 +282,29 @@ class Unit:
             where = f"{self.spec.path or self.key.task}: task {task.task.task_name!r}"
             task.build(self.key.settings, chat=chat, where=where)
 
+    def deal(self, n_blocks: int, *, seed: int) -> None:
+        """Deal the documents to blocks, an equal share to each, in an order that never changes.
+
+        Raises:
+            TaskError: If there are fewer documents than blocks.
+        """
+        total = sum(len(task.documents) for task in self.tasks.values())
+        if total < n_blocks:
+            raise TaskError(
+                f"{self.spec.where}: has {total} documents, too few for {n_blocks} blocks of "
+                "racing; lower scoring.racing.blocks or raise its limit"
+            )
+        dealt = 0
+        for name, task in self.tasks.items():
+            count = len(task.documents)
+            order = list(range(count))
+            if n_blocks > 1:
+                random.Random(f"{seed} {name}").shuffle(order)
+            task.blocks = [
+                sorted(order[(block - dealt) % n_blocks :: n_blocks]) for block in range(n_blocks)
+            ]
+            dealt += count
+
     def content(self) -> list[Any]:
         """All that its scores depend on beside the answers, to be hashed."""
         settings = self.key.settings
@@ -245,6 +343,7 @@ def wanted_of(addresses: Iterable[tuple[UnitKey, str, str]]) -> dict[UnitKey, Wa
         key: Wanted(
             frozenset(name for metric, name in found if metric != GOLD_METRIC),
             any(metric == GOLD_METRIC for metric, _ in found),
+            frozenset(int(k[1]) for metric, _ in found if (k := _PASS_AT.fullmatch(metric))),
         )
         for key, found in read.items()
     }

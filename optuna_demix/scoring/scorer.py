@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from optuna_demix._progress import Report
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.block_scores import BlockScores
@@ -28,7 +31,6 @@ from optuna_demix.scoring.settings import (
 from optuna_demix.scoring.vllm_extra import VllmSettings
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -70,12 +72,14 @@ class HarnessScorer:
         system_instruction: Likewise.
         fewshot_as_multiturn: Likewise.
         gen_kwargs: Likewise.
+        repeats: Likewise.
         metadata: Likewise.
         think_end_token: Likewise.
         add_bos_token: Begin texts with the tokenizer's BOS token, or do not; ``None`` leaves it to
             the tokenizer.
-        seed: Of the choice of few-shot examples.
-        confirm_run_unsafe_code: Allow tasks that run code which the model wrote.
+        seed: Of the choice of few-shot examples, and of texts that :meth:`seed_of` is asked for.
+        confirm_run_unsafe_code: Allow tasks that run code which the model wrote, in a sandbox.
+        confirm_run_unsafe_code_unsandboxed: Allow them without one: as the worker itself.
         mixed_precision_dtype: Run forward passes under autocast to ``"bfloat16"`` or
             ``"float16"``.
         shared_prefixes: Compute what several requests begin with alike only once, and the output
@@ -92,6 +96,7 @@ class HarnessScorer:
         blocks: Score the documents in so many blocks, for :meth:`race`: every benchmark deals an
             equal share of its documents, shuffled, to each. Batches do not reach over blocks,
             which may move the last bits of a score.
+        report: Called with a line before each long step, and now and then within.
 
     Raises:
         TaskError: A task or metric that does not exist or cannot be scored, a task file that
@@ -113,16 +118,19 @@ class HarnessScorer:
         system_instruction: str | None = None,
         fewshot_as_multiturn: bool | None = None,
         gen_kwargs: Mapping[str, Any] | None = None,
+        repeats: int | None = None,
         metadata: Mapping[str, Any] | None = None,
         think_end_token: str | int | None = None,
         add_bos_token: bool | None = None,
         seed: int = 1234,
         confirm_run_unsafe_code: bool = False,
+        confirm_run_unsafe_code_unsandboxed: bool = False,
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
         generation: Literal["auto", "hf", "vllm"] = "auto",
         vllm: VllmSettings | None = None,
         blocks: int | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
         self.benchmarks = tuple(benchmarks)
         check_names(self.benchmarks)
@@ -137,6 +145,7 @@ class HarnessScorer:
             system_instruction=system_instruction,
             fewshot_as_multiturn=fewshot_as_multiturn,
             gen_kwargs=gen_kwargs,
+            repeats=repeats,
             metadata=metadata,
             think_end_token=think_end_token,
         )
@@ -150,8 +159,9 @@ class HarnessScorer:
 
         catalog = Catalog(task_folders(include_path))
         specs: dict[str, TaskSpec] = {}
+        allowed = confirm_run_unsafe_code or confirm_run_unsafe_code_unsandboxed
         for benchmark in self.benchmarks:
-            found = examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
+            found = examine(benchmark, catalog, confirm_run_unsafe_code=allowed)
             if isinstance(found, TaskError):
                 raise found
             specs[benchmark.name] = found
@@ -190,14 +200,25 @@ class HarnessScorer:
             self._lm,
             seed=seed,
             n_blocks=1 if blocks is None else blocks,
+            report=Report.of(report),
+            sandboxed=not confirm_run_unsafe_code_unsandboxed,
         )
         self._higher = {b.name: self._direction(b, specs[b.name]) for b in self.benchmarks}
         self._version = LM_EVAL_VERSION
         self._digest: str | None = None
         self._scored = False
 
-    def score(self) -> dict[str, float]:
+    def seed_of(self, number: int) -> int | None:
+        """The seed of a trial's sampled texts, the same on every worker; ``None`` without any."""
+        if not self._suite.samples():
+            return None
+        return int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+
+    def score(self, *, seed: int | None = None) -> dict[str, float]:
         """Score the model with the weights it has now.
+
+        Args:
+            seed: Of sampled texts; by default they are those of ``simple_evaluate``.
 
         Returns:
             Score of each benchmark by name, oriented so that higher is better: a metric of which
@@ -207,14 +228,17 @@ class HarnessScorer:
         Raises:
             TaskError: If a task turns out not to give a metric that only its code could name.
         """
-        self._suite.run()
+        self._suite.run(seed)
         self._scored = True
         return self._scores(None)
 
-    def race(self) -> Iterator[BlockScores]:
+    def race(self, *, seed: int | None = None) -> Iterator[BlockScores]:
         """Score the model block by block, so that the caller can stop early.
 
         After the last block :meth:`items` and its like work as after :meth:`score`.
+
+        Args:
+            seed: As of :meth:`score`.
 
         Yields:
             What is known after each block.
@@ -222,7 +246,7 @@ class HarnessScorer:
         Raises:
             TaskError: As :meth:`score`.
         """
-        self._suite.reset()
+        self._suite.reset(seed)
         self._scored = False
         for block in range(self._suite.n_blocks):
             self._suite.run_block(block)

@@ -27,6 +27,8 @@ class TaskSettings:
         fewshot_as_multiturn: Examples as turns of the chat, as by default, or all in one message.
         gen_kwargs: Arguments of generation that replace the task's own: ``max_gen_toks``,
             ``until``, ``temperature`` and whatever else the model's ``generate`` takes.
+        repeats: Answers to each question, where texts are sampled and the task's filters keep
+            several: of ``pass@k`` at least ``k``.
         metadata: Arguments of tasks that make their own data, such as RULER's lengths.
         think_end_token: Only what follows the last such token, by its text or id, is the answer.
     """
@@ -37,6 +39,7 @@ class TaskSettings:
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: Mapping[str, Any] | None = field(default=None, hash=False)
+    repeats: int | None = None
     metadata: Mapping[str, Any] | None = field(default=None, hash=False)
     think_end_token: str | int | None = None
 
@@ -81,6 +84,7 @@ class TaskSettings:
                 "true or false",
             ),
             ("gen_kwargs", self.gen_kwargs, _is_named(self.gen_kwargs), _NAMED),
+            ("repeats", self.repeats, _is_whole(self.repeats, least=1), "a whole number >= 1"),
             ("metadata", self.metadata, _is_named(self.metadata), _NAMED),
             ("max_gen_toks", length, _is_whole(length, least=1), "a whole number >= 1"),
             (

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from optuna_demix._progress import Report
+from optuna_demix._wording import counted
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
+from optuna_demix.scoring.harness.confined import code_eval_stands_in, confine, runs_code
 from optuna_demix.scoring.harness.processing import processed_anew
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.items import ItemTable, join, standard_error
@@ -41,6 +43,8 @@ class Suite:
         model: What answers.
         seed: Of the few-shot examples and of the order of the documents.
         n_blocks: Parts that documents are scored in.
+        report: Where progress is shown.
+        sandboxed: Whether code that the model wrote runs in a sandbox.
 
     Raises:
         TaskError: If a task cannot be loaded, its requests cannot be built, or it has fewer
@@ -56,57 +60,80 @@ class Suite:
         *,
         seed: int,
         n_blocks: int = 1,
+        report: Report | None = None,
+        sandboxed: bool = True,
     ) -> None:
+        say = report or Report()
         self._model = model
         self.n_blocks = n_blocks
         # lm-eval's seeds, and nothing that another run has drawn: every host has these documents.
         start = RandomState.seeded(*lm_eval_tasks.STARTING_SEEDS)
-        with random_state(start), processed_anew():
-            self._units = {
-                key: Unit(
-                    key,
-                    spec,
-                    {
-                        name: PreparedTask(task, Wanted(None, False) if groups else wanted[key])
+        metric = code_eval_stands_in() if sandboxed else nullcontext()
+        with random_state(start), processed_anew(), metric:
+            self._units = {}
+            with say.step("loading tasks", unit="task", total=len(specs)) as step:
+                for key, spec in specs.items():
+                    tasks, groups = catalog.load(key.task, key.settings.metadata)
+                    prepared = {
+                        name: PreparedTask(task, wanted[key].of_a_group if groups else wanted[key])
                         for name, task in tasks.items()
-                    },
-                    groups,
-                )
-                for key, spec in specs.items()
-                for tasks, groups in [catalog.load(key.task, key.settings.metadata)]
-            }
+                    }
+                    self._units[key] = Unit(key, spec, prepared, groups)
+                    step.advance()
             for unit in self._units.values():
                 for task in unit.tasks.values():
-                    lm_eval_tasks.configure(task.task, unit.key.settings, seed=seed)
-            for unit in self._units.values():
-                unit.build(model.chat(unit.key.settings.apply_chat_template))
+                    task.configure(unit.key.settings, seed=seed, where=unit.spec.where)
+            with say.step("building requests", unit="task", total=len(specs)) as step:
+                for unit in self._units.values():
+                    unit.build(model.chat(unit.key.settings.apply_chat_template))
+                    step.advance()
             # Where lm-eval would now turn to the model; sampled answers start from here.
             self._start = self._state = RandomState.current()
         for unit in self._units.values():
-            _deal(unit, n_blocks, seed=seed)
+            unit.deal(n_blocks, seed=seed)
+        if sandboxed:
+            self._confine()
         self._requests = [self._requests_of(block) for block in range(n_blocks)]
         kinds = dict.fromkeys(kind for requests in self._requests for kind in requests)
-        self._plans = {
-            kind: model.prepare(
-                kind.request_type,
-                [[i for _, i in requests.get(kind, ())] for requests in self._requests],
-                think_end_token=kind.think_end_token,
-            )
-            for kind in kinds
-        }
+        n_requests = sum(len(asked) for block in self._requests for asked in block.values())
+        with say.step(f"tokenizing {counted(n_requests, 'request')}"):
+            self._plans = {
+                kind: model.prepare(
+                    kind.request_type,
+                    [[i for _, i in requests.get(kind, ())] for requests in self._requests],
+                    think_end_token=kind.think_end_token,
+                )
+                for kind in kinds
+            }
 
-    def run(self) -> None:
-        """Score the model as it is."""
-        self.reset()
+    def _confine(self) -> None:
+        """Let the tasks that run code which the model wrote do so in a sandbox."""
+        unsafe = [
+            (task, unit.spec.where)
+            for unit in self._units.values()
+            for task in unit.tasks.values()
+            if runs_code(task.task)
+        ]
+        sandbox = confine([(task.task, where) for task, where in unsafe]) if unsafe else None
+        for task, _ in unsafe:
+            task.sandbox = sandbox
+
+    def run(self, seed: int | None = None) -> None:
+        """Score the model as it is.
+
+        Args:
+            seed: Of sampled texts; by default they start as lm-eval's do.
+        """
+        self.reset(seed)
         for block in range(self.n_blocks):
             self.run_block(block)
 
-    def reset(self) -> None:
-        """Forget all answers."""
+    def reset(self, seed: int | None = None) -> None:
+        """Forget all answers; texts will be sampled from a seed, or as lm-eval's are."""
         self._model.weights_changed()
         for task in self._tasks:
             task.reset()
-        self._state = self._start
+        self._state = self._start if seed is None else RandomState.seeded(seed, seed % 2**32, seed)
 
     def run_block(self, block: int) -> None:
         """Score the model as it is on the documents of one block, after those before it."""
@@ -304,6 +331,10 @@ class Suite:
         """Batches of one scoring, generation not counted."""
         return sum(len(plan.passes) for plans in self._plans.values() for plan in plans)
 
+    def samples(self) -> bool:
+        """Whether any text is sampled."""
+        return any(lm_eval_tasks.is_sampled(instance) for instance in self.asked())
+
     def writers(self) -> dict[str, int]:
         """Number of texts by what writes them."""
         own = [p is not None for plan in self._in_order() for p in plan.prompts]
@@ -349,30 +380,6 @@ class Suite:
             given = ", ".join(sorted({m for m, _ in raw}))
             raise TaskError(f"{unit.spec.where}: gives no metric {metric!r}, only {given}")
         return raw[metric, filter_name]
-
-
-def _deal(unit: Unit, n_blocks: int, *, seed: int) -> None:
-    """Deal a unit's documents to blocks, an equal share to each, in an order that never changes.
-
-    Raises:
-        TaskError: If there are fewer documents than blocks.
-    """
-    total = sum(len(task.documents) for task in unit.tasks.values())
-    if total < n_blocks:
-        raise TaskError(
-            f"{unit.spec.where}: has {total} documents, too few for {n_blocks} blocks of racing; "
-            "lower scoring.racing.blocks or raise its limit"
-        )
-    dealt = 0
-    for name, task in unit.tasks.items():
-        count = len(task.documents)
-        order = list(range(count))
-        if n_blocks > 1:
-            random.Random(f"{seed} {name}").shuffle(order)
-        task.blocks = [
-            sorted(order[(block - dealt) % n_blocks :: n_blocks]) for block in range(n_blocks)
-        ]
-        dealt += count
 
 
 def _is_nan(answer: Any) -> bool:

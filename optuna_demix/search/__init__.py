@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from optuna_demix._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from optuna_demix.search._result import Mixture, Recommendation, Weights
+    from optuna_demix.search._result import Mixture, Recommendation
+    from optuna_demix.search._weights import PhaseWeights, Weights
     from optuna_demix.search.objective import MixtureObjective, Scores
     from optuna_demix.search.options import SearchOptions
     from optuna_demix.search.recommendation import recommend, verify
@@ -22,6 +23,7 @@ __all__ = [
     "DemixTerminator",
     "Mixture",
     "MixtureObjective",
+    "PhaseWeights",
     "Recommendation",
     "Scores",
     "SearchOptions",
@@ -40,7 +42,8 @@ __getattr__, __dir__ = lazy_names(
         "Recommendation": "optuna_demix.search._result",
         "Scores": "optuna_demix.search.objective",
         "SearchOptions": "optuna_demix.search.options",
-        "Weights": "optuna_demix.search._result",
+        "PhaseWeights": "optuna_demix.search._weights",
+        "Weights": "optuna_demix.search._weights",
         "recommend": "optuna_demix.search.recommendation",
         "verify": "optuna_demix.search.recommendation",
     },

@@ -11,7 +11,8 @@ import numpy as np
 from optuna_demix._wording import counted
 from optuna_demix.attributes import WEIGHTS_KEY
 from optuna_demix.errors import StudyError
-from optuna_demix.search._result import Mixture, Recommendation, Weights
+from optuna_demix.search._result import Mixture, Recommendation
+from optuna_demix.search._weights import Weights
 from optuna_demix.search.own_sampler import options_of, spaces_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.options import SearchOptions
+    from optuna_demix.search.proposals.acquisition import Composite
     from optuna_demix.search.proposals.convergence import Outlook
     from optuna_demix.search.proposals.fit import Candidates, Fit
     from optuna_demix.search.rows.history import Arrays, History
@@ -45,6 +47,7 @@ class Analysis:
         spaces: The mixtures; their weights are the first columns of a row, in order.
         row: The recommended mixtures and other parameters (d,).
         objectives: Names of the objectives, m of them.
+        merit: The composite of objective scores, as it ranked the candidates.
         fit: The surrogate, fitted to all rows, with its pool of candidates.
         validation: Its held-out accuracy.
         trials: The rows it was fitted to, those of earlier studies first.
@@ -56,6 +59,7 @@ class Analysis:
     spaces: tuple[MixtureSpace, ...]
     row: FloatArray
     objectives: tuple[str, ...]
+    merit: Composite
     fit: Fit
     validation: Validation
     trials: Arrays
@@ -82,13 +86,13 @@ def analyze(
     options.check_spaces(spaces)
     own = study.get_trials(deepcopy=False)
     _refuse_other_mixtures(study, own, spaces)
-    known, constants = StudyState(study, options.warm_start).current(spaces)
+    known, constants = StudyState(study, options).current(spaces)
     history = known.history
     _require_trials(study, history)
     joint, targets = history.joint, history.targets
     seed = options.seed or 0
     arrays = history.arrays()
-    fit = Fit(options.kind, joint, targets, arrays, seed, prior_mean=options.prior_mean)
+    fit = Fit(options.kind, joint, targets, arrays, seed, prior_mean=known.prior)
     how = options.scalar_composite
     fit.grow_pool(how, size=_POOL, generations=_GENERATIONS, optimism=0.0)
     has_front = options.composite == "pareto" and len(study.directions) > 1
@@ -135,6 +139,7 @@ def analyze(
         spaces=spaces,
         row=row,
         objectives=tuple(names),
+        merit=merit,
         fit=fit,
         validation=validation,
         trials=trials,
@@ -248,11 +253,7 @@ class _Describer:
         weights = {}
         for space in joint.spaces:
             w = np.array([params.pop(name) for name in space.param_names])
-            shares = space.data_shares(w)
-            weights[space.name or ""] = Weights(
-                merge_weights=dict(zip(space.components, w.tolist(), strict=True)),
-                data_shares=dict(zip(space.datasets, shares.tolist(), strict=True)),
-            )
+            weights[space.name or ""] = Weights.of(space, w)
         return Mixture(
             weights=weights,
             params={**{name: _native(value) for name, value in params.items()}, **self.constants},

@@ -12,24 +12,13 @@ import numpy as np
 from optuna_demix._text_table import ruled_table
 from optuna_demix._wording import counted
 from optuna_demix.errors import StudyError
+from optuna_demix.search._weights import Weights
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
 
+_SAME = 1e-9  # difference of two merge weights below which they are the same
 _NAMED = 4  # largest data shares that are named for each member of a front
-
-
-@dataclass(frozen=True)
-class Weights:
-    """One mixture in both units.
-
-    Attributes:
-        merge_weights: By component; they sum to 1.
-        data_shares: By dataset: what a training run would use; they sum to 1.
-    """
-
-    merge_weights: dict[str, float]
-    data_shares: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -92,11 +81,14 @@ class Mixture:
         """Everything, as JSON can hold it; with several mixtures, weights are by their name."""
         merge_weights: dict[str, Any] = {n: w.merge_weights for n, w in self.weights.items()}
         data_shares: dict[str, Any] = {n: w.data_shares for n, w in self.weights.items()}
+        further: dict[str, Any] = {}
         if len(self.weights) == 1:
             merge_weights, data_shares = self.merge_weights, self.data_shares
+            further = self._only().to_dict()
         return {
             "merge_weights": merge_weights,
             "data_shares": data_shares,
+            **further,
             "params": self.params,
             "capabilities": self.capabilities,
             "std": self.std,
@@ -220,10 +212,8 @@ class Recommendation:
         return f"{own} and {self.n_warm} of earlier studies" if self.n_warm else own
 
     def _shares_table(self) -> str:
-        tables = []
-        for mixture, weights in self.mixtures["recommended"].weights.items():
-            tables.append(shares_table(weights.merge_weights, weights.data_shares, mixture))
-        return "\n\n".join(tables)
+        mixtures = self.mixtures["recommended"].weights
+        return "\n\n".join(weights.tables(name) for name, weights in mixtures.items())
 
     def _params_table(self) -> str:
         names = list(self.params)
@@ -238,12 +228,13 @@ class Recommendation:
         objectives = list(self.mixtures["recommended"].capabilities)
         rows = [
             [
-                self._label(key),
+                " = ".join(map(self._label, keys)),
                 *_scores(mixture),
                 f"{mixture.composite:.3f}",
                 "measured" if mixture.measured else "predicted",
             ]
-            for key, mixture in self.mixtures.items()
+            for keys in distinct_mixtures(self.mixtures)
+            for mixture in [self.mixtures[keys[0]]]
         ]
         note = composite_note(self.composite)
         ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
@@ -270,6 +261,27 @@ class Recommendation:
         return f"best trial ({self.best_trial})" if key == "best_trial" else key
 
 
+def distinct_mixtures(mixtures: Mapping[str, Mixture]) -> list[list[str]]:
+    """Names of mixtures, those of the same one together: a prior may be uniform."""
+    groups: list[list[str]] = []
+    for name, mixture in mixtures.items():
+        alike = (group for group in groups if _is_same(mixtures[group[0]], mixture))
+        group = next(alike, None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    return groups
+
+
+def _is_same(one: Mixture, other: Mixture) -> bool:
+    return one.params == other.params and all(
+        abs(w - other.weights[key].merge_weights[name]) < _SAME
+        for key, weights in one.weights.items()
+        for name, w in weights.merge_weights.items()
+    )
+
+
 def _scores(mixture: Mixture) -> list[str]:
     return [
         f"{score:.4f}" + (f" ±{mixture.std[name]:.4f}" if name in mixture.std else "")
@@ -293,17 +305,6 @@ def _told_apart(a: float, b: float) -> tuple[str, str]:
     return texts
 
 
-def shares_table(
-    merge_weights: Mapping[str, float], data_shares: Mapping[str, float], title: str = ""
-) -> str:
-    """What a mixture is, as a table: merge weights by component, data shares by dataset."""
-    names = dict.fromkeys([*merge_weights, *data_shares])
-    rows = [
-        [name, _share(merge_weights.get(name)), _share(data_shares.get(name))] for name in names
-    ]
-    return ruled_table([title, "merge weight", "data share"], rows)
-
-
 def composite_note(composite: str) -> str:
     """How objectives make the composite of a table, in words."""
     among = ", among random mixtures" if composite == "rank" else ""
@@ -319,10 +320,6 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def _value(value: Any) -> str:

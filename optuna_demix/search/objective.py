@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from optuna_demix.attributes import (
     OBJECTIVES_ATTR,
     PARTIAL_PREFIX,
     PROBABILITY_PREFIX,
+    SAMPLING_SEED_ATTR,
     SCORE_PREFIX,
 )
 from optuna_demix.errors import ConfigError
@@ -48,6 +49,20 @@ class Scorer(Protocol):
 
     def score(self) -> dict[str, float]:
         """Score of each benchmark for the model as it is, higher is better."""
+
+
+@runtime_checkable
+class SamplingScorer(Protocol):
+    """A scorer of texts that may be sampled."""
+
+    def seed_of(self, number: int) -> int | None:
+        """The seed of a trial's texts, or ``None`` where none is sampled."""
+
+    def score(self, *, seed: int | None = None) -> dict[str, float]:
+        """Score of each benchmark with texts that are sampled from a seed."""
+
+    def race(self, *, seed: int | None = None) -> Iterator[BlockScores]:
+        """The same block by block."""
 
 
 class RacingScorer(Scorer, Protocol):
@@ -178,14 +193,20 @@ class MixtureObjective:
         names = space.components if model is None else model.names
         self._order = [space.components.index(name) for name in names]
 
-    def score(self, weights: NDArray[np.float64] | Mapping[str, float]) -> Scores:
+    def score(
+        self, weights: NDArray[np.float64] | Mapping[str, float], *, seed: int | None = None
+    ) -> Scores:
         """Score the proxies of weights (K,), in the order of the space or by component.
+
+        Args:
+            weights: The merge weights.
+            seed: Of sampled texts; by default they are the scorer's own.
 
         Raises:
             ConfigError: If they are not one weight for each component.
         """
         w = self._checked(weights)
-        merged = {} if self.model is None else self._merge_and_score(w)
+        merged = {} if self.model is None else self._merge_and_score(w, seed)
         if self.probabilities is None:
             return self._scores(merged)
         row = self.probabilities.scores(w[None])[0]
@@ -196,10 +217,23 @@ class MixtureObjective:
             both[name] = part + (1.0 - share) * merged[name] if share < 1.0 else part
         return replace(self._scores(both), merged=merged, probabilities=mixed)
 
-    def _merge_and_score(self, w: NDArray[np.float64]) -> dict[str, float]:
+    def _merge_and_score(self, w: NDArray[np.float64], seed: int | None) -> dict[str, float]:
         assert self.model is not None and self.scorer is not None
         self.model.merge(w[self._order])
-        return self.scorer.score()
+        if seed is None:
+            return self.scorer.score()
+        return cast("SamplingScorer", self.scorer).score(seed=seed)
+
+    def _seed(self, trial: Trial) -> int | None:
+        """The seed of a trial's sampled texts, written to it."""
+        if not isinstance(self.scorer, SamplingScorer):
+            return None
+        seed = trial.user_attrs.get(SAMPLING_SEED_ATTR)
+        if seed is None:
+            seed = self.scorer.seed_of(trial.number)
+            if seed is not None:
+                trial.set_user_attr(SAMPLING_SEED_ATTR, seed)
+        return seed
 
     def _checked(self, weights: NDArray[np.float64] | Mapping[str, float]) -> NDArray[np.float64]:
         """Weights (K,) in the order of the space."""
@@ -256,7 +290,11 @@ class MixtureObjective:
         if trial.study.user_attrs.get(OBJECTIVES_ATTR) != layout:
             trial.study.set_user_attr(OBJECTIVES_ATTR, layout)
         weights = self.space.suggest(trial)
-        scores = self.score(weights) if self._racing is None else self._race(trial, weights)
+        seed = self._seed(trial)
+        if self._racing is None:
+            scores = self.score(weights, seed=seed)
+        else:
+            scores = self._race(trial, weights, seed)
         bad = [name for name, score in scores.benchmarks.items() if not math.isfinite(score)]
         for name, score in scores.benchmarks.items():
             if math.isfinite(score):
@@ -280,14 +318,18 @@ class MixtureObjective:
                 if math.isfinite(found):
                     trial.set_user_attr(prefix + name, float(found))
 
-    def _race(self, trial: Trial, weights: Mapping[str, float]) -> Scores:
+    def _race(self, trial: Trial, weights: Mapping[str, float], seed: int | None) -> Scores:
         """Score block by block, as far as the study's pruner lets it."""
         from optuna import TrialPruned
 
         assert self.model is not None
         self.model.merge(self._checked(weights)[self._order])
         blocks: dict[str, list[float]] = {}
-        for step, seen in enumerate(cast("RacingScorer", self.scorer).race()):
+        if seed is None:
+            race = cast("RacingScorer", self.scorer).race()
+        else:
+            race = cast("SamplingScorer", self.scorer).race(seed=seed)
+        for step, seen in enumerate(race):
             for name, score in seen.block.items():
                 blocks.setdefault(name, []).append(score)
             reported = seen.block if self._racing == "block" else seen.so_far

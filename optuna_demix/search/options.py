@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from optuna_demix._wording import shown
 from optuna_demix.errors import ConfigError
 from optuna_demix.search.rows.prior_mean import benchmarks_of
+from optuna_demix.search.rows.warm_map import WarmMap
 from optuna_demix.surrogate import check_kind
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class SearchOptions:
         seed: Seed of everything that is random. With ``None`` the sampler draws one, and
             recommendation, terminator and report use 0.
         warm_start: Earlier studies whose trials are learned from as well.
+        warm_map: What their components became, ``{old: {new: share}}``, see
+            :class:`~optuna_demix.DemixSampler`.
         prior_mean: Cheap prediction of the scores that the surrogate starts from, see
             :class:`~optuna_demix.DemixSampler`.
 
@@ -52,6 +55,7 @@ class SearchOptions:
     kl: float = 0.0
     seed: int | None = None
     warm_start: Sequence[Study] = ()
+    warm_map: Mapping[str, Mapping[str, float]] | None = None
     prior_mean: ScoreOfMixtures | None = None
 
     def __post_init__(self) -> None:
@@ -81,6 +85,13 @@ class SearchOptions:
         else:
             object.__setattr__(self, "composite", _weights(self.composite))
         object.__setattr__(self, "warm_start", _studies(self.warm_start))
+        if self.warm_map is not None:
+            WarmMap(self.warm_map)
+            if self.schedule == "demix":
+                raise ConfigError(
+                    "warm_map does not go with schedule='demix', which is the published one; "
+                    "use 'continuous'"
+                )
 
     @property
     def kind(self) -> str:
@@ -105,11 +116,17 @@ class SearchOptions:
             )
 
     def check_spaces(self, spaces: Sequence[MixtureSpace]) -> None:
-        """Check that there is one mixture only, if there is a prior mean.
+        """Check that there is one mixture only, if there is a prior mean or a map of components.
 
         Raises:
-            ConfigError: If there are several: the prior mean is a function of one.
+            ConfigError: If there are several: both are about one. Or if the map names others.
         """
+        if self.warm_map is not None:
+            if len(spaces) > 1:
+                raise ConfigError(
+                    f"warm_map is about one mixture, but {len(spaces)} are searched; leave it out"
+                )
+            WarmMap(self.warm_map).check(spaces[0].components)
         if self.prior_mean is not None and len(spaces) > 1:
             raise ConfigError(
                 f"prior_mean predicts the scores of one mixture, but {len(spaces)} are searched; "

@@ -76,7 +76,7 @@ def verify(
         recommendation: What to measure.
         study: The study it came from.
         score: Objective values (m,) of a mixture, from its ``merge_weights`` and ``params``.
-        done: Called after each mixture.
+        done: Called after each mixture; one that has several names is measured once.
 
     Returns:
         The same recommendation with measured scores and composites.
@@ -85,24 +85,28 @@ def verify(
         ConfigError: If ``score`` returns another number of values than the study has objectives.
     """
     from optuna_demix.errors import ConfigError
+    from optuna_demix.search._result import distinct_mixtures
     from optuna_demix.search.rows.targets import Targets
 
     signs = Targets.of(study).signs
     measured = {}
-    for name, mixture in recommendation.mixtures.items():
+    for names in distinct_mixtures(recommendation.mixtures):
+        mixture = recommendation.mixtures[names[0]]
         values = np.asarray(score(mixture), dtype=float)
         if values.shape != signs.shape:
             raise ConfigError(
                 f"score must return {len(signs)} values, one for each objective of study "
                 f"{study.study_name!r}; got shape {values.shape}"
             )
-        measured[name] = replace(
+        scored = replace(
             mixture,
             capabilities=dict(zip(mixture.capabilities, values.tolist(), strict=True)),
             std={},
             composite=float(recommendation.merit(values[None] * signs)[0]),
             measured=True,
         )
+        measured.update(dict.fromkeys(names, scored))
         if done is not None:
             done()
-    return replace(recommendation, mixtures=measured)
+    in_order = {name: measured[name] for name in recommendation.mixtures}
+    return replace(recommendation, mixtures=in_order)

@@ -98,6 +98,13 @@ class DemixSampler(BaseSampler):
             repeats an earlier one exactly, whatever ``min_distance``.
         warm_start: Earlier studies whose trials are learned from as well. Components they did
             not have count as weight 0.
+        warm_map: What components of these studies became, ``{old: {new: share}}``: renamed
+            (``{"web": {"cc": 1}}``), split, merged, or removed (``{}``); others stay as they are.
+            A trial of the same mixture under another name is learned from like any other. One of
+            a mixture that is only like it, as where a component was split, tells the surrogate
+            what to start from, as far as held-out errors of new trials confirm it: no number of
+            them outvotes new trials. For one mixture and ``schedule="continuous"``; with a
+            ``prior_mean``, trials of the second kind are left aside.
         prior_mean: A cheap prediction that the surrogate starts from: a function of merge weights
             (n, K), in the order of the space's components, that returns scores (n, m) like the
             objective's values, or, if it has an attribute ``benchmarks``, a column for each of
@@ -138,6 +145,7 @@ class DemixSampler(BaseSampler):
         kl: float = 0.0,
         reevaluate: bool = False,
         warm_start: Sequence[Study] = (),
+        warm_map: Mapping[str, Mapping[str, float]] | None = None,
         prior_mean: ScoreOfMixtures | None = None,
         schedule_sizes: Sequence[int] = SIZES,
         pool_size: int = POOL,
@@ -150,6 +158,7 @@ class DemixSampler(BaseSampler):
             kl=kl,
             seed=seed,
             warm_start=warm_start,
+            warm_map=warm_map,
             prior_mean=prior_mean,
         )
         self.options.check_spaces(self._spaces)
@@ -330,7 +339,7 @@ class DemixSampler(BaseSampler):
         if key not in self._states:
             self.options.check_objectives(len(study.directions))
             self._states = {
-                key: StudyState(study, self.options.warm_start)
+                key: StudyState(study, self.options)
             }  # one study at a time: memory stays flat
         return self._states[key]
 

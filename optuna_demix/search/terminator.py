@@ -116,7 +116,7 @@ class _Judge:
         options.check_spaces(spaces)
         self._spaces = spaces
         self._options = options
-        self._state = StudyState(study, options.warm_start)
+        self._state = StudyState(study, options)
         self._known: SpaceState | None = None
         self._judged: dict[int, Outlook] = {}
 
@@ -149,7 +149,7 @@ class _Judge:
             history.targets,
             trials,
             options.seed or 0,
-            prior_mean=options.prior_mean,
+            prior_mean=known.prior,
         )
         fit.grow_pool(options.scalar_composite)
         merit = Composite(options.scalar_composite, fit.reference)

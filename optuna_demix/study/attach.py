@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from optuna_demix._wording import counted
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from optuna_demix.config import StudyConfig
 
 
-def create_command(config: StudyConfig, *, storage: str, study_name: str) -> str:
-    """The ``optuna create-study`` command that fits a study."""
-    directions = " ".join(["maximize"] * len(objective_names(config)))
-    return (
-        f"optuna create-study --storage {mask_url(storage)} --study-name {study_name} "
-        f"--directions {directions}"
+def create_command(config: StudyConfig, *, storage: str | None, study_name: str) -> str:
+    """The ``optuna create-study`` command that fits a study.
+
+    Args:
+        config: The study.
+        storage: Storage URL, printed without its password; ``None`` for that of the environment.
+        study_name: Name of the study.
+    """
+    where = [] if storage is None else ["--storage", mask_url(storage)]
+    directions = ["maximize"] * len(objective_names(config))
+    return shlex.join(
+        ["optuna", "create-study", *where, "--study-name", study_name, "--directions", *directions]
     )
 
 

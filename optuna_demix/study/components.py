@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna_demix._progress import Report
+from optuna_demix._wording import counted
 from optuna_demix.errors import ComponentError, DemixError
 
 if TYPE_CHECKING:
@@ -14,14 +18,20 @@ if TYPE_CHECKING:
     from optuna_demix.merging.footprint import Footprint
 
 
-def require_merging() -> None:
+def require_merging(report: Report | None = None) -> None:
     """Check that what merges can be imported.
+
+    Args:
+        report: Where it is said; a cold disk takes its time.
 
     Raises:
         DemixError: If torch or another package it needs is missing.
     """
+    known = "optuna_demix.merging" in sys.modules
+    say = Report() if report is None or known else report
     try:
-        import optuna_demix.merging  # noqa: F401
+        with say.step("importing torch and transformers"):
+            import optuna_demix.merging  # noqa: F401
     except ImportError as error:
         raise DemixError(
             f"merging needs {error.name or 'torch'}; pip install 'optuna-demix[models]'"
@@ -51,7 +61,7 @@ def open_components(
         DemixError: If torch or another package that merging needs is missing.
     """
     require_merging()
-    return _open(config, _component_paths(config, report or (lambda line: None)))
+    return _open(config, _component_paths(config, Report.of(report)))
 
 
 def check_components(config: StudyConfig) -> ComponentSet | None:
@@ -94,24 +104,52 @@ def check_components(config: StudyConfig) -> ComponentSet | None:
     return components
 
 
-def footprint_of(config: StudyConfig, components: ComponentSet) -> Footprint:
-    """Return the memory that a study's workers need.
+def footprints_of(config: StudyConfig, components: ComponentSet) -> dict[str, Footprint]:
+    """Return the memory that a study's workers need, for the devices that they would get.
 
     Args:
         config: The study.
         components: Some of its components at least: all have the same tensors.
+
+    Returns:
+        By the devices in words: one device; those of a map; those that are here and, where a
+        device map leaves the choice open but no two are here, two and four equal ones.
+
+    Raises:
+        ComponentError: If the device map does not fit the model, or the model these devices.
     """
     from optuna_demix.merging._dtypes import as_dtype
+    from optuna_demix.merging.device_map import is_spread
     from optuna_demix.merging.footprint import plan_footprint
+    from optuna_demix.merging.live.placement import find_placement, usable_bytes
 
     dtype = as_dtype(config.merging.dtype or components.dtype)
-    return plan_footprint(
-        components.tensors,
-        len(config.components),
-        method=merge_method(config),
-        dtype=dtype,
-        model_dtype=as_dtype(config.scoring.dtype or dtype),
-    )
+    model_dtype = as_dtype(config.scoring.dtype or dtype)
+    device_map = config.scoring.device_map
+    choices: dict[str, dict[int, int] | None] = {"one device": None}
+    if isinstance(device_map, dict):
+        choices = {"its devices": None}
+    elif is_spread(device_map):
+        here = usable_bytes()
+        choices = {f"the {len(here)} devices here": here}
+        if len(here) < 2:
+            choices = {f"{n} equal devices": dict.fromkeys(range(n), 2**62) for n in (2, 4)}
+    return {
+        words: plan_footprint(
+            components.tensors,
+            len(config.components),
+            method=merge_method(config),
+            dtype=dtype,
+            model_dtype=model_dtype,
+            placement=find_placement(
+                device_map if is_spread(device_map) else "cpu",
+                components.skeleton,
+                model_dtype,
+                available=available,
+            ),
+        )
+        for words, available in choices.items()
+    }
 
 
 def base_of(config: StudyConfig, paths: Mapping[str, Path]) -> Path | None:
@@ -167,42 +205,42 @@ def build_arena(
     config: StudyConfig,
     components: ComponentSet,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Arena:
     """Return a study's arena, built first unless it is there and up to date.
 
     Args:
         config: The study.
         components: Its components.
-        progress: Called with (blocks done, blocks in all) while it is being built.
+        report: Where progress is shown.
 
     Raises:
         ComponentError: If a component cannot be merged, or the disk is full.
     """
-    from optuna_demix.merging import Arena
-
-    return Arena.build(
-        components,
-        config.arena_path,
-        method=merge_method(config),
-        dtype=config.merging.dtype,
-        progress=progress,
+    return arena_at(
+        config.arena_path, config, components, method=merge_method(config), report=report
     )
 
 
-def announce(components: ComponentSet, say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Return a progress callback that says once that an arena is being built."""
-    said: list[str] = []
+def arena_at(
+    path: Path,
+    config: StudyConfig,
+    components: ComponentSet,
+    *,
+    method: MergeMethod | str,
+    report: Callable[[str], None] | None = None,
+) -> Arena:
+    """The same in another file, for another merge method."""
+    from optuna_demix.merging import Arena
 
-    def progress(done: int, total: int) -> None:
-        if not said:
-            said.append(f"building the arena of {len(components.names)} components")
-            say(said[0])
+    what = f"arena of {counted(len(components.names), 'component')}"
+    with Report.of(report).step(what, unit="block") as step:
+        return Arena.build(
+            components, path, method=method, dtype=config.merging.dtype, progress=step.update
+        )
 
-    return progress
 
-
-def _component_paths(config: StudyConfig, say: Callable[[str], None]) -> dict[str, Path]:
+def _component_paths(config: StudyConfig, report: Report) -> dict[str, Path]:
     """Directory of each component, downloaded first where it lies on a hub."""
     paths = {}
     for name, component in config.components.items():
@@ -210,7 +248,7 @@ def _component_paths(config: StudyConfig, say: Callable[[str], None]) -> dict[st
             paths[name] = config.component_path(name)
             _check_there(config, name, paths[name])
             continue
-        paths[name] = _download(config, name, say)
+        paths[name] = _download(config, name, report)
     return paths
 
 
@@ -222,25 +260,25 @@ def _check_there(config: StudyConfig, name: str, path: Path) -> None:
         )
 
 
-def _download(config: StudyConfig, name: str, say: Callable[[str], None]) -> Path:
+def _download(config: StudyConfig, name: str, report: Report) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     component = config.components[name]
     assert component.hub is not None
-    say(f"fetching component {name} from {component.hub}")
     folder = component.subfolder
     # Weights in safetensors and what belongs to them; never a pickle, and code only if trusted.
     kinds = ["*.safetensors", "*.json", "*.txt", "*.model", "*.model.v*", "*.tiktoken", "*.jinja"]
     if config.scoring.trust_remote_code:
         kinds.append("*.py")
     try:
-        local = snapshot_download(
-            component.hub,
-            repo_type=component.hub_type,
-            revision=component.revision,
-            allow_patterns=[f"{folder}/{kind}" if folder else kind for kind in kinds],
-        )
+        with report.step(f"fetching component {name} from {component.hub}"), _quiet_hub(report):
+            local = snapshot_download(
+                component.hub,
+                repo_type=component.hub_type,
+                revision=component.revision,
+                allow_patterns=[f"{folder}/{kind}" if folder else kind for kind in kinds],
+            )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         line = str(error).strip().split("\n")[0]
         raise ComponentError(
@@ -248,3 +286,22 @@ def _download(config: StudyConfig, name: str, say: Callable[[str], None]) -> Pat
             "the name and the connection, or download it and give its 'path'"
         ) from None
     return Path(local, folder) if folder else Path(local)
+
+
+@contextmanager
+def _quiet_hub(report: Report) -> Iterator[None]:
+    """Leave the hub's own bars, one for each file, to a terminal that shows bars."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if report.shows_bars or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

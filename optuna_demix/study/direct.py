@@ -11,7 +11,8 @@ import numpy as np
 from optuna_demix._text_table import ruled_table
 from optuna_demix.config.study import capabilities_of, objective_names
 from optuna_demix.errors import TaskError
-from optuna_demix.search._result import composite_note, shares_table, without_nan
+from optuna_demix.search._result import composite_note, without_nan
+from optuna_demix.search._weights import Weights
 
 if TYPE_CHECKING:
     from optuna_demix._typing import FloatArray
@@ -27,16 +28,24 @@ class PredictedMixture:
     """One mixture and what the probability mixture makes of it.
 
     Attributes:
-        merge_weights: By component; they sum to 1.
-        data_shares: By dataset: what a training run would use; they sum to 1.
+        weights: Merge weights and data shares.
         capabilities: Score by objective, higher is better.
         composite: Merit, higher is better.
     """
 
-    merge_weights: dict[str, float]
-    data_shares: dict[str, float]
+    weights: Weights
     capabilities: dict[str, float]
     composite: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {
+            "merge_weights": self.weights.merge_weights,
+            "data_shares": self.weights.data_shares,
+            **self.weights.to_dict(),
+            "capabilities": self.capabilities,
+            "composite": self.composite,
+        }
 
 
 @dataclass(frozen=True)
@@ -56,17 +65,19 @@ class DirectRecommendation:
     @property
     def merge_weights(self) -> dict[str, float]:
         """Merge weights of the recommended mixture, by component."""
-        return self.mixtures["recommended"].merge_weights
+        return self.mixtures["recommended"].weights.merge_weights
 
     @property
     def data_shares(self) -> dict[str, float]:
         """Data shares of the recommended mixture, by dataset: what to train on."""
-        return self.mixtures["recommended"].data_shares
+        return self.mixtures["recommended"].weights.data_shares
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON can hold it (numbers that are not finite become ``None``)."""
-        plain: dict[str, Any] = without_nan(asdict(self))
-        return plain
+        plain = asdict(self)
+        plain["mixtures"] = {name: one.to_dict() for name, one in self.mixtures.items()}
+        result: dict[str, Any] = without_nan(plain)
+        return result
 
     def to_json(self) -> str:
         """Everything, as JSON."""
@@ -87,7 +98,7 @@ class DirectRecommendation:
         return "\n".join(
             [
                 f"Recommended mixture, predicted by the {self.predicted_by}",
-                shares_table(self.merge_weights, self.data_shares),
+                self.mixtures["recommended"].weights.tables(),
                 "",
                 ruled_table(["", *objectives, "composite", ""], scores),
                 composite_note(self.composite),
@@ -144,12 +155,13 @@ def recommend_directly(
             "tried; use another metric of its task"
         )
     W = np.stack([space.prior, space.uniform, optimum.weights])
-    rows = zip(W, values(W), optimum.composite(W), strict=True)
+    # A uniform prior is scored once: through lm-eval that takes a while.
+    once, of = np.unique(W, axis=0, return_inverse=True)
+    rows = zip(W, values(once)[of.ravel()], optimum.composite(once)[of.ravel()], strict=True)
     return DirectRecommendation(
         mixtures={
             name: PredictedMixture(
-                dict(zip(space.components, w.tolist(), strict=True)),
-                dict(zip(space.datasets, space.data_shares(w).tolist(), strict=True)),
+                Weights.of(space, w),
                 dict(zip(objective_names(config), y.tolist(), strict=True)),
                 float(merit),
             )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal
 
+from optuna_demix._progress import Report
 from optuna_demix.errors import DemixError, NeedsModelError, TaskError
 from optuna_demix.study.components import (
-    announce,
     build_arena,
     merge_method,
     open_components,
@@ -49,8 +49,8 @@ def build_objective(
     Raises:
         DemixError: If a component, task or setting cannot be used.
     """
-    say = report or (lambda line: None)
-    require_merging()
+    say = Report.of(report)
+    require_merging(say)
     require_generation(config)
     chosen = choose_device(device, config.scoring.device_map)
     components = open_components(config, report=say)
@@ -60,12 +60,13 @@ def build_objective(
     from optuna_demix.search.objective import MixtureObjective
 
     trust = config.scoring.trust_remote_code
-    arena = build_arena(config, components, progress=announce(components, say))
+    arena = build_arena(config, components, report=say)
     method = merge_method(config)
     scoring = config.scoring
-    model = LiveModel(
-        arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
-    )
+    with say.step(f"model on {chosen}, with its self-test"):
+        model = LiveModel(
+            arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
+        )
     scorer = build_scorer(config, model, report=say)
     mixture, shares = None, dict[str, float]()
     if (proxy or config.resolved_proxy) != "merged":
@@ -108,7 +109,7 @@ def build_objective(
         "objective": weights or "capabilities",
         "components": arena.digests,
         "merging": merging,
-        "scoring": {"plan": scorer.plan_digest(), "device": chosen.split(":")[0]},
+        "scoring": {"plan": scorer.plan_digest(), "device": _kinds(model)},
         "code": code_versions(),
     }
     if mixture is not None:
@@ -132,12 +133,17 @@ def require_generation(config: StudyConfig) -> None:
         require_vllm()
 
 
+def _kinds(model: LiveModel) -> str:
+    """The kinds of devices that compute scores: which of a kind makes no difference."""
+    return "+".join(sorted({device.type for device in model.devices}))
+
+
 def build_scorer(
     config: StudyConfig,
     model: LiveModel,
     *,
     only: Collection[str] | None = None,
-    report: Callable[[str], None],
+    report: Callable[[str], None] | None = None,
 ) -> HarnessScorer:
     """Load a study's tasks and prepare their requests.
 
@@ -145,19 +151,19 @@ def build_scorer(
         config: The study.
         model: What is to be scored.
         only: Benchmarks that are wanted; ``None`` for all.
-        report: Called with a line before the tasks are loaded.
+        report: Where progress is shown.
 
     Raises:
         TaskError: If a task cannot be loaded or scored.
     """
     from optuna_demix.scoring import HarnessScorer
 
-    report("loading tasks")
     scoring = config.scoring
     if scoring.shared_prefixes or scoring.generation != "hf":
         model.merge([1 / len(model.names)] * len(model.names))  # all are tried on a real proxy
+    chosen = [b for b in _benchmarks(config) if only is None or b.name in only]
     return HarnessScorer(
-        [b for b in _benchmarks(config) if only is None or b.name in only],
+        chosen,
         model.model,
         model.tokenizer,
         include_path=config.include_paths,
@@ -167,11 +173,13 @@ def build_scorer(
         add_bos_token=scoring.add_bos_token,
         seed=scoring.seed,
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
+        confirm_run_unsafe_code_unsandboxed=scoring.confirm_run_unsafe_code_unsandboxed,
         mixed_precision_dtype=scoring.mixed_precision_dtype,
         shared_prefixes=scoring.shared_prefixes,
         generation=scoring.generation,
         vllm=scoring.vllm_settings,
         blocks=scoring.racing.blocks if scoring.racing else None,
+        report=report,
     )
 
 
@@ -198,7 +206,8 @@ def check_benchmarks(config: StudyConfig, components: ComponentSet | None = None
         problems = check_tasks(
             benchmarks,
             include_path=config.include_paths,
-            confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code,
+            confirm_run_unsafe_code=config.scoring.confirm_run_unsafe_code
+            or config.scoring.confirm_run_unsafe_code_unsandboxed,
             max_length=config.scoring.max_length
             or (None if components is None else components.longest_input),
         )

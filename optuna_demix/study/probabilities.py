@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from optuna_demix._progress import Report
 from optuna_demix.ensemble import ProbabilityMixture, RowStore
 from optuna_demix.errors import NeedsModelError
 from optuna_demix.scoring.functions import from_arrays, to_arrays
 from optuna_demix.study.components import (
-    announce,
+    arena_at,
     build_arena,
     merge_method,
     open_components,
@@ -161,19 +162,21 @@ def build_probabilities(
         ComponentError: If a component cannot be used, or its probabilities are not finite.
         DemixError: If they cannot be written.
     """
-    say = report or (lambda line: None)
-    require_merging()
+    say = Report.of(report)
+    require_merging(say)
     chosen = choose_device(device, config.scoring.device_map)
     components = open_components(config, report=say)
 
     from optuna_demix.merging import LiveModel
 
-    model = LiveModel(
-        _plain_arena(config, components, say),
-        device=chosen,
-        dtype=config.scoring.dtype,
-        trust_remote_code=config.scoring.trust_remote_code,
-    )
+    arena = _plain_arena(config, components, say)
+    with say.step(f"model on {chosen}, with its self-test"):
+        model = LiveModel(
+            arena,
+            device=chosen,
+            dtype=config.scoring.dtype,
+            trust_remote_code=config.scoring.trust_remote_code,
+        )
     scorer = build_scorer(config, model, report=say)
     return score_components(config, space, model, scorer, partial=partial, report=say)
 
@@ -258,18 +261,12 @@ def find_probabilities(
         return None
 
 
-def _plain_arena(
-    config: StudyConfig, components: ComponentSet, say: Callable[[str], None]
-) -> Arena:
+def _plain_arena(config: StudyConfig, components: ComponentSet, report: Report) -> Arena:
     """The study's arena; where its merge method changes the components, one that does not."""
-    from optuna_demix.merging import Arena, find_method
+    from optuna_demix.merging import find_method
 
-    progress = announce(components, say)
-    if merge_method(config).preparation == find_method("linear").preparation:
-        return build_arena(config, components, progress=progress)
-    return Arena.build(
-        components,
-        config.run_path / "probabilities" / "components.arena",
-        dtype=config.merging.dtype,
-        progress=progress,
-    )
+    plain = find_method("linear")
+    if merge_method(config).preparation == plain.preparation:
+        return build_arena(config, components, report=report)
+    path = config.run_path / "probabilities" / "components.arena"
+    return arena_at(path, config, components, method=plain, report=report)

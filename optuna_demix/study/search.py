@@ -45,6 +45,7 @@ def options_from(
         seed=given.seed,
         prior_mean=prior_mean,
         warm_start=() if storage is None else _earlier(config, storage),
+        warm_map=given.warm_map,
     )
 
 
@@ -90,6 +91,7 @@ def sampler_of(
         kl=options.kl,
         reevaluate=given.reevaluate,
         warm_start=options.warm_start,
+        warm_map=options.warm_map,
         prior_mean=options.prior_mean,
         schedule_sizes=given.schedule_sizes or SIZES,
     )

@@ -8,7 +8,7 @@ merged model is; a small p acts like a logarithm, as in the scaling laws of a do
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -77,7 +77,8 @@ class GaussianProcess:
         tuning = _some_rows(len(z), _TUNING_ROWS, rng)
         self._n_mixture = n_mixture
         self.hyperparameters = tune(X[tuning], z[tuning], n_mixture, variance[tuning])
-        self._centers = self._features(X[_some_rows(len(z), _INDUCING_ROWS, rng)])  # (u, d)
+        self._rows = X[_some_rows(len(z), _INDUCING_ROWS, rng)]  # (u, d)
+        self._centers = self._features(self._rows)  # (u, d)
         kernel = self._kernel(self._centers)  # (u, u)
         kernel[np.diag_indices_from(kernel)] += _JITTER * self.hyperparameters.signal
         self._whiten = np.linalg.inv(np.linalg.cholesky(kernel))  # (u, u)
@@ -115,6 +116,24 @@ class GaussianProcess:
             variances.append(self.hyperparameters.signal - np.einsum("cu,cu->c", certain, certain))
         floor = 1e-10 * self.hyperparameters.signal
         return Prediction(np.concatenate(means), np.maximum(np.concatenate(variances), floor))
+
+    def describe(self) -> dict[str, Any]:
+        """Hyperparameters, rows of the kernel, and what turns kernels k (u,) into predictions.
+
+        The mean is ``k @ alpha``, the variance ``signal - |factor @ k|²``; the upper
+        triangle of the factor is given, row by row.
+        """
+        triangle = np.linalg.qr(self._certainty, mode="r")  # S'S = R'R: half of the numbers
+        return {
+            "kind": "process",
+            "n_mixture": self._n_mixture,
+            "length": self.hyperparameters.length,
+            "signal": self.hyperparameters.signal,
+            "power": self.hyperparameters.power,
+            "rows": self._rows,
+            "alpha": self._alpha,
+            "factor": triangle[np.triu(np.ones_like(triangle, dtype=bool))],
+        }
 
     def _leave_out(
         self, half: FloatArray, residual: FloatArray, z: FloatArray, folds: Sequence[IntArray]

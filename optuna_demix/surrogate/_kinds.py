@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class PublishedTrees:
         self.mean = self._trees.mean
         self.predict = self._trees.predict
 
+    def describe(self) -> dict[str, Any]:
+        """The trees, on rows as they are."""
+        return {"kind": "trees", "power": 1.0, "n_mixture": 0, **self._trees.describe()}
+
 
 class LinearTrees:
     """LightGBM with few leaves that hold linear models of cube roots of the shares, bagged."""
@@ -86,6 +90,11 @@ class LinearTrees:
         """Predictions (N,) at rows (N, d), without the base margin."""
         return self._trees.predict(self._features(X))
 
+    def describe(self) -> dict[str, Any]:
+        """The trees, and how a row becomes their features."""
+        features = {"power": _TREE_POWER, "n_mixture": self._n_mixture}
+        return {"kind": "trees", **features, **self._trees.describe()}
+
     def _features(self, X: FloatArray) -> FloatArray:
         # Behind its own columns a row may have a prior mean.
         return warp(X[:, : self._width], self._n_mixture, _TREE_POWER)
@@ -101,6 +110,7 @@ class Process:
         self.held_out = process.held_out
         self.mean = process.mean
         self.predict = process.predict
+        self.describe = process.describe
 
 
 class ProcessWithTrees:
@@ -130,6 +140,16 @@ class ProcessWithTrees:
         """Predictions (N,) at rows (N, d)."""
         none = Prediction(np.zeros(len(X)), np.zeros(len(X)))
         return self._add(self._process.predict(X), self._trees.predict(X) if self._trees else none)
+
+    def describe(self) -> dict[str, Any]:
+        """The process, and the trees with their amount."""
+        return {
+            "kind": "sum",
+            "first": self._process.describe(),
+            "optimism": self.optimism,
+            "second": self._trees.describe() if self._trees else None,
+            "amount": self.amount,
+        }
 
     def _add(self, process: Prediction, trees: Prediction) -> Prediction:
         return Prediction(
@@ -169,6 +189,10 @@ class ProcessAndLinearTrees:
             return self._second.predict(X)
         return self._mix(self._first.predict(X), self._second.predict(X))
 
+    def describe(self) -> dict[str, Any]:
+        """Both with the weight of the first; only those that have some."""
+        return describe_mix(self.weight, self._first, self._second)
+
     def _mix(self, first: Prediction, second: Prediction) -> Prediction:
         return mixed(self.weight, first, second)
 
@@ -181,6 +205,14 @@ def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Predi
     mean = a * first.mean + (1.0 - a) * second.mean
     variance = a * first.variance + (1.0 - a) * second.variance
     return Prediction(mean, variance + a * (1.0 - a) * (first.mean - second.mean) ** 2)
+
+
+def describe_mix(weight: float, first: Regressor, second: Regressor) -> dict[str, Any]:
+    """Two regressors with the weight of the first in their mean; only those that have some."""
+    if weight in (0.0, 1.0):
+        return (first if weight else second).describe()
+    parts = {"first": first.describe(), "second": second.describe()}
+    return {"kind": "mix", "weight": weight, **parts}
 
 
 def _mixed_shares(a: float, first: dict[str, float], second: dict[str, float]) -> dict[str, float]:

@@ -6,7 +6,7 @@ without it, and one of what a line in it leaves, are joined with weights.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,6 +64,10 @@ class AsGiven:
         """The same, with the mean squared error of the rows as variance (N,)."""
         return Prediction(self.mean(X), np.full(len(X), self.size**2))
 
+    def describe(self) -> dict[str, Any]:
+        """The variance."""
+        return {"kind": "given", "variance": self.size**2}
+
 
 class FromPriorMean:
     """A regressor of a kind that starts from a prior mean, as far as held-out errors confirm it.
@@ -97,6 +101,14 @@ class FromPriorMean:
     def predict(self, X: FloatArray) -> Prediction:
         """Predictions (N,) at rows (N, d + 1), the prior mean last."""
         return self._whole.predict(self._rows(X))
+
+    def describe(self) -> dict[str, Any]:
+        """The regressor, and the unit of the prior mean where it has weight."""
+        if self.weight == 0.0:
+            return self._whole.describe()
+        center, scale = self._unit
+        whole = self._whole.describe()
+        return {"kind": "from_prior", "center": center, "scale": scale, "whole": whole}
 
     def _rows(self, X: FloatArray) -> FloatArray:
         if self.weight == 0.0:
@@ -167,6 +179,17 @@ class _Blend:
             return first
         return self._mix(first, self._without.predict(X), known)
 
+    def describe(self) -> dict[str, Any]:
+        """The line, what is regressed of the rest, and the regressor without the prior mean."""
+        return {
+            "kind": "blend",
+            "weight": self.weight,
+            "line": self.line.describe(),
+            "scale": self._scale,
+            "residual": self._residual.describe(),
+            "without": self._without.describe() if self.weight < 1.0 else None,
+        }
+
     def _lift(self, line: FloatArray, u: FloatArray, left: Prediction) -> Prediction:
         """Predictions of scores from those of what the line leaves."""
         variance = self._scale**2 * (left.variance + self.line.variance(u))
@@ -207,6 +230,11 @@ class _LiftedTrees:
         trees = self._trees.predict(X)
         return Prediction(trees.mean + self._weight * self._line(u), trees.variance)
 
+    def describe(self) -> dict[str, Any]:
+        """The trees, the line and its weight."""
+        parts = {"trees": self._trees.describe(), "line": self._line.describe()}
+        return {"kind": "lifted", "weight": self._weight, **parts}
+
 
 def split(X: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Rows (N, d), the column behind them with 0 for NaN (N,), and where it is none (N,)."""
@@ -231,6 +259,16 @@ class Line:
 
     def __call__(self, u: FloatArray) -> FloatArray:
         return self._height + self.slope * (u - self._center)
+
+    def describe(self) -> dict[str, float]:
+        """Its numbers."""
+        return {
+            "center": self._center,
+            "height": self._height,
+            "slope": self.slope,
+            "rows": self._rows,
+            "energy": self._energy,
+        }
 
     def variance(self, u: FloatArray) -> FloatArray:
         """Variance (N,) of the line, in units of that of what it leaves."""

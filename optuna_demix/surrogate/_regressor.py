@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class Regressor(Protocol):
         """Predictions (N,) at rows (N, d)."""
         ...
 
+    def describe(self) -> dict[str, Any]:
+        """Its kind, numbers and arrays: what another program needs to predict the same."""
+        ...
+
 
 def make_folds(n: int, n_folds: int, seed: int) -> list[IntArray]:
     """Random split of n rows into at most ``n_folds`` folds of nearly equal size."""
@@ -70,3 +74,7 @@ class Constant:
     def predict(self, X: FloatArray) -> Prediction:
         """The same mean and variance (N,) for every row (N, d)."""
         return Prediction(np.zeros(len(X)), np.full(len(X), self._variance))
+
+    def describe(self) -> dict[str, Any]:
+        """The variance."""
+        return {"kind": "constant", "variance": self._variance}

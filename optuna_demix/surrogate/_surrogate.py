@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from optuna_demix._typing import FloatArray
+    from optuna_demix.surrogate._description import Description
     from optuna_demix.surrogate._regressor import Regressor
 
 _Z90 = 1.6449  # half width of a 90 % interval in standard deviations
@@ -38,7 +39,7 @@ _PARAMETERS = ("kind", "seed", "n_mixture", "n_threads", "n_members", "prior_mea
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class Fitted:
     """One benchmark: its regressor in standard units and the way back to the scores."""
 
     regressor: Regressor
@@ -250,6 +251,31 @@ class Surrogate:
             mean, std = mean[:, 0], std[:, 0]
         return (mean, std) if return_std else mean
 
+    def describe(self, X: ArrayLike, *, most_bytes: float = 2e6) -> Description:
+        """What another program needs to predict as this surrogate does.
+
+        Args:
+            X: Rows (N, d), some hundred in random order, near which approximations have to hold:
+                a prior mean is any function, and is replaced by a Gaussian process.
+            most_bytes: Size of the arrays from which on benchmarks are approximated as a whole.
+
+        Raises:
+            InputError: If nothing was fitted yet, or X does not fit the data.
+        """
+        from optuna_demix.surrogate._description import describe
+
+        rows = self._new_rows(X)
+        n_mixture = self.n_features_in_ if self.n_mixture is None else self.n_mixture
+        with one_blas_thread():
+            return describe(
+                self._fitted,
+                rows,
+                self._prior(rows),
+                n_mixture=n_mixture,
+                seed=self.seed,
+                most_bytes=most_bytes,
+            )
+
     def validate(self, n_splits: int = 5) -> Validation:
         """Refit without each of ``n_splits`` folds and compare what it predicts there.
 
@@ -324,14 +350,14 @@ class Surrogate:
             return np.full(shape, np.nan)
         return checked_prior(self.prior_mean(rows), shape)
 
-    def _fit_one(self, X: FloatArray, y: FloatArray, errors: FloatArray, p: FloatArray) -> _Fitted:
+    def _fit_one(self, X: FloatArray, y: FloatArray, errors: FloatArray, p: FloatArray) -> Fitted:
         known = np.flatnonzero(np.isfinite(y))
         X, y, errors, p = X[known], y[known], errors[known], p[known]
         has_prior = self.prior_mean is not None and bool(np.isfinite(p).all())
         center, scale = center_scale(y)
         if len(y) < _MIN_ROWS and has_prior:
             as_given = AsGiven(p, y)
-            return _Fitted(as_given, 0.0, 1.0, as_given.size)
+            return Fitted(as_given, 0.0, 1.0, as_given.size)
         if len(y) < _MIN_ROWS or scale == 0.0:
             return _constant(len(y), center, scale)
         z = (y - center) / scale
@@ -345,7 +371,7 @@ class Surrogate:
             else build(self.kind, task)
         )
         noise = _unexplained(regressor, z, variance, np.ones(len(z), dtype=bool))
-        return _Fitted(regressor, center, scale, scale * float(np.sqrt(noise)))
+        return Fitted(regressor, center, scale, scale * float(np.sqrt(noise)))
 
 
 def _unexplained(
@@ -358,11 +384,11 @@ def _unexplained(
     return max(error - explained, 0.1 * error, _MIN_NOISE)
 
 
-def _constant(n: int, center: float, scale: float) -> _Fitted:
+def _constant(n: int, center: float, scale: float) -> Fitted:
     """A benchmark predicted by its mean; the doubt about one that never varied is its own size."""
     size = scale or abs(center) or 1.0
     noise = size if scale > 0.0 else size / max(n, 1)
-    return _Fitted(Constant(n), center, size, noise)
+    return Fitted(Constant(n), center, size, noise)
 
 
 def _by_weight(shares: dict[str, float]) -> list[str]:

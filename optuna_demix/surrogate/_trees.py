@@ -93,6 +93,19 @@ class TreeEnsemble:
         variance = (len(each) - 1) * np.mean((each - mean) ** 2, axis=0)
         return Prediction(mean if self._final is None else self._predict(self._final, X), variance)
 
+    def describe(self) -> dict[str, Any]:
+        """All trees as flat arrays, member after member.
+
+        A node has a feature and a threshold, up to which a row goes left. A child below 0 is the
+        leaf ``-1 - child``; a tree without nodes is the leaf that its root names. Leaf i is worth
+        ``value[i]`` plus the sum of ``coefficient * X[variable]`` from ``start[i]`` to
+        ``start[i + 1]``.
+        """
+        boosters = [*self._members, *([] if self._final is None else [self._final])]
+        flat = _Flat()
+        members = [flat.add(booster) for booster in boosters]
+        return {"trees": members, "has_final": self._final is not None, **flat.arrays()}
+
     def _train(
         self,
         X: FloatArray,
@@ -124,3 +137,48 @@ class TreeEnsemble:
 def _vary(settings: dict[str, Any], number: int) -> dict[str, Any]:
     """Settings of one member: its own seed, and thresholds drawn at random in every other."""
     return {**settings, "seed": number, "extra_trees": number % 2 == 1}
+
+
+class _Flat:
+    """Nodes and leaves of many trees as they are met, depth first."""
+
+    def __init__(self) -> None:
+        self._roots: list[int] = []
+        self._nodes: list[list[float]] = []  # feature, threshold, left, right
+        self._values: list[float] = []
+        self._starts = [0]
+        self._terms: list[tuple[int, float]] = []  # variable, coefficient
+
+    def add(self, booster: Booster) -> int:
+        """Add the trees of a booster; returns their number."""
+        trees = booster.dump_model()["tree_info"]
+        self._roots += [self._place(tree["tree_structure"]) for tree in trees]
+        return len(trees)
+
+    def _place(self, node: dict[str, Any]) -> int:
+        """Index of a node, or ``-1 - index`` of a leaf."""
+        if "split_feature" not in node:
+            variables, coefficients = node.get("leaf_features", ()), node.get("leaf_coeff", ())
+            self._terms += zip(variables, coefficients, strict=True)
+            self._starts.append(len(self._terms))
+            self._values.append(node.get("leaf_const", node["leaf_value"]))
+            return -len(self._values)
+        place = len(self._nodes)
+        self._nodes.append([node["split_feature"], node["threshold"]])
+        self._nodes[place] += [self._place(node[side]) for side in ("left_child", "right_child")]
+        return place
+
+    def arrays(self) -> dict[str, Any]:
+        """All of it as arrays."""
+        nodes = np.array(self._nodes, dtype=float).reshape(-1, 4)
+        terms = np.array(self._terms, dtype=float).reshape(-1, 2)
+        return {
+            "root": np.array(self._roots, dtype=np.int32),
+            "feature": nodes[:, 0].astype(np.int32),
+            "threshold": nodes[:, 1].copy(),
+            "child": nodes[:, 2:].astype(np.int32),
+            "value": np.array(self._values, dtype=float),
+            "start": np.array(self._starts, dtype=np.int32),
+            "variable": terms[:, 0].astype(np.int32),
+            "coefficient": terms[:, 1].copy(),
+        }

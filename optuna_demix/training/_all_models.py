@@ -11,7 +11,7 @@ from optuna_demix.training._job import Job, Run
 from optuna_demix.training._ledger import Ledger
 from optuna_demix.training._model import scratch_config
 from optuna_demix.training._one_model import train_one
-from optuna_demix.training._progress import Progress
+from optuna_demix.training._progress import training_progress
 from optuna_demix.training._recipe import recipe_of
 from optuna_demix.training._record import base_digest, read_record, trained_model
 from optuna_demix.training._results import TrainedModel
@@ -20,9 +20,7 @@ from optuna_demix.training.data.text import corpus_of
 from optuna_demix.training.data.tokens import blocks_of
 
 
-def train_all(
-    job: Job, runs: list[Run], retrain: frozenset[str], *, progress: bool
-) -> list[TrainedModel]:
+def train_all(job: Job, runs: list[Run], retrain: frozenset[str]) -> list[TrainedModel]:
     """Train those of the runs that are not done.
 
     Returns:
@@ -55,8 +53,11 @@ def train_all(
     step_tokens = job.block_tokens * job.training.batch_size
     total = sum(run.steps for run in todo) * step_tokens
     results: dict[str, TrainedModel] = {}
-    meter = Progress(total, shown=progress, report=job.report)
-    with _quiet_transformers(), TrainingStop() as stop, meter:
+    with (
+        _quiet_transformers(),
+        TrainingStop() as stop,
+        training_progress(total, job.report) as meter,
+    ):
         for run in todo:
             if stop.requested:
                 raise stop.error(f"before {run.name}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from optuna_demix._progress import Report
 from optuna_demix.config import BudgetConfig, StudyConfig, TrainingConfig
 from optuna_demix.training.data.vocabulary import Vocabulary
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)

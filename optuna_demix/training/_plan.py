@@ -99,7 +99,8 @@ def _reference_runs(
     for i in range(count):
         # One generator each: more references later leave the first ones as they are.
         w = space.sample(1, np.random.default_rng([config.training.seed, i]))[0]  # (K,)
-        shares = dict(zip(space.datasets, space.data_shares(w).tolist(), strict=True))
+        data = w @ space.composition  # of the searched phase, where the run has phases
+        shares = dict(zip(space.datasets, data.tolist(), strict=True))
         run = _make_run(
             config, f"references/{i}", section, folder / str(i), shares, f"reference {i}"
         )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from optuna_demix._progress import Report
 from optuna_demix._wording import last_line, one_line
 from optuna_demix.config import StudyConfig
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._all_models import train_all
 from optuna_demix.training._checks import check_device, check_settings
 from optuna_demix.training._files import is_write_error
-from optuna_demix.training._job import Job, Report
+from optuna_demix.training._job import Job
 from optuna_demix.training._plan import plan_models, selected_runs
 from optuna_demix.training._processes import rank
-from optuna_demix.training._progress import silent
 from optuna_demix.training._results import TrainedModel
 from optuna_demix.training.data.vocabulary import Vocabulary
 
@@ -28,7 +28,7 @@ def train_study(
     retrain: Sequence[str] = (),
     device: str = "auto",
     progress: bool = True,
-    report: Report = print,
+    report: Callable[[str], None] = print,
 ) -> list[TrainedModel]:
     """Train the base, every component and, on request, reference models of a study.
 
@@ -71,13 +71,12 @@ def train_study(
 
     check_settings(config, training)
     check_device(device, cuda=torch.cuda.is_available())
-    if rank() > 0:
-        report, progress = silent, False
     plan = plan_models(config, training, references, reference_mixtures)
     runs = selected_runs(config, plan, only, retrain)
     try:
-        job = Job(config, training, Vocabulary.open(config, training), device, report)
-        return train_all(job, runs, frozenset(retrain), progress=progress)
+        say = Report(report, bars=progress) if rank() == 0 else Report()
+        job = Job(config, training, Vocabulary.open(config, training), device, say)
+        return train_all(job, runs, frozenset(retrain))
     except OSError as error:
         where = error.filename or config.run_path
         raise ConfigError(

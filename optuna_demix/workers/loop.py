@@ -6,9 +6,10 @@ import gc
 import logging
 import random
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from optuna_demix.storage.timing import Timing
 from optuna_demix.workers.heartbeat import heartbeats
 from optuna_demix.workers.lost_trials import LostTrialDetector, is_unclaimed, will_end
 from optuna_demix.workers.process_id import parent_is_gone
+from optuna_demix.workers.reasons import RELEASED, SURPLUS
 from optuna_demix.workers.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial, TrialState
 
 _log = logging.getLogger(__name__)
+
+COMPLETED = "trials completed"
+"""What the last line of every worker says, see :class:`WorkerReport`."""
 
 _MAX_FAILURES = 3
 """Failures in a row after which something is wrong here, not with the mixtures."""
@@ -40,9 +45,6 @@ _NEAR = 64
 _CHECKS = 4
 """How often lost trials are looked for, for each heartbeat."""
 
-_RELEASED = "released: its worker was told to stop"
-_SURPLUS = "surplus: the study has its trials"
-
 
 @dataclass(frozen=True)
 class WorkerReport:
@@ -52,6 +54,7 @@ class WorkerReport:
         complete: Trials it completed.
         pruned: Trials that lost their race.
         failed: Trials that failed on it.
+        released: Trials that it gave back when it was told to stop at once; they are queued again.
         stopped: Why it stopped, in words.
         healthy: Whether it stopped of its own accord and not for failures.
         signum: The signal that asked it to stop, or 0.
@@ -63,6 +66,15 @@ class WorkerReport:
     stopped: str
     healthy: bool
     signum: int = 0
+    released: int = 0
+
+    def __str__(self) -> str:
+        """What it has done, in one line."""
+        counts = [f"{self.complete} {COMPLETED}"]
+        counts += [f"{self.pruned} dropped early"] if self.pruned else []
+        counts.append(f"{self.failed} failed")
+        counts += [f"{self.released} given back"] if self.released else []
+        return f"{', '.join(counts)}; {self.stopped}"
 
 
 class _Surplus(Exception):
@@ -130,6 +142,7 @@ class _Worker:
         self.stop = stop
         self.detector = LostTrialDetector(grace_s=self.timing.grace_s)
         self.outcomes: list[TrialState] = []
+        self.n_released = 0
         self.reason = ""  # of the last failure
         self.current: Trial | None = None
         self._checked_at = -float("inf")
@@ -177,7 +190,7 @@ class _Worker:
             told.append(trial)
 
         try:
-            with self._shared_snapshot():
+            with self._shared_snapshot(), _no_complaint_of(_Released, _Surplus):
                 self.study.optimize(
                     self._evaluate, n_trials=1, catch=(Exception,), callbacks=[after]
                 )
@@ -195,9 +208,10 @@ class _Worker:
             return
         trial = told[0]
         reason = str(trial.user_attrs.get(FAILURE_ATTR, ""))
-        if reason == _RELEASED:
+        if reason == RELEASED:
             requeue(self.study, trial)
-        if reason != _SURPLUS:
+            self.n_released += 1
+        elif reason != SURPLUS:
             self.outcomes.append(trial.state)
             self.reason = reason or self.reason
         refresh()
@@ -206,7 +220,7 @@ class _Worker:
         self.current = trial
         if self._is_surplus(trial.number):
             # Two workers asked for the last trial at the same moment.
-            trial.set_user_attr(FAILURE_ATTR, _SURPLUS)
+            trial.set_user_attr(FAILURE_ATTR, SURPLUS)
             raise _Surplus
         from optuna import TrialPruned
 
@@ -215,7 +229,7 @@ class _Worker:
                 with self.stop.trial():
                     return self.objective(trial)
             except KeyboardInterrupt:
-                trial.set_user_attr(FAILURE_ATTR, _RELEASED)
+                trial.set_user_attr(FAILURE_ATTR, RELEASED)
                 raise _Released from None
             except (StorageLostError, TrialPruned):
                 raise
@@ -294,7 +308,30 @@ class _Worker:
         complete = sum(state.name == "COMPLETE" for state in self.outcomes)
         pruned = sum(state.name == "PRUNED" for state in self.outcomes)
         failed = len(self.outcomes) - complete - pruned
-        return WorkerReport(complete, pruned, failed, stopped, healthy, self.stop.signum)
+        return WorkerReport(
+            complete, pruned, failed, stopped, healthy, self.stop.signum, self.n_released
+        )
+
+
+@contextmanager
+def _no_complaint_of(*kinds: type[Exception]) -> Iterator[None]:
+    """Keep Optuna from logging, with a traceback, that a trial of ours ended by such an error."""
+    own, gone = threading.get_ident(), False
+
+    def keep(record: logging.LogRecord) -> bool:
+        nonlocal gone
+        if record.thread != own:
+            return True
+        error = record.exc_info[0] if record.exc_info else None
+        gone = gone or (error is not None and issubclass(error, kinds))
+        return not gone  # nor the line after, which says that there is no value
+
+    logger = logging.getLogger("optuna.study._optimize")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 def _free_memory() -> None:

@@ -17,15 +17,13 @@ from optuna_demix.storage.requeue import requeue
 from optuna_demix.storage.unchanged import Unchanged
 from optuna_demix.workers.heartbeat import records_heartbeats
 from optuna_demix.workers.process_id import is_dead_here
+from optuna_demix.workers.reasons import DIED, SILENT
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
 _log = logging.getLogger(__name__)
-
-_DIED = "its worker died"
-_SILENT = "no heartbeat of its worker for the grace period"
 
 
 class LostTrialDetector:
@@ -61,22 +59,24 @@ class LostTrialDetector:
             heartbeat = _heartbeat_of(trial)
             since = self._unchanged.since(trial._trial_id, heartbeat)
             if is_dead_here(trial):
-                found.append((trial, _DIED))
+                found.append((trial, DIED))
             elif trial._trial_id in stale:
-                found.append((trial, _SILENT))
+                found.append((trial, SILENT))
             elif heartbeat is not None:
                 if self._monotonic() - max(since, recovered_at) > self._grace_s:
-                    found.append((trial, _SILENT))
+                    found.append((trial, SILENT))
         self._unchanged.keep({trial._trial_id for trial in running})
         return found
 
-    def reclaim(self, study: Study) -> int:
-        """Fail lost trials and queue their mixtures again; returns the number of trials."""
-        return sum(reclaim(study, trial, reason) for trial, reason in self.find(study))
+    def reclaim(self, study: Study) -> list[int]:
+        """Fail lost trials and queue their mixtures again; returns the numbers of the trials."""
+        return [
+            trial.number for trial, reason in self.find(study) if reclaim(study, trial, reason)
+        ]
 
 
-def reclaim_lost_trials(study: Study) -> int:
-    """Reclaim what can be seen to be lost at once; returns the number of trials.
+def reclaim_lost_trials(study: Study) -> list[int]:
+    """Reclaim what can be seen to be lost at once; returns the numbers of the trials.
 
     That is: trials of dead processes of this host, and those whose heartbeat has stopped.
     """

@@ -20,7 +20,12 @@ PARENT_ENV = "OPTUNA_DEMIX_PARENT"
 
 def own_name() -> str:
     """Host, process namespace and process id of this process."""
-    return f"{_own_place()} {os.getpid()}"
+    return name_of(os.getpid())
+
+
+def name_of(process: int) -> str:
+    """The same of another process of this place."""
+    return f"{_own_place()} {process}"
 
 
 def is_dead_here(trial: FrozenTrial) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from optuna_demix._progress import Report
 from optuna_demix.config.space import space_of
 from optuna_demix.config.study import objective_names
 from optuna_demix.report.write import reporter_of
@@ -18,7 +19,7 @@ from optuna_demix.study.proxies import prior_mean_of
 from optuna_demix.study.search import options_from, pruner_of, sampler_of
 from optuna_demix.workers.heartbeat import records_heartbeats
 from optuna_demix.workers.loop import WorkerReport, work
-from optuna_demix.workers.progress import progress_bar
+from optuna_demix.workers.progress import study_progress
 from optuna_demix.workers.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -64,14 +65,14 @@ def run_worker(
         timing: Of heartbeats, and of patience with the storage.
         dashboard: Show plots and a note in ``optuna-dashboard``, where that is installed and
             the study's file does not say otherwise.
-        progress: Show a bar on stderr.
-        report: Called with each line for the user.
+        progress: Show finished trials, in a bar where stderr is a terminal.
+        report: Called with each line for the user, also those of a progress without a bar.
 
     Raises:
         DemixError: If study, components and tasks do not fit; nothing was written then.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    say = report or (lambda line: None)
+    say = Report(report, bars=progress)
     with StopRequest(grace_s=stop_grace).installed() as stop:
         space = space_of(config)
         database = connect(storage, timing=timing, give_up=stop.urgent)
@@ -84,7 +85,7 @@ def run_worker(
                 f"{database.timing.grace_s} s"
             )
         options = options_from(config, database)
-        objective, fingerprint = build_objective(config, space, device=device, report=report)
+        objective, fingerprint = build_objective(config, space, device=device, report=say)
         options = replace(options, prior_mean=prior_mean_of(objective.probabilities))
         study.sampler = sampler_of(config, space, options, seed=seed)
         claim_study(
@@ -105,7 +106,7 @@ def run_worker(
                 return "further trials are expected to gain less than their noise"
             return None
 
-        with progress_bar(study, n_trials, shown=progress) as refresh:
+        with study_progress(study, n_trials, say if progress else Report()) as shown:
             done = work(
                 study,
                 reporter.watching(objective),
@@ -113,7 +114,7 @@ def run_worker(
                 deadline=deadline,
                 is_over=is_over,
                 stop=stop,
-                refresh=reporter.then(refresh),
+                refresh=reporter.then(shown.refresh) if shown else reporter.told,
             )
         if done.healthy and not stop.event.is_set():
             reporter.finish()

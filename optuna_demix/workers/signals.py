@@ -77,4 +77,4 @@ class StopRequest:
         if not is_first:
             self.urgent.set()
         if self._phase == "setup" or (self._phase == "trial" and not is_first):
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(signum)

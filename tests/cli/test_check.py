@@ -159,6 +159,37 @@ def test_what_a_worker_would_take_passes(root: Path, capsys: pytest.CaptureFixtu
     assert "189 kB of buffers" in shown
 
 
+@pytest.mark.parametrize(
+    ("device_map", "said"),
+    [
+        (
+            {"": 0, "model.layers.0.mlp": "cpu"},
+            [
+                "each worker over its devices (",
+                "cuda:0: 31.5 kB for the model, 94.5 kB for its part of the arena or 189 kB of b",
+                "cpu: 31.5 kB for the model\n",
+            ],
+        ),
+        ("auto", ["over 2 equal devices (", "over 4 equal devices (", "cuda:1: 31.5 kB for the"]),
+    ],
+)
+def test_memory_is_told_for_each_device_of_a_map(
+    root: Path, capsys: pytest.CaptureFixture[str], device_map: Any, said: list[str]
+) -> None:
+    _study(scoring={"include_path": "tasks", "device_map": device_map})(root)
+    assert main(["check", str(root / "study.yaml"), "--no-tasks"]) == 0
+    shown = capsys.readouterr().out
+    assert all(words in shown for words in said), shown
+
+
+def test_a_map_that_does_not_fit_the_model_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _study(scoring={"include_path": "tasks", "device_map": {"": 0, "model.layer.1": 1}})(root)
+    assert main(["check", str(root / "study.yaml"), "--no-tasks"]) == 2
+    assert "device_map: no module 'model.layer.1'; did you mean" in capsys.readouterr().err
+
+
 def test_a_file_can_be_checked_where_nothing_merges(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

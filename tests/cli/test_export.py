@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -103,3 +104,31 @@ def test_the_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None
         main(["export", "--help"])
     shown = capsys.readouterr().out
     assert all(kind in shown for kind in FORMATS)
+
+
+def test_a_run_in_phases_is_written_phase_by_phase(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(arguments[1])
+    late: dict[str, Any] = {"name": "late", "share": 0.2}
+    early: dict[str, Any] = {
+        "name": "early",
+        "share": 0.8,
+        "fixed": True,
+        "prior": {"web": 3, "code": 1, "math": 0},
+    }
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "phases": [early, late]}))
+    json_of = [*arguments, "--format", "json"]
+    assert main(json_of) == 2
+    assert "'early', 'late'" in capsys.readouterr().err
+    assert main([*json_of, "--phase", "lat"]) == 2
+    assert "did you mean 'late'" in capsys.readouterr().err
+    assert main([*json_of, "--phase", "early"]) == 0
+    out, err = capsys.readouterr()
+    assert {name: one["share"] for name, one in json.loads(out)["datasets"].items()} == {
+        "web": 0.75,
+        "code": 0.25,
+    }
+    assert "web: 75.00% of the data, 0.60 epochs" in err  # 0.75 * 0.8 of 1e9 tokens
+    assert main([*json_of, "--phase", "late"]) == 0
+    assert json.loads(capsys.readouterr().out)["datasets"]["web"]["share"] >= 0.5

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import argparse
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from optuna_demix.cli import main
+from optuna_demix.cli._main import build_parser
+from tests.cli.parsers import all_parsers
 
 QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart" / "study.yaml"
 HEAVY = ("torch", "transformers", "lm_eval", "lightgbm", "scipy", "optuna", "plotly")
@@ -49,23 +55,49 @@ def test_a_function_keeps_its_name_beside_its_module() -> None:
     assert done.stdout.strip() == "True", done.stderr
 
 
-@pytest.mark.parametrize(
-    "command", ["check", "train", "worker", "recommend", "report", "export", "fidelity", "serve"]
-)
-def test_every_command_has_help_with_an_example(
-    command: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("parser", all_parsers(build_parser()), ids=lambda parser: parser.prog)
+def test_all_help_has_an_example_that_names_a_file_of_the_users_own(
+    parser: argparse.ArgumentParser,
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
-    assert stopped.value.code == 0
-    assert f"optuna-demix {command} " in capsys.readouterr().out.split("example:")[1]
+    shown = parser.format_help().partition("example")[2]
+    assert f"  {parser.prog} " in shown
+    assert "studies/" not in shown and "runs/" not in shown
 
 
-def test_check_shows_the_study_and_how_to_make_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_shows_the_study(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(QUICKSTART), "--no-tasks"]) == 0
-    shown = capsys.readouterr().out
-    assert "--directions maximize maximize maximize" in shown
-    assert "general: prior 0.5000, weight 0.0000 to 1.0000" in shown
+    assert "general: prior 0.5000, weight 0.0000 to 1.0000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (KeyboardInterrupt(15), 143)]
+)
+def test_an_interruption_is_one_line(
+    error: BaseException,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(path: str) -> None:
+        raise error
+
+    monkeypatch.setattr("optuna_demix.config.load_study_config", interrupted)
+    for command in (["fidelity"], ["arena", "build"], ["arena", "verify"], ["check"]):
+        assert main([*command, "study.yaml"]) == status
+        assert capsys.readouterr().err == "optuna-demix: interrupted\n"
+
+
+def test_sigterm_interrupts_what_has_no_handler_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "optuna_demix.config.load_study_config",
+        lambda path: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(60)),
+    )
+    assert main(["arena", "build", "study.yaml"]) == 143
+    assert capsys.readouterr().err == "optuna-demix: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_storage_is_needed(

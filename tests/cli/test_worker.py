@@ -13,8 +13,9 @@ from optuna_demix.workers import fleet
 from tests.cli.parsers import subparser
 
 QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart" / "study.yaml"
-OWN = {"help", "storage", "n_workers", "no_progress"}
-"""What the first process keeps: the storage goes into the environment, the bar is its own."""
+OWN = {"help", "storage", "n_workers", "timeout", "no_progress"}
+"""What the first process keeps: the storage goes into the environment, the bar is its own, and a
+process that replaces another one gets the time that is left."""
 
 
 def _options() -> list[argparse.Action]:

@@ -22,7 +22,14 @@ FULL: dict[str, Any] = {
     "components": {"web": {}, "code": {}},
     "datasets": {"web": {}, "code": {}},
     "general": {"dataset": "web"},
-    "mixture": {"groups": [{"name": "all", "members": ["web"]}]},
+    "mixture": {
+        "groups": [{"name": "all", "members": ["web"]}],
+        "constraints": [{"coefficients": {"web": 1}, "upper": 1}],
+    },
+    "phases": [
+        {"name": "early", "share": 0.9, "fixed": True, "prior": {"web": 1, "code": 0}},
+        {"name": "late", "share": 0.1, "hierarchy": {"all": ["web", "code"]}},
+    ],
     "capabilities": {"all": [BENCHMARK]},
     "objective": "composite",
     "scoring": {"racing": {}, "generation": "vllm", "vllm": {}},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from optuna_demix.mixture import Group, MixtureSpace
+from optuna_demix.mixture import Group, LinearConstraint, MixtureSpace
 
 NAMES = ["web", "code", "math"]
 HALF_WEB = {
@@ -89,6 +89,25 @@ def space_arguments(draw: st.DrawFn, *, largest: int = 50) -> dict[str, Any]:
                 of=of,
             )
         )
+    constraints = []
+    for _ in range(draw(st.integers(0, 2))):
+        of = draw(st.sampled_from(["weights", "shares"]))
+        pool, values = (names, hidden) if of == "weights" else (datasets, shares)
+        coefficients = rng.normal(size=len(pool)) * (rng.random(len(pool)) < 0.7)
+        if not coefficients.any():
+            continue
+        value, width = float(values @ coefficients), draw(slack)
+        low, high = value - width * rng.random(), value + width * rng.random()
+        sides = draw(st.sampled_from(["lower", "upper", "both"]))
+        constraints.append(
+            LinearConstraint(
+                dict(zip(pool, coefficients.tolist(), strict=True)),
+                lower=None if sides == "upper" else low,
+                upper=None if sides == "lower" else high,
+                of=of,
+            )
+        )
+    arguments["constraints"] = constraints
     if draw(st.booleans()):
         arguments["prior"] = rng.random(k) * (rng.random(k) < 0.7) + 1e-9
     return {"components": names, "groups": groups, **arguments}
@@ -117,6 +136,15 @@ def linear_excess(space: MixtureSpace, w: np.ndarray) -> float:
         )
         total = values[:, [names.index(member) for member in group.members]].sum(axis=1)
         excess += [float((total - group.upper).max()), float((group.lower - total).max())]
+    for constraint in space.constraints:
+        names, values = (
+            (space.components, w) if constraint.of == "weights" else (space.datasets, shares)
+        )
+        total = values @ [constraint.coefficients.get(name, 0.0) for name in names]
+        if constraint.upper is not None:
+            excess.append(float((total - constraint.upper).max()))
+        if constraint.lower is not None:
+            excess.append(float((constraint.lower - total).max()))
     return max(excess)
 
 

@@ -30,8 +30,17 @@ def test_ranges_of_the_weights_are_attainable_and_tight(space: MixtureSpace) -> 
         row = chosen if group.of == "weights" else space.composition @ chosen
         rows.append(np.stack([row, -row]))
         bounds.append(np.array([group.upper, -group.lower]))
+    for constraint in space.constraints:
+        names = space.components if constraint.of == "weights" else space.datasets
+        row = np.array([constraint.coefficients.get(name, 0.0) for name in names])
+        row = row if constraint.of == "weights" else space.composition @ row
+        ends = (constraint.upper, constraint.lower)
+        for sign, bound in zip((1.0, -1.0), ends, strict=True):
+            if bound is not None:
+                rows.append(sign * row[None])
+                bounds.append(np.array([sign * bound]))
     for i in range(len(space)):
-        for sign, ends in ((1.0, space.min_weights()), (-1.0, space.max_weights())):
+        for sign, found in ((1.0, space.min_weights()), (-1.0, space.max_weights())):
             cost = np.zeros(len(space))
             cost[i] = sign
             result = linprog(
@@ -42,7 +51,7 @@ def test_ranges_of_the_weights_are_attainable_and_tight(space: MixtureSpace) -> 
                 b_eq=[1.0],
                 bounds=np.stack([space.lower, np.maximum(space.upper, space.lower)], axis=1),
             )
-            assert ends[i] == pytest.approx(sign * result.fun, abs=1e-5)
+            assert found[i] == pytest.approx(sign * result.fun, abs=1e-5)
 
 
 def test_contains() -> None:

@@ -9,9 +9,11 @@ import optuna
 
 from optuna_demix import MixtureSpace
 from optuna_demix.attributes import (
+    MERGED_PREFIX,
     OBJECTIVES_ATTR,
     PREDICTED_PREFIX,
     PREDICTED_STD_PREFIX,
+    PROBABILITY_PREFIX,
     SCORE_PREFIX,
     VIOLATION_ATTR,
 )
@@ -113,3 +115,51 @@ def _trial(
 
 def _score_names() -> list[str]:
     return [SCORE_PREFIX + name for names in CAPABILITIES.values() for name in names]
+
+
+def wide_space(n_components: int) -> MixtureSpace:
+    """Components of half general data with sizes, caps, a group and long names."""
+    kinds = ("web", "code", "math", "books", "science", "dialogue", "legal", "multilingual_news")
+    names = ["general"]
+    names += [f"{kinds[i % 8]}_{i // 8:02d}_high_quality" for i in range(n_components - 1)]
+    return MixtureSpace(
+        names,
+        composition={
+            name: {name: 0.5, "general": 0.5} if name != "general" else {name: 1.0}
+            for name in names
+        },
+        prior={name: 10.0 if name == "general" else 1.0 + i % 5 for i, name in enumerate(names)},
+        tokens={name: 4e9 + 1e9 * (i % 7) for i, name in enumerate(names)},
+        budget=2e10,
+        max_epochs=3,
+        groups=[{"name": "text", "members": names[1:4], "upper": 0.7}],
+    )
+
+
+def wide_study(space: MixtureSpace, n_trials: int, *, seed: int = 0) -> optuna.Study:
+    """A study of any number of components, of which some help; both proxies have scored it."""
+    rng = np.random.default_rng(seed)
+    k = len(space)
+    gain = np.zeros((k, 6))
+    for j in range(6):
+        gain[rng.choice(k, min(k, 4), replace=False), j] = rng.uniform(0.1, 0.6, min(k, 4))
+    weights = space.sample(n_trials, rng)
+    pool = space.sample(500, rng)
+    good = pool[np.argmax((np.sqrt(space.data_shares(pool)) @ gain).sum(axis=1))]
+    pull = np.linspace(0.0, 0.9, n_trials)[:, None] * (rng.random((n_trials, 1)) < 0.7)
+    weights = space.perturb((1 - pull) * weights + pull * good, 0.02, rng)
+    clean = 0.2 + 0.6 * np.sqrt(space.data_shares(weights)) @ gain
+    scores = clean + NOISE * rng.standard_normal(clean.shape)
+    other = clean + 2 * NOISE * rng.standard_normal(clean.shape)
+    study = optuna.create_study(study_name=f"wide {k}", directions=["maximize"] * 3)
+    study.set_metric_names(list(CAPABILITIES))
+    study.set_user_attr(OBJECTIVES_ATTR, objective_layout(CAPABILITIES, None))
+    names = [name for group in CAPABILITIES.values() for name in group]
+    for w, score, probability in zip(weights, scores, other, strict=True):
+        attrs = {}
+        for name, merged, mixed in zip(names, score.tolist(), probability.tolist(), strict=True):
+            attrs |= {SCORE_PREFIX + name: merged, MERGED_PREFIX + name: merged}
+            attrs[PROBABILITY_PREFIX + name] = mixed
+        values = score.reshape(3, 2).mean(axis=1).tolist()
+        study.add_trial(_trial(space, w, values, attrs))
+    return study

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 import yaml
@@ -16,9 +15,10 @@ from optuna_dashboard import get_note
 from optuna_demix.attributes import REPORT_CLAIM_PREFIX
 from optuna_demix.cli import main
 from optuna_demix.errors import DemixError
-from optuna_demix.report import ReportData, figures
+from optuna_demix.report import ReportData
 from optuna_demix.report._schedule import ReportSchedule
 from optuna_demix.report.files import write_files
+from optuna_demix.report.page import build_page
 from tests.report.browsers import page
 from tests.report.studies import CAPABILITIES, COMPONENTS, make_study
 
@@ -58,12 +58,11 @@ def test_it_writes_one_page_and_one_note(
 ) -> None:
     assert report(tmp_path) == 0  # to run_dir/report, where nothing else is said
     folder = tmp_path / "run" / "report"
-    assert sorted(f.name for f in folder.iterdir()) == [
-        "plotly.min.js", "report.html", "report.md",
-    ]  # fmt: skip
+    assert sorted(f.name for f in folder.iterdir()) == ["report.html", "report.md"]
     content = (folder / "report.html").read_text()
-    assert len(re.findall('<div id="demix-', content)) == 5
-    assert 'src="plotly.min.js"' in content and "https://cdn" not in content
+    assert content.index("Recommended mixture") < content.index("What if?")
+    assert not re.search(r'(src|href)="(?!#)', content) and len(content) < 1_500_000
+    assert "merged models" in content or "token probabilities" in content
     assert "## Recommended data mixture" in (folder / "report.md").read_text()
     assert "report.html" in capsys.readouterr().err
     assert get_note(shared) == "" and _claims(shared) == []
@@ -100,32 +99,31 @@ def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("optuna_demix.report.dashboard.is_available", lambda: False)
-    assert report(tmp_path) == 2
+    assert report(tmp_path, "--dashboard") == 2
     assert "pip install 'optuna-demix[dashboard]'" in capsys.readouterr().err
+    assert report(tmp_path) == 0  # files need neither
 
 
 def test_a_folder_that_cannot_be_written_leaves_nothing(data: ReportData, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(DemixError, match="taken: cannot be written"):
-        write_files(tmp_path / "taken", figures(data), "note", title="t")
+        write_files(tmp_path / "taken", build_page(data, title="t"), "note")
     assert [f.name for f in tmp_path.iterdir()] == ["taken"]
 
 
 def test_the_page_needs_no_network(data: ReportData, tmp_path: Path) -> None:
-    write_files(tmp_path, figures(data), "note", title="a <study> & more")
+    write_files(tmp_path, build_page(data, title="a <study> & more"), "note")
     asked: list[str] = []
     with page() as tab:
         tab.on("request", lambda request: asked.append(request.url))
         tab.goto((tmp_path / "report.html").as_uri())
-        for name in figures(data):
-            tab.wait_for_selector(f"[id='{name}'] .main-svg", timeout=60_000)
+        tab.wait_for_selector("#what-if .panel:not([hidden])")
+        tab.wait_for_selector("figure[data-chart=convergence] svg")
         heading = tab.inner_text("h1")
-        drawn = tab.evaluate(
-            "Array.from(document.getElementById('demix-convergence')._fullData[0].y)"
-        )
+        drawn = tab.locator("figure[data-chart=convergence] circle").count()
     assert heading == "a <study> & more"
     assert all(url.startswith(("file://", "blob:", "data:")) for url in asked)
-    np.testing.assert_allclose(drawn, data.merit, rtol=1e-6)
+    assert drawn == len(data.numbers) + 1  # one in the legend
 
 
 def _claims(study: optuna.Study) -> list[Any]:

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import optuna
 import pytest
 
 from optuna_demix import DemixSampler, MixtureObjective, MixtureSpace
-from optuna_demix.attributes import FAILURE_ATTR, OBJECTIVES_ATTR, SCORE_PREFIX
+from optuna_demix.attributes import (
+    FAILURE_ATTR,
+    OBJECTIVES_ATTR,
+    SAMPLING_SEED_ATTR,
+    SCORE_PREFIX,
+)
 from optuna_demix.errors import ConfigError
+from optuna_demix.scoring import BlockScores
 from optuna_demix.search.rows.targets import Targets
 
 SPACE = MixtureSpace(["web", "code", "math"])
@@ -35,6 +42,25 @@ class Arithmetic:
         return {n: math.nan if n == self.broken else s for n, s in scores.items()}
 
 
+class Sampling(Arithmetic):
+    """The same with a seed, which it keeps."""
+
+    def __init__(self, *, samples: bool = True) -> None:
+        super().__init__()
+        self.samples, self.seeds = samples, list[int | None]()
+
+    def seed_of(self, number: int) -> int | None:
+        return 100 + number if self.samples else None
+
+    def score(self, *, seed: int | None = None) -> dict[str, float]:
+        self.seeds.append(seed)
+        return super().score()
+
+    def race(self, *, seed: int | None = None) -> Iterator[BlockScores]:
+        scores = self.score(seed=seed)
+        yield BlockScores(scores, scores, dict.fromkeys(scores, 1), last=True)
+
+
 def make(model: Arithmetic, **kwargs: object) -> MixtureObjective:
     return MixtureObjective(SPACE, model, model, CAPABILITIES, **kwargs)  # type: ignore[arg-type]
 
@@ -58,6 +84,27 @@ def test_any_study_can_use_it_and_learns_each_benchmark(weights: dict[str, float
         # The objectives follow from the benchmarks by the weights written to the study.
         assert benchmarks @ targets.mixing == pytest.approx(trial.values)
         assert trial.user_attrs[SCORE_PREFIX + "gsm8k"] == trial.params["math"]
+
+
+@pytest.mark.parametrize("racing", [None, "mean"])
+def test_a_trial_has_a_seed_for_its_texts(racing: str | None) -> None:
+    model = Sampling()
+    objective = make(model, racing=racing, weights={"code": 1.0, "reasoning": 1.0})
+    study = optuna.create_study(direction="maximize")
+    study.optimize(objective, n_trials=2)
+    study.enqueue_trial(study.trials[0].params, user_attrs={SAMPLING_SEED_ATTR: 7})
+    study.optimize(objective, n_trials=1)
+    assert [t.user_attrs[SAMPLING_SEED_ATTR] for t in study.trials] == [100, 101, 7]
+    assert model.seeds == [100, 101, 7]
+    objective.score({"web": 0.5, "code": 0.3, "math": 0.2})
+    assert model.seeds[-1] is None
+
+
+def test_a_scorer_that_samples_nothing_needs_no_seed() -> None:
+    model = Sampling(samples=False)
+    study = optuna.create_study(directions=["maximize"] * 2)
+    study.optimize(make(model), n_trials=1)
+    assert SAMPLING_SEED_ATTR not in study.trials[0].user_attrs and model.seeds == [None]
 
 
 def test_a_nan_benchmark_fails_the_trial_and_names_itself() -> None:

@@ -112,8 +112,14 @@ def test_racing_several_objectives_is_refused_by_the_study_file(tmp_path: Path) 
         ({"racing": {"blocks": 3}}, "scoring.racing.blocks: .*at least 4"),
         ({"racing": {"pruner": "best"}}, "scoring.racing.pruner: .*'wilcoxon', 'median'"),
         ({"max_batch_size": 8}, "scoring: 'max_batch_size' belongs to 'batch_size: auto'"),
-        ({"device_map": {"": 0}}, "scoring.device_map: a live model is one buffer on one device"),
-        ({"device_map": "balanced"}, "scoring.device_map: a live model is one buffer"),
+        ({"device_map": {"": "disk"}}, "scoring.device_map: modules on the disk cannot be merged"),
+        ({"device_map": {"": -1}}, "scoring.device_map: -1 is not a device; give cpu, cuda"),
+        ({"device_map": {}}, "scoring.device_map: give at least one module its device"),
+        ({"device_map": "spread"}, "scoring.device_map: 'spread' is not a device; give auto, bal"),
+        (
+            {"device_map": {"": 0, "lm_head": "cpu"}, "mixed_precision_dtype": "bfloat16"},
+            "scoring: 'mixed_precision_dtype' needs devices of one kind, but .* cpu and cuda;",
+        ),
         ({"dtype": "float8"}, "scoring.dtype: .*'float32', 'bfloat16', 'float16'"),
     ],
 )

@@ -24,7 +24,7 @@ def test_the_command_that_makes_a_study_fits_it_and_shows_no_password(
     url = "postgresql://me:geheim@host/mix"
     command = create_command(config, storage=url, study_name="mix")
     assert command == (
-        "optuna create-study --storage postgresql://me:***@host/mix --study-name mix "
+        "optuna create-study --storage 'postgresql://me:***@host/mix' --study-name mix "
         "--directions maximize maximize"
     )
 

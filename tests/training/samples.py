@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from optuna_demix._progress import Report
 from optuna_demix.config import StudyConfig
 from optuna_demix.training import TrainedModel, train_study
 from optuna_demix.training._job import Job
@@ -64,7 +65,7 @@ def cache_of(config: StudyConfig, dataset: str) -> Path:
         config.training,  # type: ignore[arg-type]
         Vocabulary.open(config, config.training),  # type: ignore[arg-type]
         "cpu",
-        lambda line: None,
+        Report(),
     )
     blocks: Any = blocks_of(job, corpus_of(config, dataset))
     return Path(blocks.filename)

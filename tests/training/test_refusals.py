@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from optuna_demix._progress import Report
 from optuna_demix.errors import ConfigError, ConstraintError, DemixError
 from optuna_demix.training import train_study
 from optuna_demix.training._job import Job, Run
@@ -159,7 +160,9 @@ def test_names_with_slashes_keep_their_checkpoints_apart(make: Make) -> None:
     """Dropping the checkpoints of ``web`` must not drop those of ``web/high``."""
     config = make()
     assert config.training is not None
-    job = Job(config, config.training, Vocabulary.open(config, config.training), "cpu", print)
+    job = Job(
+        config, config.training, Vocabulary.open(config, config.training), "cpu", Report(print)
+    )
     run = Run("web", "training.component", Path("web"), config.training.component, {}, 1)
     folders = [job.partial(replace(run, name=name)) for name in ("web", "web/high", "web%2Fhigh")]
     assert len(set(folders)) == 3

@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_demix import DemixSampler, MixtureSpace
+from optuna_demix._progress import Report
 from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
 from optuna_demix.errors import StorageLostError
 from optuna_demix.storage.connection import connect
@@ -22,6 +23,7 @@ from optuna_demix.storage.requeue import requeue
 from optuna_demix.storage.retrying import RetryingStorage
 from optuna_demix.storage.timing import Timing
 from optuna_demix.workers.loop import work
+from optuna_demix.workers.progress import study_progress
 from optuna_demix.workers.signals import StopRequest
 
 SPACE = MixtureSpace(["web", "code", "math"])
@@ -114,7 +116,9 @@ def test_secrets_stay_out_of_reasons(study: optuna.Study) -> None:
     assert all("geheim" not in trial.user_attrs[FAILURE_ATTR] for trial in study.trials)
 
 
-def test_the_second_signal_releases_the_trial(study: optuna.Study) -> None:
+def test_the_second_signal_releases_the_trial(
+    study: optuna.Study, capfd: pytest.CaptureFixture[str]
+) -> None:
     def objective(trial: optuna.Trial) -> float:
         value = good(trial)
         if trial.number == 1:
@@ -123,13 +127,21 @@ def test_the_second_signal_releases_the_trial(study: optuna.Study) -> None:
             time.sleep(60)
         return value
 
+    lines: list[str] = []
     with StopRequest().installed() as stop:
         report = work(study, objective, stop=stop)
     assert report.stopped == "asked to stop" and report.healthy
+    assert str(report) == "1 trials completed, 0 failed, 1 given back; asked to stop"
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "failed" not in said
     assert states(study) == ["COMPLETE", "FAIL", "WAITING"]
     released, queued = study.trials[1:]
     assert released.user_attrs[FAILURE_ATTR] == "released: its worker was told to stop"
     assert queued.params == released.params
+    with study_progress(study, 2, Report(lines.append)) as shown:
+        assert shown is not None
+        shown.refresh()
+        assert "1 of 2 trials, 0 s" in shown.step.state()
     work(study, good, n_trials=2)
     assert study.trials[2].state == TrialState.COMPLETE
     assert study.trials[2].params == released.params

@@ -115,7 +115,7 @@ def test_a_lost_trial_is_queued_again_with_its_mixture(tmp_path: Path, dead_proc
     # A container of the same name elsewhere has process ids of its own: nothing is known of it.
     process = dead_process.rpartition(" ")[2]
     elsewhere.set_user_attr(WORKER_ATTR, f"{os.uname().nodename} 0a1b2c3d {process}")
-    assert reclaim_lost_trials(study) == 1
+    assert len(reclaim_lost_trials(study)) == 1
     states = [trial.state.name for trial in study.trials]
     assert states == ["FAIL", "RUNNING", "RUNNING", "WAITING"]
     assert study.ask().params == lost.params

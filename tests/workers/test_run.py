@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,10 @@ import pytest
 from optuna.trial import TrialState
 
 from optuna_demix.attributes import FAILURE_ATTR, FINGERPRINT_ATTR
+from optuna_demix.cli import main
 from optuna_demix.config import load_study_config
 from optuna_demix.config.space import space_of
+from optuna_demix.search.objective import MixtureObjective, Scores
 from optuna_demix.study.evaluation import build_objective
 from optuna_demix.workers.run import run_worker
 from tests.tiny_study import COMPONENTS, command, write_study
@@ -26,20 +28,35 @@ from tests.tiny_study import COMPONENTS, command, write_study
 pytestmark = pytest.mark.xdist_group("worker")
 
 
-def create(root: Path, url: str = "sqlite:///mix.db", directions: int = 2) -> str:
-    made = command(
-        "optuna", "create-study", "--storage", url, "--study-name", "mix",
-        "--directions", *["maximize"] * directions, cwd=root,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+def create(root: Path, url: str = "sqlite:///mix.db") -> str:
+    """Make the study; returns its URL as a process in ``root`` reads it."""
+    absolute = url.replace("sqlite:///", f"sqlite:///{root}/")
+    optuna.create_study(storage=absolute, study_name="mix", directions=["maximize"] * 2)
     return url
 
 
+def words(url: str, *extra: str) -> list[str]:
+    return ["worker", "study.yaml", "--storage", url, "--study-name", "mix", *extra]
+
+
 def work(root: Path, *extra: str, url: str = "sqlite:///mix.db") -> subprocess.CompletedProcess:
-    return command(
-        "optuna-demix", "worker", "study.yaml", "--storage", url, "--study-name", "mix", *extra,
-        cwd=root,
-    )  # fmt: skip
+    """Work in processes of their own."""
+    return command("optuna-demix", *words(url, *extra), cwd=root)
+
+
+@pytest.fixture
+def here(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Work in this process, which has all packages loaded; status and what was said."""
+    monkeypatch.chdir(root)
+
+    def run(*extra: str, url: str = "sqlite:///mix.db") -> tuple[int, str]:
+        capsys.readouterr()
+        status = main(words(url, *extra))
+        return status, capsys.readouterr().err
+
+    return run
 
 
 def start_worker(root: Path) -> subprocess.Popen[str]:
@@ -69,19 +86,39 @@ def assert_searched(study: optuna.Study, n_trials: int) -> None:
     assert study.get_trials(states=(TrialState.RUNNING,)) == []
 
 
-def test_two_workers_search_and_recommend(root: Path) -> None:
+NAMED = "--storage sqlite:///mix.db --study-name mix"
+
+
+def noting(scored: list[object]) -> Callable[..., Scores]:
+    score = MixtureObjective.score
+
+    def noted(self: MixtureObjective, weights: object) -> Scores:
+        scored.append(weights)
+        return score(self, weights)  # type: ignore[arg-type]
+
+    return noted
+
+
+def test_two_workers_search_and_recommend(
+    root: Path,
+    here: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     create(root)
     ran = work(root, "--n-trials", "9", "--n-workers", "2")
     assert ran.returncode == 0, ran.stderr
     assert_searched(load(root), 9)
-    again = work(root, "--n-trials", "9")
-    assert again.returncode == 0 and "0 trials completed" in again.stderr
+    status, said = here("--n-trials", "9")
+    assert status == 0 and "0 trials completed" in said
 
-    shown = command(
-        "optuna-demix", "recommend", "study.yaml", "--storage", "sqlite:///mix.db",
-        "--study-name", "mix", "--verify", "--json", "out/summary.json", cwd=root,
-    )  # fmt: skip
-    assert shown.returncode == 0, shown.stderr
+    scored: list[object] = []
+    monkeypatch.setattr(MixtureObjective, "score", noting(scored))
+    arguments = ["--storage", "sqlite:///mix.db", "--study-name", "mix"]
+    verify = ["--verify", "--json", "out/summary.json"]
+    assert main(["recommend", "study.yaml", *arguments, *verify]) == 0
+    shown = capsys.readouterr()
+    assert len(scored) < 4  # the prior is uniform, and may be the best trial
     summary = json.loads((root / "out" / "summary.json").read_text())
     assert list(summary["mixtures"]) == ["prior", "uniform", "best_trial", "recommended"]
     for mixture in summary["mixtures"].values():
@@ -93,7 +130,8 @@ def test_two_workers_search_and_recommend(root: Path) -> None:
     best = load(root).trials[summary["best_trial"]]
     measured = summary["mixtures"]["best_trial"]["capabilities"]
     assert list(measured.values()) == pytest.approx(best.values, rel=1e-6)
-    assert "recommended" in shown.stdout and "data share" in shown.stdout
+    assert "prior = uniform" in shown.out and "data share" in shown.out
+    assert shown.err.endswith(f"next: optuna-demix export study.yaml {NAMED} --format json\n")
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +161,7 @@ def test_sigterm_finishes_the_trial_and_stops(root: Path) -> None:
     assert states == {TrialState.COMPLETE}
 
 
-def test_a_killed_worker_loses_nothing(root: Path) -> None:
+def test_a_killed_worker_loses_nothing(root: Path, here: Callable[..., tuple[int, str]]) -> None:
     process = start_worker(root)
     assert process.stderr is not None
     assert any("Trial 2 finished" in line for line in iter(process.stderr.readline, ""))
@@ -134,8 +172,8 @@ def test_a_killed_worker_loses_nothing(root: Path) -> None:
     running = before.get_trials(states=(TrialState.RUNNING,))
     finished = [t.number for t in before.trials if t.state == TrialState.COMPLETE]
     n_trials = len(finished) + len(running) + 2
-    ran = work(root, "--n-trials", str(n_trials))
-    assert ran.returncode == 0, ran.stderr
+    status, said = here("--n-trials", str(n_trials))
+    assert status == 0, said
     after = load(root)
     assert_searched(after, n_trials)
     for trial in running:
@@ -162,14 +200,15 @@ def test_a_nan_score_fails_its_trial_only(root: Path) -> None:
     assert "tiny_code/bits_per_byte" in study.trials[0].user_attrs[FAILURE_ATTR]
 
 
-def test_a_study_of_other_components_is_refused(root: Path) -> None:
+def test_a_study_of_other_components_is_refused(
+    root: Path, here: Callable[..., tuple[int, str]]
+) -> None:
     create(root)
-    assert work(root, "--n-trials", "1").returncode == 0
+    assert here("--n-trials", "1")[0] == 0
     shutil.rmtree(root / "run" / "models" / "math")
     shutil.copytree(root / "run" / "models" / "code", root / "run" / "models" / "math")
-    refused = work(root, "--n-trials", "2")
-    assert refused.returncode == 2
-    assert "components.math" in refused.stderr and "Traceback" not in refused.stderr
+    status, said = here("--n-trials", "2")
+    assert status == 2 and "components.math" in said
     assert len(load(root).trials) == 1
 
 
@@ -204,16 +243,20 @@ def break_tokenizer(root: Path) -> None:
     ids=["shard", "tokenizer", "component", "task", "field", "caps", "directions"],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    root: Path, damage: object, named: list[str], request: pytest.FixtureRequest
+    root: Path,
+    damage: object,
+    named: list[str],
+    here: Callable[..., tuple[int, str]],
+    request: pytest.FixtureRequest,
 ) -> None:
     # Two workers say it once as well; tried where it costs least.
-    n_workers = "2" if request.node.callspec.id in ("shard", "component") else "1"
+    n_workers = "2" if request.node.callspec.id == "component" else "1"
     create(root)
     damage(root)  # type: ignore[operator]
-    refused = work(root, "--n-trials", "2", "--n-workers", n_workers, "--no-progress")
-    errors = [line for line in refused.stderr.splitlines() if "error:" in line]
-    assert refused.returncode == 2, refused.stderr
-    assert len(errors) == 1 and "Traceback" not in refused.stderr
+    status, said = here("--n-trials", "2", "--n-workers", n_workers, "--no-progress")
+    errors = [line for line in said.splitlines() if "error:" in line]
+    assert status == 2, said
+    assert len(errors) == 1 and "Traceback" not in said
     assert all(word in errors[0] for word in named), errors[0]
     study = load(root)
     assert study.trials == [] and FINGERPRINT_ATTR not in study.user_attrs
@@ -229,24 +272,27 @@ def test_bad_input_is_one_line_and_writes_nothing(
         ("oracle7://host/mix", ["driver"]),
     ],
 )
-def test_a_storage_out_of_reach_is_said(root: Path, url: str, named: list[str]) -> None:
-    refused = work(root, url=url)
-    assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    assert all(word in refused.stderr for word in named), refused.stderr
-    assert "geheim" not in refused.stderr
+def test_a_storage_out_of_reach_is_said(
+    root: Path, url: str, named: list[str], here: Callable[..., tuple[int, str]]
+) -> None:
+    status, said = here(url=url)
+    assert status == 2
+    assert all(word in said for word in named), said
+    assert "geheim" not in said
     assert not (root / "nowhere.db").exists()
 
 
-def test_an_unknown_study_lists_the_known_ones(root: Path) -> None:
+def test_an_unknown_study_lists_the_known_ones(
+    root: Path, here: Callable[..., tuple[int, str]]
+) -> None:
     create(root)
-    refused = command(
-        "optuna-demix", "worker", "study.yaml", "--storage", "sqlite:///mix.db",
-        "--study-name", "mixx", cwd=root,
-    )  # fmt: skip
-    assert refused.returncode == 2 and "it holds 'mix'" in refused.stderr
+    status, said = here("--study-name", "mixx")
+    assert status == 2 and "it holds 'mix'" in said
 
 
-def test_failures_in_a_row_stop_the_worker_and_not_the_study(root: Path) -> None:
+def test_failures_in_a_row_stop_the_worker_and_not_the_study(
+    root: Path, here: Callable[..., tuple[int, str]]
+) -> None:
     url = create(root).replace("///", f"///{root}/")
     config = load_study_config(root / "study.yaml")
     with pytest.MonkeyPatch.context() as patch:
@@ -258,4 +304,4 @@ def test_failures_in_a_row_stop_the_worker_and_not_the_study(root: Path) -> None
     assert not report.healthy and report.failed == 3
     trials = load(root).trials
     assert [t.user_attrs[FAILURE_ATTR] for t in trials] == ["RuntimeError: out of memory"] * 3
-    assert work(root, "--n-trials", "1").returncode == 0
+    assert here("--n-trials", "1")[0] == 0

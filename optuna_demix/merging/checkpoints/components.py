@@ -84,6 +84,7 @@ class ComponentSet:
         config_of: Name of the component whose configuration, generation settings and tokenizer
             stand for all.
         generation: What decides generated text beside the weights, ``eos_token_id`` above all.
+        skeleton: The model, valueless.
     """
 
     names: tuple[str, ...]
@@ -95,6 +96,7 @@ class ComponentSet:
     base: Component | None
     config_of: str
     generation: dict[str, Any]
+    skeleton: Skeleton
 
     @classmethod
     def open(
@@ -159,6 +161,7 @@ class ComponentSet:
             base=components[-1] if base is not None else None,
             config_of=names[chosen],
             generation=generation,
+            skeleton=skeleton,
         )
 
     @property

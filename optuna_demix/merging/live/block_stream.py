@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 N_SLOTS = 2
 
@@ -28,15 +28,31 @@ class BlockStream:
     Args:
         blocks: Host blocks, (n, K, block_size) or (n, bytes of a block).
         device: Where to send them.
+        ranges: Which of them, ascending; by default all.
         chunk_bytes: Size aimed at for each of the four buffers, at least one block.
     """
 
-    def __init__(self, blocks: torch.Tensor, device: torch.device, *, chunk_bytes: int) -> None:
+    def __init__(
+        self,
+        blocks: torch.Tensor,
+        device: torch.device,
+        *,
+        ranges: Sequence[slice] | None = None,
+        chunk_bytes: int,
+    ) -> None:
         self._blocks = blocks
         self._device = device
         self._backend = torch.get_device_module(device)
-        self._step = blocks_a_chunk(len(blocks), blocks[0].nbytes, chunk_bytes)
-        shape = (self._step, *blocks.shape[1:])
+        if ranges is None:
+            ranges = [slice(0, len(blocks))]
+        longest = max(each.stop - each.start for each in ranges)
+        step = blocks_a_chunk(longest, blocks[0].nbytes, chunk_bytes)
+        self._chunks = [
+            slice(start, min(start + step, each.stop))
+            for each in ranges
+            for start in range(each.start, each.stop, step)
+        ]
+        shape = (step, *blocks.shape[1:])
         pinned = device.type != "cpu"
         self._host = [
             torch.empty(shape, dtype=blocks.dtype, pin_memory=pinned) for _ in range(N_SLOTS)
@@ -55,20 +71,18 @@ class BlockStream:
 
         Work on a chunk must be queued on the current stream before the next one is asked for.
         """
-        starts = range(0, len(self._blocks), self._step)
         merging = self._backend.current_stream(self._device)
-        self._send(0, starts[0])
-        for i, start in enumerate(starts):
-            if i + 1 < len(starts):
-                self._send((i + 1) % N_SLOTS, starts[i + 1])
+        self._send(0, self._chunks[0])
+        for i, which in enumerate(self._chunks):
+            if i + 1 < len(self._chunks):
+                self._send((i + 1) % N_SLOTS, self._chunks[i + 1])
             slot = i % N_SLOTS
-            which = slice(start, min(start + self._step, len(self._blocks)))
             merging.wait_event(self._arrived[slot])
             yield which, self._staged[slot][: which.stop - which.start]
             self._merged[slot].record(merging)
 
-    def _send(self, slot: int, start: int) -> None:
-        chunk = self._blocks[start : start + self._step]
+    def _send(self, slot: int, which: slice) -> None:
+        chunk = self._blocks[which]
         self._arrived[slot].synchronize()  # the copy engine has left this pinned buffer
         self._host[slot][: len(chunk)].copy_(chunk)
         with self._backend.stream(self._copies):

@@ -1,4 +1,4 @@
-"""The memory of a live model: one flat buffer for each part of the arena, and views of it."""
+"""The memory of a live model: a flat buffer for each part and device, and views of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from safetensors.torch import load
 from optuna_demix.merging._problem import problem
 from optuna_demix.merging.arena.constants import CONSTANTS_FILE
 from optuna_demix.merging.arena.format import REBUILD
+from optuna_demix.merging.live.memory import as_device
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from optuna_demix.merging.arena.arena import Arena
     from optuna_demix.merging.checkpoints.skeleton import Skeleton
+    from optuna_demix.merging.live.extents import Extent
 
 
 def part_dtypes(arena: Arena, skeleton: Skeleton, dtype: torch.dtype) -> list[torch.dtype]:
@@ -46,20 +49,24 @@ def part_dtypes(arena: Arena, skeleton: Skeleton, dtype: torch.dtype) -> list[to
     return found
 
 
-def allocate(arena: Arena, dtypes: list[torch.dtype], device: torch.device) -> list[torch.Tensor]:
-    """Return a flat buffer, (n_padded,), for each part."""
+def allocate(
+    extents: Sequence[Extent], dtypes: Sequence[torch.dtype], *, on_cpu: bool = False
+) -> list[torch.Tensor]:
+    """Return a flat buffer, (n_padded,), for each extent, on its device or on the CPU."""
     return [
-        torch.empty(part.layout.n_padded, dtype=dtype, device=device)
-        for part, dtype in zip(arena.parts, dtypes, strict=True)
+        torch.empty(
+            extent.n_padded, dtype=dtype, device="cpu" if on_cpu else as_device(extent.device)
+        )
+        for extent, dtype in zip(extents, dtypes, strict=True)
     ]
 
 
-def views(arena: Arena, flats: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+def views(extents: Sequence[Extent], flats: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return every merged tensor by name, as a view of its buffer."""
     return {
-        slot.name: flat[slot.offset : slot.offset + slot.n_elements].view(slot.shape)
-        for part, flat in zip(arena.parts, flats, strict=True)
-        for slot in part.layout.slots
+        slot.name: flat[start : start + slot.n_elements].view(slot.shape)
+        for extent, flat in zip(extents, flats, strict=True)
+        for slot, start in extent.offsets()
     }
 
 

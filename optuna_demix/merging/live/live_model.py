@@ -19,14 +19,11 @@ from optuna_demix.merging._aside import sync_directory
 from optuna_demix.merging._dtypes import as_dtype
 from optuna_demix.merging._problem import problem, write_problem
 from optuna_demix.merging._quiet import quiet_transformers
-from optuna_demix.merging.arena.deltas import delta_blocks
 from optuna_demix.merging.checkpoints.tokenizer_files import vocabulary_file
-from optuna_demix.merging.live.block_stream import BlockStream
-from optuna_demix.merging.live.blocks import merge_blocks, merge_deltas
 from optuna_demix.merging.live.building import ModelBuilder
-from optuna_demix.merging.live.kernels import Kernels
-from optuna_demix.merging.live.memory import check_fits, free_bytes
+from optuna_demix.merging.live.memory import as_device
 from optuna_demix.merging.live.self_test import Pristine, needs_restoring
+from optuna_demix.merging.live.shards import make_shards
 from optuna_demix.merging.methods.registry import MergeMethod, find_method
 
 if TYPE_CHECKING:
@@ -36,10 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from optuna_demix.merging.arena.arena import Arena
-
-CHUNK_BYTES = 256 << 20  # of each streaming buffer: long transfers, little memory
-_MIN_COMPILED_BYTES = 64 << 20  # bytes of arena: below, seconds of compiling save milliseconds
-_MAX_RESIDENT_SHARE = 0.7  # of the free device memory; activations need the rest
+    from optuna_demix.merging.live.placement import DeviceMap
 
 
 class LiveModel:
@@ -47,7 +41,8 @@ class LiveModel:
 
     All parameters are views of one flat buffer, set up once; `merge` writes into it. No file, no
     new module, no new tensor per proxy, so compiled and captured graphs stay valid. (There is a
-    second buffer where the model keeps some parameters in another element type.)
+    buffer for each device, and a second one where the model keeps some parameters in another
+    element type.)
 
     Example:
         ::
@@ -58,13 +53,17 @@ class LiveModel:
 
     Args:
         arena: The components.
-        device: Where the model lives.
+        device: Where the model lives: a device, or as transformers' ``device_map`` the device of
+            each module by its name, or ``auto``, ``balanced``, ``balanced_low_0`` or
+            ``sequential`` for accelerate's choice among the CUDA devices. Every device merges and
+            runs its own modules; nothing is offloaded.
         dtype: Element type of the parameters, by default the arena's; the model may keep some
             of them in float32.
         method: The merge method, the one that the arena was built for.
         trust_remote_code: Let the model run code that came with the components.
         resident: Keep a copy of the arena on the device instead of streaming it through pinned
-            buffers at each merge; by default if it fits in 70 % of the free memory.
+            buffers at each merge; by default if it fits in 70 % of the free memory. Of several
+            devices each reads, and keeps, what it merges.
         compiled: Merge with kernels that torch.compile makes of the same operations, which needs
             a C++ compiler at run time; by default for arenas of 64 MiB and more. Without a
             compiler the eager kernels serve. On a CPU the proxies are the same to the bit.
@@ -76,20 +75,21 @@ class LiveModel:
         model: The transformers model, in eval mode and without gradients. Every parameter is NaN
             until the first merge.
         dtype: Element type of the parameters, but for those that the model keeps in another one.
-        device: Where they are.
+        device: Where inputs go, and where all parameters are unless there are several devices.
+        devices: All devices.
         method: How components become a proxy.
 
     Raises:
         ComponentError: If the method is unknown, or the arena was built for another, or the model
-            and the arena disagree, or the model is larger than the free memory, or it fails the
-            self-test.
+            and the arena disagree, or the device map does not fit the model, or the model is
+            larger than the free memory, or it fails the self-test.
     """
 
     def __init__(
         self,
         arena: Arena,
         *,
-        device: str | torch.device = "cpu",
+        device: DeviceMap = "cpu",
         dtype: torch.dtype | str | None = None,
         method: MergeMethod | str = "linear",
         trust_remote_code: bool = False,
@@ -98,27 +98,28 @@ class LiveModel:
         self_test: bool = True,
     ) -> None:
         self.arena = arena
-        self.device = torch.device(device)
         self.dtype = arena.dtype if dtype is None else as_dtype(dtype)
         self.method = find_method(method) if isinstance(method, str) else method
         _check_preparation(arena, self.method)
         self._tensors = [slot.name for slot in arena.slots]
-        self._kernels = [Kernels(compiled=wanted) for wanted in _compiled(arena, compiled)]
         self._trust_remote_code = trust_remote_code
-        check_fits(arena, self.device, self.dtype)
         self._merged = False
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._pristine: Pristine | None = None
         with arena.extracted() as directory:
             builder = ModelBuilder(
-                arena, directory, self.device, self.dtype, trust_remote_code=trust_remote_code
+                arena, directory, device, self.dtype, trust_remote_code=trust_remote_code
             )
-            self._flats = builder.flats
+            devices = map(as_device, builder.placement.devices)
+            self.devices: tuple[torch.device, ...] = tuple(dict.fromkeys(devices))
+            self.device = self.devices[0]
             self.model = builder.build()
-            self._blocks = _place_blocks(arena, self.device, resident=resident)
+            self._shards = make_shards(
+                arena, builder.extents, builder.flats, resident=resident, compiled=compiled
+            )
             if self_test:
                 self._pristine = self._test(builder)
-        for flat in self._flats:
+        for flat in builder.flats:
             flat.fill_(torch.nan)  # a proxy that was never merged must not score
         self._merged = False
 
@@ -155,7 +156,7 @@ class LiveModel:
 
         Args:
             w: Merge weights, (K,), finite, in the order of `names`. They are used as they are,
-                on the simplex or not. On a CUDA device the work is queued on the current stream.
+                on the simplex or not. On CUDA devices the work is queued on their current streams.
 
         Raises:
             ComponentError: If there are not K weights, or one is not finite, or the merge method
@@ -164,22 +165,8 @@ class LiveModel:
         weights = _check_weights(w, self.names)
         plan = self.method.plan(weights, self.arena.facts, self._tensors)
         self.restore()
-        first, deltas = 0, self.arena.preparation.deltas
-        for part, flat, blocks, kernels in zip(
-            self.arena.parts, self._flats, self._blocks, self._kernels, strict=True
-        ):
-            layout = part.layout
-            of_part = plan.part(first, first + len(layout.slots))
-            first += len(layout.slots)
-            out = flat.view(layout.n_blocks, layout.block_size)
-            for which, rows in _chunks(blocks):
-                if deltas is not None:
-                    found = delta_blocks(rows, part, deltas)
-                    merge_deltas(of_part, found, out[which], kernels=kernels)
-                    continue
-                merge_blocks(
-                    of_part, rows, out[which], layout=layout, blocks=which, kernels=kernels
-                )
+        for shard in self._shards:
+            shard.merge(plan)
         self._merged = True
 
     def restore(self) -> None:
@@ -233,39 +220,10 @@ class LiveModel:
         return state
 
 
-def _compiled(arena: Arena, wanted: bool | None) -> list[bool]:
-    """Tell which parts are merged by compiled kernels: by default the large ones."""
-    if wanted is not None:
-        return [wanted] * len(arena.parts)
-    return [blocks.nbytes >= _MIN_COMPILED_BYTES for blocks in arena.part_blocks]
-
-
-def _chunks(blocks: torch.Tensor | BlockStream) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yield (which blocks, those blocks where they are merged), front to back."""
-    if isinstance(blocks, BlockStream):
-        yield from blocks.chunks()
-    else:
-        yield slice(0, len(blocks)), blocks
-
-
 def _check_preparation(arena: Arena, method: MergeMethod) -> None:
     if arena.preparation != method.preparation:
         what = f"was built for another merge method than {method.name!r} with these parameters"
         raise problem("arena", what, "build it again with this method", file=arena.path)
-
-
-def _place_blocks(
-    arena: Arena, device: torch.device, *, resident: bool | None
-) -> list[torch.Tensor | BlockStream]:
-    """Decide where merges read each part from: the map, a copy on the device, or a stream."""
-    if device.type == "cpu":
-        return [*arena.part_blocks]
-    if resident is None:
-        free = free_bytes(device)
-        resident = free is None or arena.nbytes <= _MAX_RESIDENT_SHARE * free
-    if resident:
-        return [blocks.to(device) for blocks in arena.part_blocks]
-    return [BlockStream(blocks, device, chunk_bytes=CHUNK_BYTES) for blocks in arena.part_blocks]
 
 
 def _check_weights(w: Any, names: tuple[str, ...]) -> np.ndarray:

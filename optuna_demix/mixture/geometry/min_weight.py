@@ -23,22 +23,22 @@ _SOLVABLE = 1e-10
 
 
 class MinWeight:
-    """A polytope of mixtures, of which only those count whose weights are 0 or at least ``least``.
+    """A polytope of mixtures, of which only those count whose weights are 0 or at least a minimum.
 
     Args:
         polytope: The mixtures without this condition; lower bounds are 0 or at least ``least``.
-        least: The minimum, in (0, 1].
+        least: The minimum of each weight, in [0, 1], (K,).
     """
 
-    def __init__(self, polytope: Polytope, least: float) -> None:
+    def __init__(self, polytope: Polytope, least: Array) -> None:
         self._polytope = polytope
-        self._least = least
+        self.least = least
         self._forced = polytope.lower > 0.0
         self._frames = functools.lru_cache(maxsize=256)(self._face)
 
     def holds(self, w: Array, atol: float) -> Mask:
         """Tell which points have no weight strictly between 0 and the minimum, (n,)."""
-        whole = (w <= atol) | (w >= self._least - atol)
+        whole = (w <= atol) | (w >= self.least - atol)
         return np.asarray(whole.all(axis=1))
 
     @functools.cached_property
@@ -79,17 +79,17 @@ class MinWeight:
     def _round(self, w: Array) -> tuple[Array, Mask]:
         """Points (n, K) with rounded supports, and which of them (n,) are inside the polytope."""
         frame = self._polytope.frame
-        small = (w > 0.0) & (w < self._least)
+        small = (w > 0.0) & (w < self.least)
         mended = w.copy()
         inside = np.ones(len(w), dtype=bool)
         rows = np.flatnonzero(small.any(axis=1))
         if not len(rows):
             return mended, inside
         points = w[rows]
-        able = self._polytope.upper >= self._least
-        support = ((points >= self._least / 2) | self._forced) & able
+        able = self._polytope.upper >= self.least
+        support = ((points >= self.least / 2) | self._forced) & able
         support = self._fitting(points, support, able)
-        low = np.where(support, np.maximum(self._polytope.lower, self._least), 0.0)
+        low = np.where(support, np.maximum(self._polytope.lower, self.least), 0.0)
         high = np.where(support, self._polytope.upper, 0.0)
         possible = (low.sum(axis=1) <= 1.0) & (high.sum(axis=1) >= 1.0)
         points[possible] = project_box(points[possible], low[possible], high[possible])
@@ -99,7 +99,7 @@ class MinWeight:
 
     def _fitting(self, w: Array, support: Mask, able: Mask) -> Mask:
         """Supports (n, K) with small weights left out, or large ones added, until they fit."""
-        low = np.maximum(self._polytope.lower, self._least)
+        low = np.maximum(self._polytope.lower, self.least)
         index = np.arange(len(w))
         for _ in range(w.shape[1]):
             crowded = (low * support).sum(axis=1) > 1.0
@@ -134,7 +134,7 @@ class MinWeight:
         """The polytope of one support."""
         chosen = np.frombuffer(support, dtype=bool)
         return Polytope(
-            np.where(chosen, np.maximum(self._polytope.lower, self._least), 0.0),
+            np.where(chosen, np.maximum(self._polytope.lower, self.least), 0.0),
             np.where(chosen, self._polytope.upper, 0.0),
             self._polytope.rows,
             self._polytope.bounds,
@@ -150,7 +150,7 @@ class MinWeight:
 
         k = len(w)
         one, none = np.eye(k), np.zeros((k, k))
-        low = np.maximum(self._polytope.lower, self._least)
+        low = np.maximum(self._polytope.lower, self.least)
         rows = self._polytope.rows
         constraints = [
             LinearConstraint(np.concatenate([np.ones(k), np.zeros(2 * k)])[None], 1.0, 1.0),

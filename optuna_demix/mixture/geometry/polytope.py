@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from optuna_demix.mixture.geometry import linear as _linear
-from optuna_demix.mixture.geometry.simplex import Array, Mask, extreme_points, project_box, settle
+from optuna_demix.mixture.geometry.simplex import (
+    Array,
+    Index,
+    Mask,
+    extreme_points,
+    project_box,
+    settle,
+)
 
 # A row whose slack exceeds this nowhere is an equality; a weight whose range does not is fixed.
 # Above the error of the linear programs, and no more than what a constraint may be missed by.
@@ -98,6 +105,26 @@ class Frame:
         _, values, right = np.linalg.svd(normals)
         rank = int((values > 1e-9).sum())
         return np.ascontiguousarray(right[rank:].T)
+
+    @functools.cached_property
+    def blocks(self) -> list[tuple[Index, float]]:
+        """Weights whose sum the constraints fix, and the sum: disjoint sets that cover all.
+
+        An equality over a plain sum, such as that of a phase, makes a set. The weights of none
+        are the last one; without equalities they are the only one.
+        """
+        left = np.ones(len(self.center), dtype=bool)
+        found = []
+        for row, level in zip(self.equalities, self.levels, strict=True):
+            members = np.flatnonzero(row)
+            size = row[members[0]] if len(members) else 0.0
+            if size and np.all(row[members] == size) and left[members].all():
+                found.append((members, float(level / size)))
+                left[members] = False
+        if left.any():
+            rest = 1.0 - sum(total for _, total in found)
+            found.append((np.flatnonzero(left), rest))
+        return found
 
     @functools.cached_property
     def projector(self) -> Array | None:

@@ -45,14 +45,19 @@ def sample(frame: Frame, prior: Array, n: int, rng: np.random.Generator) -> Arra
 
 
 def _concentration(frame: Frame, prior: Array) -> Array:
-    """Dirichlet parameters for a strength of 1, (K,); 0 for weights which have one value only."""
-    free = frame.most > frame.least
-    share = np.where(free, np.maximum(prior - frame.least, 0.0), 0.0)
-    share /= max(share.sum(), np.finfo(float).tiny)
-    known = share > _NO_PRIOR
-    smallest = min(_SMALLEST_PRIOR, share[known].min(initial=1.0))
-    tempered = np.where(free, np.where(known, share, smallest) ** TEMPER, 0.0)
-    alpha: Array = tempered / max(tempered.sum(), np.finfo(float).tiny)
+    """Dirichlet parameters for a strength of 1, (K,); 0 for weights which have one value only.
+
+    They sum to 1 in every block of the frame.
+    """
+    alpha = np.empty(len(prior))
+    for block, _ in frame.blocks:
+        free = frame.most[block] > frame.least[block]
+        share = np.where(free, np.maximum(prior[block] - frame.least[block], 0.0), 0.0)
+        share /= max(share.sum(), np.finfo(float).tiny)
+        known = share > _NO_PRIOR
+        smallest = min(_SMALLEST_PRIOR, share[known].min(initial=1.0))
+        tempered = np.where(free, np.where(known, share, smallest) ** TEMPER, 0.0)
+        alpha[block] = tempered / max(tempered.sum(), np.finfo(float).tiny)
     return alpha
 
 
@@ -84,13 +89,14 @@ def _dirichlet(frame: Frame, alpha: Array, strengths: Array, rng: np.random.Gene
     ``log Gamma(a) = log Gamma(a + 1) + log(U) / a`` (Marsaglia and Tsang, 2000).
     """
     w = np.repeat(frame.least[None, :], len(strengths), axis=0)
-    free = np.flatnonzero(alpha)
-    if len(free):
-        shapes = strengths[:, None] * alpha[free]  # (n, F)
-        logs = np.log(rng.standard_gamma(shapes + 1.0))
-        logs -= rng.standard_exponential(shapes.shape) / shapes
-        logs -= logs.max(axis=1, keepdims=True)
-        parts = np.exp(logs)
-        mass = max(0.0, 1.0 - frame.least.sum())
-        w[:, free] += parts * (mass / parts.sum(axis=1, keepdims=True))
+    for block, total in frame.blocks:
+        free = block[alpha[block] > 0.0]
+        if len(free):
+            shapes = strengths[:, None] * alpha[free]  # (n, F)
+            logs = np.log(rng.standard_gamma(shapes + 1.0))
+            logs -= rng.standard_exponential(shapes.shape) / shapes
+            logs -= logs.max(axis=1, keepdims=True)
+            parts = np.exp(logs)
+            mass = max(0.0, total - frame.least[block].sum())
+            w[:, free] += parts * (mass / parts.sum(axis=1, keepdims=True))
     return w

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.intp]
 # Sums nearer to 1 than this are left alone, so that a point already on the simplex keeps its bits.
 SUM_TOLERANCE = 1e-13
 # Coordinates are limited to this magnitude before a projection: beyond it, 1 drowns in rounding.

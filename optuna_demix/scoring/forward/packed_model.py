@@ -53,7 +53,8 @@ def head_sees(model: PreTrainedModel, kept: Tensor) -> Iterator[None]:
 
     def select(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, *rest = arguments
-        return (hidden.reshape(-1, hidden.shape[-1])[kept][None], *rest)
+        places = kept.to(hidden.device)  # of the last layer, where a model has several devices
+        return (hidden.reshape(-1, hidden.shape[-1])[places][None], *rest)
 
     handle = _head_of(model).register_forward_pre_hook(select)
     try:

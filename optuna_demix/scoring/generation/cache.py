@@ -104,7 +104,8 @@ class _RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         place = self._place
         rows = kept[place.first : place.first + place.rows]
         if place.at is not None:
-            numbers, spots = place.at
+            # A layer's rows lie on its own device, where a model has several.
+            numbers, spots = (index.to(rows.device) for index in place.at)
             rows[numbers, :, spots] = new[:, :, 0]
         else:
             rows[:, :, place.start : place.start + new.shape[2]] = new

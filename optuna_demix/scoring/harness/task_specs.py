@@ -201,8 +201,8 @@ def _unsafe_problem(spec: TaskSpec, *, allowed: bool) -> str | None:
     if allowed or not unsafe:
         return None
     return (
-        f"{spec.where}: {unsafe[0]!r} is marked unsafe: it runs code that the model writes on "
-        "this machine; if you mean it, set confirm_run_unsafe_code to true"
+        f"{spec.where}: {unsafe[0]!r} is marked unsafe: it runs code that the model writes; if "
+        "you mean it, set confirm_run_unsafe_code to true, and it runs in a sandbox"
     )
 
 
@@ -232,7 +232,7 @@ def _fewshot_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
 def _generation_problem(benchmark: Benchmark, spec: TaskSpec) -> str | None:
     if any(leaf.generates for leaf in spec.leaves):
         return None
-    for name in ("gen_kwargs", "think_end_token"):
+    for name in ("gen_kwargs", "think_end_token", "repeats"):
         if getattr(benchmark, name):
             return (
                 f"benchmark {benchmark.name!r}: {name} is about generated texts, but {spec.where} "

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lm_eval.api.registry import AGGREGATION_REGISTRY
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator_utils import get_sample_size
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.gold import GOLD_METRIC
@@ -72,6 +73,66 @@ def configure(task: Any, settings: TaskSettings, *, seed: int) -> None:
     if stated is None or (wanted is not None and stated != 0):  # a stated 0 is left alone
         task.set_config(key="num_fewshot", value=wanted or 0)
     task.set_fewshot_seed(seed=seed)
+
+
+def repeat_answers(task: Any, repeats: int | None, ks: Collection[int], *, where: str) -> None:
+    """Set how many answers each document of a task gets, and which ``pass@k`` it gives.
+
+    Args:
+        task: A loaded and configured task.
+        repeats: Number of answers; ``None`` for the task's own, and for tasks without texts.
+        ks: Of the ``pass@k`` that are read; those of the task stay.
+        where: What an error says the task is.
+
+    Raises:
+        TaskError: If the answers would all be the same, only the first of them would count, or
+            they are too few for a ``pass@k``.
+    """
+    if task.get_config("output_type") != "generate_until":
+        return
+    if repeats is not None:
+        task.set_config(key="repeats", value=repeats)
+        if repeats > 1:
+            _check_repeats(task, repeats, where)
+    takers = [k for k in getattr(task, "_metric_fn_kwargs", {}).values() if "k" in k]
+    given = task.get_config("repeats") or 1
+    if takers and max(ks, default=0) > given:
+        raise TaskError(
+            f"{where}: pass@{max(ks)} needs as many answers to each question, but there "
+            f"{'is' if given == 1 else 'are'} {given}; set repeats to {max(ks)} or more"
+        )
+    for kwargs in takers:
+        own = kwargs["k"] if isinstance(kwargs["k"], list) else [kwargs["k"]]
+        kwargs["k"] = sorted({*own, *ks})
+
+
+def _check_repeats(task: Any, repeats: int, where: str) -> None:
+    if not normalize_gen_kwargs(task.get_config("generation_kwargs") or {})["do_sample"]:
+        raise TaskError(
+            f"{where}: repeats is {repeats}, but its texts are greedy and all the same; set "
+            "do_sample and temperature in gen_kwargs, or remove repeats"
+        )
+    filters = task.get_config("filter_list") or [{"filter": [{"function": "take_first"}]}]
+    if all(_takes_first([f["function"] for f in each["filter"]]) for each in filters):
+        raise TaskError(
+            f"{where}: repeats is {repeats}, but its filters take the first answer only; remove "
+            "repeats, or give the task a filter that keeps them (take_first_k, majority_vote)"
+        )
+
+
+def _takes_first(functions: Sequence[str]) -> bool:
+    """Whether a filter drops all but the first answer, as far as names tell."""
+    if "take_first" not in functions:
+        return False
+    before = functions[: functions.index("take_first")]
+    return not {"majority_vote", "custom"} & set(before)
+
+
+def is_sampled(instance: Any) -> bool:
+    """Whether a request is for a text that is sampled."""
+    if instance.request_type != "generate_until":
+        return False
+    return bool(normalize_gen_kwargs(instance.args[1])["do_sample"])
 
 
 def build_requests(

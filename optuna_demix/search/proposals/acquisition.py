@@ -6,7 +6,7 @@ Arrays only: ``Y`` is (n, m) with higher better in every column.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class Composite:
         columns = [self._percentile(Y[:, j], self._sorted[:, j]) for j in range(Y.shape[1])]
         merit = np.stack(columns, axis=1) @ self._weights
         return merit
+
+    def describe(self) -> dict[str, Any]:
+        """Weights (m,) of the objectives and, for ranks, the sorted reference (r, m)."""
+        return {"weights": self._weights, "reference": self._sorted if self._rank else None}
 
     @staticmethod
     def _percentile(y: FloatArray, reference: FloatArray) -> FloatArray:

@@ -188,7 +188,7 @@ class ContinuousProposer:
 
     def _good(self, state: SpaceState, joint: JointSpace) -> FloatArray | None:
         """Rows (n, d) that the prior mean holds for good; ``None`` if there is none to ask."""
-        function, targets = self._options.prior_mean, state.history.targets
+        function, targets = state.prior, state.history.targets
         if function is None or not joint.spaces:
             return None
         is_unread = len(state.history) == state.history.n_warm and not targets.benchmarks
@@ -255,8 +255,8 @@ class ContinuousProposer:
             trials = known.first(size)._replace(failures=failures)
             seed = self._streams.seed_of(size, "fit")
             joint, targets = state.history.joint, state.history.targets
-            kind, prior_mean = self._options.kind, self._options.prior_mean
-            state.fit = Fit(kind, joint, targets, trials, seed, prior_mean=prior_mean)
+            kind, prior = self._options.kind, state.prior
+            state.fit = Fit(kind, joint, targets, trials, seed, prior_mean=prior)
             state.fit.grow_pool(self._options.scalar_composite)
             state.tell_of_constant_scores(state.fit)
         elif not np.array_equal(state.fit.trials.failures.numbers, failures.numbers):

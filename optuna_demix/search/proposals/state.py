@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ from optuna.trial import TrialState
 
 from optuna_demix.mixture import MixtureSpace
 from optuna_demix.search.proposals.fit import Fit
-from optuna_demix.search.rows.history import History, Row
+from optuna_demix.search.rows.evidence import Evidence
+from optuna_demix.search.rows.history import History
 from optuna_demix.search.rows.joint_space import JointSpace
 from optuna_demix.search.rows.targets import Targets
-from optuna_demix.search.rows.warm_start import warm_rows
+from optuna_demix.search.rows.warm_map import WarmMap
+from optuna_demix.search.rows.warm_start import Warm, warm_rows
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from optuna_demix._typing import FloatArray
+    from optuna_demix.search.options import SearchOptions
+    from optuna_demix.search.rows.prior_mean import ScoreOfMixtures
+
+_log = logging.getLogger(__name__)
 
 _ALL_FAILED = 4  # finished trials without a score after which it is worth a warning
 
@@ -34,6 +41,7 @@ class SpaceState:
 
     history: History
     names: frozenset[str]
+    prior: ScoreOfMixtures | None = None  # what the surrogate starts from
     fit: Fit | None = None
     iteration: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
     good: dict[JointSpace, FloatArray] = field(default_factory=dict)  # as a prior mean has it
@@ -89,12 +97,13 @@ class SpaceState:
 class StudyState:
     """What is known of one study."""
 
-    def __init__(self, study: Study, warm_start: Sequence[Study] = ()) -> None:
+    def __init__(self, study: Study, options: SearchOptions) -> None:
         self.search_space = IntersectionSearchSpace()
         self.warned: set[str] = set()
         self._varied: set[str] = set()
         self._study = study
-        self._warm_start = tuple(warm_start)
+        self._options = options
+        self._warm_start = tuple(options.warm_start)
         self._targets = Targets.of(study)
         self._key: tuple[Any, ...] | None = None
         self._space_state: SpaceState | None = None
@@ -164,27 +173,46 @@ class StudyState:
             ordered = dict(sorted(others.items()))
             joint = JointSpace(spaces, ordered)
             names = frozenset(joint.mixture_names | set(ordered))
-            history = History(joint, self._targets, self._warm_rows(joint))
-            self._space_state = SpaceState(history, names)
+            warm = self._warm(joint)
+            history = History(joint, self._targets, warm.rows)
+            self._space_state = SpaceState(history, names, self._prior(warm))
             self._key = key
         return self._space_state
 
-    def _warm_rows(self, joint: JointSpace) -> list[Row]:
-        rows = []
+    def _warm(self, joint: JointSpace) -> Warm:
+        """What all earlier studies tell."""
+        all_of_them = Warm()
+        given = self._options.warm_map
+        warm_map = None if given is None else WarmMap(given)
         for i, study in enumerate(self._warm_start):
             if any(_is_same(study, other) for other in self._warm_start[:i]):
                 continue  # given twice
             own = _is_same(study, self._study)
-            found, unused = warm_rows(study, joint, self._targets, own=own)
-            rows += found
-            if unused:
+            found = warm_rows(study, joint, self._targets, own=own, warm_map=warm_map)
+            all_of_them.rows.extend(found.rows)
+            all_of_them.alike.extend(found.alike)
+            used = f"{len(found.rows)} are learned from"
+            if warm_map is not None:
+                used += f", and {len(found.alike)} more through warm_map"
+                if found.alike and self._options.prior_mean is not None:
+                    used += " are left aside, as prior_mean is given"
+                _log.info("warm_start: of the trials of study %r, %s.", study.study_name, used)
+            if found.unused:
                 warnings.warn(
-                    f"warm_start: {unused} finished trials of study {study.study_name!r} cannot "
-                    "be used: they give weight to components that this study does not have, or "
-                    f"lack a score or parameter; {len(found)} are learned from.",
+                    f"warm_start: {found.unused} finished trials of study {study.study_name!r} "
+                    "cannot be used: they give weight to components that this study does not "
+                    f"have, or lack a score or parameter; {used}.",
                     stacklevel=2,
                 )
-        return rows
+        return all_of_them
+
+    def _prior(self, warm: Warm) -> ScoreOfMixtures | None:
+        """The prior mean: the one that is given, or what mixtures like those of today scored."""
+        if not warm.alike or self._options.prior_mean is not None:
+            return self._options.prior_mean
+        W, Y = (np.array(part) for part in zip(*warm.alike, strict=True))
+        options = self._options
+        return Evidence(W, Y, self._targets, kind=options.kind, seed=options.seed or 0)
 
 
 def identity_of(study: Study) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from optuna_demix.attributes import SCORE_PREFIX
 from optuna_demix.errors import StudyError
 from optuna_demix.search.rows.history import Row, has_failed, repeated_numbers
 from optuna_demix.search.rows.targets import Targets
+from optuna_demix.search.rows.warm_map import Mapped, WarmMap, named_weights
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -20,13 +21,31 @@ if TYPE_CHECKING:
     from optuna_demix.mixture import MixtureSpace
     from optuna_demix.search.rows.joint_space import JointSpace
 
-_SUM_ERROR = 1e-6  # weights may miss the sum 1 by this much and still be a whole mixture
+
+@dataclass(frozen=True)
+class Warm:
+    """What earlier studies tell.
+
+    Attributes:
+        rows: Trials of mixtures of today.
+        alike: Merge weights (K,) and what is regressed (b,) of trials of mixtures like these.
+        unused: Number of finished trials that tell nothing.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    alike: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
+    unused: int = 0
 
 
 def warm_rows(
-    study: Study, joint: JointSpace, targets: Targets, *, own: bool
-) -> tuple[list[Row], int]:
-    """Finished trials of an earlier study as rows, and how many could not be used.
+    study: Study,
+    joint: JointSpace,
+    targets: Targets,
+    *,
+    own: bool,
+    warm_map: WarmMap | None = None,
+) -> Warm:
+    """Finished trials of an earlier study as rows of this one.
 
     A component that the earlier study did not have gets weight 0. A trial that gave weight to a
     component this study does not have, or lacks a score or a parameter, cannot be used. Trials
@@ -37,6 +56,7 @@ def warm_rows(
         joint: The parameters of a row.
         targets: What is regressed now.
         own: The earlier study is this very one: trials that fit as they are come by themselves.
+        warm_map: What its components became.
 
     Raises:
         StudyError: If the studies have no scores in common.
@@ -47,7 +67,7 @@ def warm_rows(
             f"warm_start: study {study.study_name!r} has {len(old.signs)} objectives and this one "
             f"{len(targets.signs)}; pass a study with the same objectives"
         )
-    rows, unused = [], 0
+    found, unused = Warm(), 0
     trials = study.get_trials(deepcopy=False)
     repeated = repeated_numbers(trials)
     for trial in trials:
@@ -55,21 +75,19 @@ def warm_rows(
         is_failure = has_failed(trial) and trial.number not in repeated
         if not (is_complete or is_failure) or (own and joint.encode(trial) is not None):
             continue
-        x = _place(trial, joint)
-        row = None if x is None else _row(trial, x, targets, old)
-        if row is not None:
-            rows.append(row)
+        placed = [_weights(trial, space, warm_map) for space in joint.spaces]
+        tail = joint.encode_others(trial.params)
+        mixtures = [each.weights for each in placed if each is not None]
+        row = None
+        if len(mixtures) == len(placed) and tail is not None:
+            row = _row(trial, np.concatenate([*mixtures, tail]), targets, old)
+        if row is not None and all(each is not None and each.is_exact for each in placed):
+            found.rows.append(row)
+        elif row is not None and is_complete:
+            found.alike.append((np.concatenate(mixtures), row.scores))
         elif is_complete:
             unused += 1
-    return rows, unused
-
-
-def _place(trial: FrozenTrial, joint: JointSpace) -> FloatArray | None:
-    """Row (d,) of the parameters of a trial, ``None`` if it lacks one."""
-    mixtures = [_weights(trial, space) for space in joint.spaces]
-    tail = joint.encode_others(trial.params)
-    parts = [part for part in (*mixtures, tail) if part is not None]
-    return np.concatenate(parts) if len(parts) > len(mixtures) else None
+    return replace(found, unused=unused)
 
 
 def _row(trial: FrozenTrial, x: FloatArray, targets: Targets, old: Targets) -> Row | None:
@@ -88,21 +106,10 @@ def _row(trial: FrozenTrial, x: FloatArray, targets: Targets, old: Targets) -> R
     return Row(0, x, scores, values, trial.constraints)
 
 
-def _weights(trial: FrozenTrial, space: MixtureSpace) -> FloatArray | None:
-    """Merge weights (K,) of a trial made for some of the components, None if that is not so."""
+def _weights(trial: FrozenTrial, space: MixtureSpace, warm_map: WarmMap | None) -> Mapped | None:
+    """Merge weights of a trial made for other components, None if they cannot be told."""
+    names = dict.fromkeys((*space.components, *(() if warm_map is None else warm_map.names)))
+    prefix = "" if space.name is None else f"{space.name}/"
     written = trial.user_attrs.get(space.weights_key)
-    named: Mapping[str, Any] = (
-        written
-        if isinstance(written, Mapping)
-        else {
-            component: trial.params[param]
-            for component, param in zip(space.components, space.param_names, strict=True)
-            if param in trial.params
-        }
-    )
-    try:
-        weights = np.array([float(named.get(c, 0.0)) for c in space.components])
-    except (TypeError, ValueError):
-        return None
-    is_whole = abs(weights.sum() - 1.0) <= _SUM_ERROR and bool(np.all(weights >= -_SUM_ERROR))
-    return np.maximum(weights, 0.0) / weights.sum() if is_whole else None
+    old = named_weights(written, trial.params, names, prefix)
+    return None if old is None else (warm_map or WarmMap({})).place(old, space.components)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optuna_demix._files import whole_file
+from optuna_demix._progress import Step
 from optuna_demix.errors import ConfigError
 from optuna_demix.training._job import Job
 from optuna_demix.training.data.text import Corpus, batches_of, documents_of
@@ -33,8 +34,9 @@ def blocks_of(job: Job, corpus: Corpus) -> Blocks:
     if not file.exists():
         with FileLock(f"{file}.lock"):
             if not file.exists():
-                job.report(f"{corpus.name}: tokenizing {len(corpus.files)} file(s)")
-                _write_tokens(file, corpus, job.vocabulary)
+                what = f"{corpus.name}: tokenizing {len(corpus.files)} file(s)"
+                with job.report.step(what, unit="token") as tokens:
+                    _write_tokens(file, corpus, job.vocabulary, tokens)
     try:
         tokens = np.load(file, mmap_mode="r", allow_pickle=False)
     except ValueError:
@@ -50,7 +52,7 @@ def blocks_of(job: Job, corpus: Corpus) -> Blocks:
     return blocks
 
 
-def _write_tokens(file: Path, corpus: Corpus, vocabulary: Vocabulary) -> None:
+def _write_tokens(file: Path, corpus: Corpus, vocabulary: Vocabulary, tokens: Step) -> None:
     length = 0
     # Under a lock: what a killed process left there is overwritten.
     with whole_file(file, aside=file.with_name(f".{file.name}.new")) as stream:
@@ -60,6 +62,7 @@ def _write_tokens(file: Path, corpus: Corpus, vocabulary: Vocabulary) -> None:
                 ids.append(vocabulary.eos)
                 stream.write(np.asarray(ids, dtype=vocabulary.dtype).tobytes())
                 length += len(ids)
+            tokens.update(length)
         if length == 0:
             raise ConfigError(
                 f"dataset {corpus.name!r}: no text in {corpus.files[0]}"

@@ -85,6 +85,21 @@ def test_all_blocks_pass_in_order(backend: _Backend, n_blocks: int, per_chunk: i
         assert torch.equal(torch.cat(seen), blocks)
 
 
+@pytest.mark.parametrize("per_chunk", [1, 2, 10])
+def test_ranges_of_blocks_are_chunks_of_their_own(backend: _Backend, per_chunk: int) -> None:
+    blocks = torch.randn(9, 3, 64)
+    ranges = [slice(1, 4), slice(6, 7), slice(8, 9)]
+    stream = BlockStream(
+        blocks, torch.device("cpu"), ranges=ranges, chunk_bytes=per_chunk * blocks[0].nbytes
+    )
+    for _ in range(2):
+        seen = []
+        for which, chunk in stream.chunks():
+            assert torch.equal(chunk, blocks[which])
+            seen += range(which.start, which.stop)
+        assert seen == [1, 2, 3, 6, 8]
+
+
 def test_no_buffer_is_refilled_while_it_is_in_use(backend: _Backend) -> None:
     blocks = torch.randn(5, 2, 64)
     stream = BlockStream(blocks, torch.device("cpu"), chunk_bytes=1)
@@ -114,7 +129,7 @@ def test_a_streamed_merge_equals_a_resident_one(
 ) -> None:
     resident, streamed = LiveModel(arena, self_test=False), LiveModel(arena, self_test=False)
     stream = BlockStream(arena.blocks, torch.device("cpu"), chunk_bytes=3 * arena.blocks[0].nbytes)
-    monkeypatch.setattr(streamed, "_blocks", [stream])
+    monkeypatch.setattr(streamed._shards[0], "blocks", stream)
     for w in ([0.2, 0.3, 0.5], [0.0, 1.0, 0.0]):
         resident.merge(w)
         streamed.merge(w)

@@ -11,6 +11,7 @@ import pytest
 from optuna_demix import MixtureSpace
 from optuna_demix.report import ReportData, figures, gather, write_note
 from optuna_demix.report.files import write_files
+from optuna_demix.report.page import build_page
 from optuna_demix.report.plots.style import MOST_POINTS
 from tests.report.studies import COMPONENTS
 
@@ -81,7 +82,7 @@ def test_names_with_slashes_make_no_folders(tmp_path: Path) -> None:
     data = gather(study, space)
     drawn, note = figures(data), write_note(data)
     assert not any("/" in identifier for identifier in drawn)
-    write_files(tmp_path / "out", drawn, note, title=study.study_name)
+    write_files(tmp_path / "out", build_page(data, title=study.study_name), note)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert all(path.is_file() for path in (tmp_path / "out").iterdir())
     assert "dolma3_cc/health_high" in (tmp_path / "out" / "report.md").read_text().replace(
