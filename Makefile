@@ -3,8 +3,23 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 VLLM_VENV ?= .venv-vllm
+TRIALS ?= 64
+WORKERS ?= 2
 
-.PHONY: help install quickstart test test-slow test-faults test-vllm lint format bench bench-fidelity sweep clean
+# uv where it is present: it installs faster. Neither compiles modules that nobody imports.
+UV := $(shell command -v uv)
+ifneq ($(UV),)
+MAKE_VENV = $(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python \
+	$(addprefix --find-links ,$(PIP_FIND_LINKS)) -c constraints.txt
+else
+MAKE_VENV = $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	-c constraints.txt
+endif
+
+.PHONY: help install quickstart test test-slow test-faults test-packaging test-gpu test-vllm lint \
+	format docs bench bench-fidelity bench-gpu sweep clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -13,22 +28,33 @@ help:  ## Show this help
 install: $(VENV)/.installed  ## Create .venv with everything that is needed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(MAKE_VENV)
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 
-quickstart: install  ## Search a mixture of five real domains on this machine (about 4 minutes)
-	PATH="$(abspath $(BIN)):$$PATH" sh studies/quickstart/run.sh
+# What the quickstart needs, without what only tests and benchmarks do.
+$(VENV)/.quickstart: pyproject.toml constraints.txt
+	$(MAKE_VENV)
+	$(INSTALL) -e '.[models,dashboard]'
+	@touch $@
+
+quickstart: $(or $(wildcard $(VENV)/.installed),$(VENV)/.quickstart)  ## Search a mixture of five real domains on this machine (about 4 minutes)
+	$(BIN)/optuna-demix demo --out runs/quickstart --n-trials $(TRIALS) --n-workers $(WORKERS)
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not vllm'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not packaging and not vllm'
 
 test-slow: install  ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m 'slow and not faults and not vllm'
+	$(BIN)/python -m pytest -m 'slow and not faults and not packaging and not vllm'
 
 test-faults: install  ## Kill workers, restart databases, cut networks, for half an hour
 	OMP_NUM_THREADS=1 FUZZ_INPUTS=10000 $(BIN)/python -m pytest -m 'faults or fuzz' --timeout 1800
+
+test-packaging: install  ## Install the built wheel in fresh environments and run it (minutes, downloads)
+	$(BIN)/python -m pytest -m packaging --timeout 1800
+
+test-gpu: install  ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
 
 $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
@@ -51,6 +77,13 @@ format: install  ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs-installed  ## Build the manual in docs/_build, warnings as errors
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs docs/_build
+
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 bench: install  ## Run the benchmarks in their quick form (DATA=folder of the RegMix rows)
 	@test -n "$(DATA)" || { echo "bench: give the folder of the RegMix rows: make bench DATA=DIR"; exit 2; }
 	$(BIN)/python benchmarks/surrogate_accuracy.py --data "$(DATA)" --quick
@@ -59,6 +92,9 @@ bench: install  ## Run the benchmarks in their quick form (DATA=folder of the Re
 bench-fidelity: install  ## Train reference models and compare proxies with them (hours; it resumes)
 	$(BIN)/python benchmarks/proxy_fidelity.py --out benchmarks/results/proxy_fidelity.json \
 		--keep benchmarks/results/fidelity
+
+bench-gpu: install  ## Measure merges, likelihoods, texts and workers of a 1.7 B model on CUDA devices
+	$(BIN)/python benchmarks/gpu.py --out benchmarks/results/gpu.json
 
 sweep: install  ## Merge every kind of causal language model that transformers knows, tiny (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/checkpoint_sweep.py --out benchmarks/results/checkpoint_sweep.json

@@ -10,8 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ import yaml
 from _tiers import BASE_SHARES, PRIOR, TIERS, write_tiers
 from numpy.typing import NDArray
 
+from optuna_demix import quickstart
 from optuna_demix.config import StudyConfig, load_study_config
 from optuna_demix.mixture import MixtureSpace, reach
 from optuna_demix.training import TrainedModel, train_study
@@ -33,7 +32,6 @@ WATCHED = "watched"  # capability of what is scored beside the others
 DOMAINS = ("general", "prose", "code", "math", "docs")
 BASE_SEED, COMPONENT_SEED, PROXY_SEED, FINAL_SEED = 0, 100, 200, 300  # references have 1, 2, ...
 SHARE = 0.5  # of general data in every component
-_QUICKSTART = Path(__file__).resolve().parent.parent / "studies" / "quickstart"
 _PRIOR = {"general": 0.5, "prose": 0.125, "code": 0.125, "math": 0.125, "docs": 0.125}
 
 
@@ -138,8 +136,7 @@ class Workshop:
         self.root.mkdir(parents=True, exist_ok=True)
         text = self.runs / "text"
         with _one_at_a_time(self.runs / ".text.lock"):
-            command = [sys.executable, str(_QUICKSTART / "prepare.py"), "--run-dir", str(text)]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            quickstart.prepare(text, report=lambda line: None)
             write_tiers(text / "data", self.runs / "text8")
         with _one_at_a_time(self.root / ".base.lock"):
             self.train(self.study("base", tokens=self._base, seed=BASE_SEED), only=["base"])
@@ -187,11 +184,11 @@ class Workshop:
         merging: Mapping[str, Any],
         watch: bool,
     ) -> StudyConfig:
-        quickstart = yaml.safe_load((_QUICKSTART / "study.yaml").read_text(encoding="utf-8"))
+        study = yaml.safe_load(quickstart.STUDY_FILE.read_text(encoding="utf-8"))
         budget = {"tokens": tokens, "learning_rate": 3e-3, "warmup_ratio": 0.05}
-        training = quickstart["training"] | {
+        training = study["training"] | {
             "tokenizer": "../../text/tokenizer",
-            "model": quickstart["training"]["model"] | dict(self.setting.model),
+            "model": study["training"]["model"] | dict(self.setting.model),
             "seed": seed,
             "component": budget,
         }
@@ -199,7 +196,7 @@ class Workshop:
             training["base"] |= {"tokens": tokens, "composition": dict(self.setting.base)}
         else:
             del training["base"], training["model"]
-        capabilities = dict(self.setting.capabilities or quickstart["capabilities"])
+        capabilities = dict(self.setting.capabilities or study["capabilities"])
         if watch and self.setting.watched:
             capabilities[WATCHED] = list(self.setting.watched)
         content = {
@@ -207,7 +204,7 @@ class Workshop:
             "base": "../base/models/base",
             **fields,
             "capabilities": capabilities,
-            "scoring": quickstart["scoring"] | {"include_path": "../../text/tasks"},
+            "scoring": study["scoring"] | {"include_path": "../../text/tasks"},
             "training": training,
         }
         if merging:

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from _common import parser, print_table, provenance, write
+from _random_components import random_components
 
 from optuna_demix.merging import Arena, ComponentSet
 
@@ -67,9 +68,8 @@ _COLUMNS = {
 
 
 def make_components(folder: Path, size: str, dtype: torch.dtype) -> list[Path]:
-    """Save K Llamas of random numbers, made fast: slices of one pool."""
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    """Save K Llamas of random numbers."""
+    from transformers import LlamaConfig
 
     shape = SIZES[size]
     config = LlamaConfig(
@@ -82,24 +82,7 @@ def make_components(folder: Path, size: str, dtype: torch.dtype) -> list[Path]:
         dtype=dtype,
         architectures=["LlamaForCausalLM"],
     )
-    with torch.device("meta"):
-        state = AutoModelForCausalLM.from_config(config).state_dict()
-    shapes = {name: t.shape for name, t in state.items() if name != "lm_head.weight"}
-    largest = max(shape.numel() for shape in shapes.values())
-    generator = torch.Generator().manual_seed(0)
-    pool = (0.02 * torch.randn(largest + (1 << 20), generator=generator)).to(dtype)
-    paths = []
-    for k in range(K):
-        paths.append(folder / f"component{k}")
-        paths[k].mkdir()
-        starts = {name: 1009 * (k * len(shapes) + i) % (1 << 20) for i, name in enumerate(shapes)}
-        tensors = {
-            name: pool[starts[name] : starts[name] + shape.numel()].view(shape).clone()
-            for name, shape in shapes.items()
-        }
-        save_file(tensors, paths[k] / "model.safetensors", metadata={"format": "pt"})
-        config.save_pretrained(paths[k])
-    return paths
+    return random_components(folder, config, dtype, [f"component{k}" for k in range(K)])
 
 
 def call(python: str, script: str, role: str, *extra: str, threads: int) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from threadpoolctl import threadpool_limits
 from optuna_demix.config import load_study_config
 from optuna_demix.config.space import space_of
 from optuna_demix.ensemble import ProbabilityMixture
+from optuna_demix.quickstart import STUDY_FILE
 from optuna_demix.study import build_objective, build_probabilities, recommend_directly
 
-STUDY = Path(__file__).resolve().parent.parent / "studies" / "quickstart" / "study.yaml"
 PAPER = {
     "arc_easy": (2376, 4, 5),
     "hellaswag": (10042, 4, 25),
@@ -50,11 +50,11 @@ _COLUMNS = {"what": "", "seconds": ".6f", "per_second": ".1f"}
 def main() -> None:
     """Run it."""
     arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--run", type=Path, default=STUDY.parents[2] / "runs" / "quickstart")
+    arguments.add_argument("--run", type=Path, default=Path("runs/quickstart"))
     given = arguments.parse_args()
     run = run_directory(arguments, given.run)
     quiet()
-    config = load_study_config(STUDY)
+    config = load_study_config(STUDY_FILE)
     scoring = config.scoring.model_copy(update={"include_path": str(run / "tasks")})
     config = config.model_copy(update={"run_dir": str(run), "scoring": scoring})
     space = space_of(config)

@@ -45,6 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_ORIGIN] = provenance()  # now: the commit may change while tests run
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        reasons = [str(mark.kwargs.get("reason")) for mark in item.iter_markers("skipif")]
+        if any("CUDA" in reason for reason in reasons):
+            item.add_marker("gpu")  # what `make test-gpu` runs
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     report = yield

@@ -22,7 +22,7 @@ FLOORS = (
         "attributes",
         "errors",
     ),
-    ("ensemble", "export", "merging", "mixture", "scoring", "storage", "surrogate"),
+    ("ensemble", "export", "merging", "mixture", "quickstart", "scoring", "storage", "surrogate"),
     ("config", "search"),
     ("study", "training"),
     ("fidelity", "report"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.forking import run_forked
 from tests.tiny_models import VOCABULARY, byte_tokenizer, llama_config
 
 COMPONENTS = ("prose", "code", "math")
@@ -94,13 +94,6 @@ def write_task(folder: Path, name: str, text: str) -> None:
 def command(
     *arguments: str | Path, cwd: Path, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of the virtual environment as a user would."""
-    program, *rest = map(str, arguments)
-    return subprocess.run(
-        [str(Path(sys.executable).with_name(program)), *rest],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """Run ``optuna`` or ``optuna-demix`` as a user would."""
+    given = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    return run_forked([str(word) for word in arguments], cwd=cwd, environment=given)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from optuna_demix.cli import (
     arena,
     check,
+    demo,
     export,
     fidelity,
     import_runs,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Search pre-training data mixtures with merged-model proxies, in an Optuna study.
+
+  optuna-demix demo
 
 example, with a study.yaml of three capabilities:
   optuna-demix check study.yaml
@@ -112,6 +115,7 @@ def build_parser() -> CommandParser:
     parser.add_argument("--version", action="version", version=f"optuna-demix {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (
+        demo,
         check,
         train,
         import_runs,

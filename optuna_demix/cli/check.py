@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command
@@ -31,6 +32,23 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--no-tasks", action="store_true", help="do not look the lm-eval tasks up (faster)"
     )
+    parser.add_argument(
+        "--schema",
+        action=_PrintSchema,
+        nargs=0,
+        help="print the JSON schema of study.yaml, for editors, and exit; needs no file",
+    )
+
+
+class _PrintSchema(argparse.Action):
+    """Prints the schema and exits, as ``--version`` does: a file need not be given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        """Print it."""
+        from optuna_demix.config import study_schema
+
+        print(json.dumps(study_schema(), indent=2, ensure_ascii=False))
+        parser.exit()
 
 
 def _check(arguments: argparse.Namespace) -> int:

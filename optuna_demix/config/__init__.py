@@ -14,6 +14,7 @@ from optuna_demix.config.mixture import (
     GroupConfig,
     MixtureConfig,
 )
+from optuna_demix.config.schema import study_schema
 from optuna_demix.config.scoring import BenchmarkConfig, RacingConfig, ScoringConfig
 from optuna_demix.config.search import DashboardConfig, SamplerConfig
 from optuna_demix.config.space import mixture_arguments, space_of
@@ -40,4 +41,5 @@ __all__ = [
     "mixture_arguments",
     "objective_names",
     "space_of",
+    "study_schema",
 ]

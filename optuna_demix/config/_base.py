@@ -27,17 +27,26 @@ def _integer_from_float(value: Any) -> Any:
     return value
 
 
-Share = Annotated[float, BeforeValidator(_no_flag), Field(ge=0.0, le=1.0)]
-Number = Annotated[float, BeforeValidator(_no_flag)]
-PositiveNumber = Annotated[float, BeforeValidator(_no_flag), Field(gt=0.0)]
-NonNegativeNumber = Annotated[float, BeforeValidator(_no_flag), Field(ge=0.0)]
-PositiveCount = Annotated[int, BeforeValidator(_no_flag), Field(ge=1)]
-Count = Annotated[int, BeforeValidator(_no_flag), Field(ge=0)]
-Seed = Annotated[int, BeforeValidator(_no_flag), Field(ge=0, lt=2**32)]
+# Limits before validators: so pydantic knows them as limits when it writes a JSON schema.
+_NOT_A_FLAG = BeforeValidator(_no_flag)
+Share = Annotated[float, Field(ge=0.0, le=1.0), _NOT_A_FLAG]
+Number = Annotated[float, _NOT_A_FLAG]
+Part = Annotated[float, Field(gt=0.0, lt=1.0), _NOT_A_FLAG]
+PositiveNumber = Annotated[float, Field(gt=0.0), _NOT_A_FLAG]
+NonNegativeNumber = Annotated[float, Field(ge=0.0), _NOT_A_FLAG]
+PositiveCount = Annotated[int, Field(ge=1), _NOT_A_FLAG]
+BlockCount = Annotated[int, Field(ge=4), _NOT_A_FLAG]
+Count = Annotated[int, Field(ge=0), _NOT_A_FLAG]
+Seed = Annotated[int, Field(ge=0, lt=2**32), _NOT_A_FLAG]
 TokenCount = Annotated[PositiveCount, BeforeValidator(_integer_from_float)]
 
 
 class StrictModel(BaseModel):
     """A section whose fields are all known and whose numbers are all finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,  # they are the reference of the fields, and the schema's
+    )

@@ -40,7 +40,9 @@ def load_study_config(path: str | os.PathLike[str]) -> StudyConfig:
     except RecursionError:
         raise ConfigError(f"{source}: is nested too deeply to be a study.yaml") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{source}: must be a mapping of fields, as in studies/quickstart")
+        raise ConfigError(
+            f"{source}: must be a mapping of fields, as 'optuna-demix demo' writes one"
+        )
     try:
         config = StudyConfig.model_validate(data)
     except ValidationError as error:

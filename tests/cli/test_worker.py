@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optuna_demix.cli._main import build_parser
+from optuna_demix.quickstart import STUDY_FILE
 from optuna_demix.workers import fleet
 from tests.cli.parsers import subparser
 
-QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart" / "study.yaml"
+QUICKSTART = STUDY_FILE
 OWN = {"help", "storage", "n_workers", "timeout", "no_progress"}
 """What the first process keeps: the storage goes into the environment, the bar is its own, and a
 process that replaces another one gets the time that is left."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from optuna_demix.config import load_study_config, mixture_arguments
 from optuna_demix.config.space import space_of
 from optuna_demix.errors import ConfigError, ConstraintError
+from optuna_demix.quickstart import STUDY_FILE
 from tests.fuzzing import N_INPUTS
 
 MINIMAL: dict[str, Any] = {
@@ -80,9 +81,11 @@ def test_include_paths_start_at_the_file(tmp_path: Path, given: Any, paths: list
     assert found == [(tmp_path / path).resolve() for path in paths]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "demix_paper"])
-def test_the_studies_that_come_with_it_are_valid(name: str) -> None:
-    config = load_study_config(REPOSITORY / "studies" / name / "study.yaml")
+@pytest.mark.parametrize(
+    "file", [STUDY_FILE, REPOSITORY / "studies" / "demix_paper" / "study.yaml"], ids=str
+)
+def test_the_studies_that_come_with_it_are_valid(file: Path) -> None:
+    config = load_study_config(file)
     space = space_of(config)
     assert space.contains(space.prior)
 

@@ -1,8 +1,7 @@
-"""The programs that the documents call, forked from a process that has imported torch and lm-eval.
+"""The programs that the documents call, forked by :mod:`tests.forking`.
 
-A command that imports them for itself takes seconds, and the documents call dozens. The shell
-finds ``client.py`` under the name of each program; it passes its arguments, folder, environment
-and open files on over a socket. ``optuna-demix``, ``optuna`` and ``python`` are real. Stand-ins:
+The shell finds ``client.py`` under the name of each program; it passes its arguments, folder,
+environment and open files on. ``optuna-demix``, ``optuna`` and ``python`` are real. Stand-ins:
 
 - ``pip`` compares what is asked for with ``pyproject.toml`` and installs nothing: no network.
 - ``make`` prints what it would do: a target runs for minutes, in an environment of its own.
@@ -13,51 +12,23 @@ and open files on over a socket. ``optuna-demix``, ``optuna`` and ``python`` are
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
 import runpy
-import select
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tomllib
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from tests.forking import Program, optuna, optuna_demix, serve
+
 ROOT = Path(__file__).parents[2]
-_PRELOADED = (
-    "alembic.command",
-    "lightgbm",
-    "lm_eval.evaluator",
-    "optuna.cli",
-    "optuna_dashboard",
-    "optuna_demix.study.evaluation",
-    "optuna_demix.workers.run",
-    "plotly.graph_objects",
-    "scipy.optimize",
-    "transformers.models.llama.modeling_llama",
-    "transformers.trainer",
-)
 _MAKE = shutil.which("make") or "make"  # before a block's own path hides it
-
-
-def optuna_demix(arguments: list[str]) -> int:
-    from optuna_demix.cli import main
-
-    return main()
-
-
-def optuna(arguments: list[str]) -> int:
-    from optuna.cli import main
-
-    return main()
 
 
 def python(arguments: list[str]) -> int:
@@ -121,7 +92,7 @@ def optuna_dashboard(arguments: list[str]) -> int:
     return 0
 
 
-PROGRAMS: dict[str, Callable[[list[str]], int]] = {
+PROGRAMS: dict[str, Program] = {
     "make": make,
     "optuna": optuna,
     "optuna-dashboard": optuna_dashboard,
@@ -152,51 +123,5 @@ def _release(api: Any, repository: str, folder: str, **options: Any) -> Iterator
             yield RepoFile(path=f"{component['subfolder']}/{name}", size=1, oid="0")
 
 
-def serve(path: str) -> None:
-    """Fork a process for each request that comes to a socket, until standard input ends."""
-    for module in _PRELOADED:
-        importlib.import_module(module)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-        server.listen()
-        print("ready", flush=True)
-        while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
-            connection, _ = server.accept()
-            if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                server.close()
-                _run(connection)
-            connection.close()
-
-
-def _run(connection: socket.socket) -> None:
-    """Run what is asked for, in a child process, and end it."""
-    _, files, _, _ = socket.recv_fds(connection, 1, 3)
-    with connection.makefile("rb") as stream:
-        arguments, folder, environment = json.load(stream)
-    for own, given in enumerate(files):
-        os.dup2(given, own)
-        os.close(given)
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    sys.argv = list(arguments)
-    try:
-        status: Any = PROGRAMS[arguments[0]](arguments[1:])
-    except SystemExit as stopped:
-        status = stopped.code
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    if isinstance(status, str):
-        print(status, file=sys.stderr)
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    connection.send(bytes([status or 0]))
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], PROGRAMS)

@@ -1,9 +1,12 @@
 """Every block of code in the documents runs, and every command that they name exists.
 
 Python blocks run as programs, shell blocks under ``sh -eu``, and YAML blocks are read as studies,
-in a folder with a tiny study behind each file name that they mention. What a block cannot do here
-is named below with its reason: a text that is exchanged (`EXCHANGED`), a program that something
-stands in for (``programs.py``), or a block that is no code (`NOT_CODE`).
+in a folder with a tiny study behind each file name that they mention. A block whose first line is
+a file name in a comment becomes that file. A block of text is what the block above it prints. The
+blocks of a page of the manual, and of the README, are done one after another, as a reader does;
+those of other documents each for itself. What a block cannot do here is named below with its
+reason: a text that is exchanged (`EXCHANGED`), a program that something stands in for
+(``programs.py``), or the output of what takes too long (`NOT_RUN`).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,16 +38,19 @@ from tests.tiny_study import COMPONENTS, make_study, make_tokenizer, write_study
 pytest.importorskip("torch")
 pytestmark = pytest.mark.xdist_group("docs")  # one folder and one server of programs for all
 
-DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "OPERATORS.md", "CONTRIBUTING.md")),
+MANUAL = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHERS = [
+    ROOT / "CONTRIBUTING.md",
     ROOT / "examples" / "README.md",
     ROOT / "benchmarks" / "README.md",
     *sorted((ROOT / "studies").glob("*/README.md")),
 ]
-BLOCKS = [block for document in DOCUMENTS for block in blocks_of(document, ROOT)]
+DOCUMENTS = [*MANUAL, *OTHERS]
+PAGES = {page: blocks for page in MANUAL if (blocks := blocks_of(page, ROOT))}
+BLOCKS = [block for document in OTHERS for block in blocks_of(document, ROOT)]
 
-NOT_CODE = {
-    ("README.md", "Two commands"): "the output of a run",
+NOT_RUN = {
+    ("docs/measured.md", "A run of the quickstart"): "the output of minutes",
 }
 
 # Longest first; {database} is a file of the block's own.
@@ -57,13 +64,17 @@ EXCHANGED = {
     "--n-trials 2000 --n-workers 8": "--n-trials 6 --n-workers 2",
     "--n-trials 2000": "--n-trials 4",
     "--n-trials 224": "--n-trials 4",
-    "--n-trials 200": "--n-trials 6",
+    "--n-trials 40": "--n-trials 6",
+    # Models are trained for minutes; a few steps go the same way.
+    "tokens: 8e5": "tokens: 1e4",
+    "tokens: 2e5": "tokens: 1e4",
 }
 
 # What a reader has done before he comes to the block.
 BEFORE = {
-    ("OPERATORS.md", "Starting workers"): (
-        "optuna create-study --study-name mix --directions maximize maximize maximize"
+    "docs/howto/results.md": (
+        "optuna create-study --study-name mix --directions maximize maximize maximize\n"
+        "optuna-demix worker STUDY.yaml --study-name mix --n-trials 6 --no-dashboard"
     ),
 }
 
@@ -83,11 +94,13 @@ class Desk:
     home: Path
     environment: dict[str, str]
 
-    def run(self, script: str, *, database: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, script: str, *, database: str, folder: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["sh", "-eu"],
             input=script,
-            cwd=self.home,
+            cwd=folder or self.home,
             env={**self.environment, "OPTUNA_STORAGE": f"sqlite:///{database}"},
             capture_output=True,
             text=True,
@@ -180,33 +193,65 @@ def exchanged(text: str, database: str) -> str:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_a_block_runs(block: Block, desk: Desk) -> None:
-    if block.place in NOT_CODE and not block.language:
-        return
-    if block.language == "yaml":
-        read_yaml(block, desk.home)
-        return
-    assert block.language in ("python", "sh"), f"{block} is neither run nor named in NOT_CODE"
     database = f"{block.document}-{block.line}.db".replace("/", "-")
+    run_block(block, desk, desk.home, database)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_the_blocks_of_a_page_run_one_after_another(
+    page: Path, desk: Desk, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home"
+    shutil.copytree(desk.home, folder, ignore=shutil.ignore_patterns("bin", "tiny", "*.db"))
+    name = page.relative_to(ROOT).as_posix()
+    if name in BEFORE:
+        done = desk.run(BEFORE[name], database="mix.db", folder=folder)
+        assert done.returncode == 0, done.stderr
+    printed = ""
+    for block in PAGES[page]:
+        if block.place in NOT_RUN:
+            continue
+        if block.language == "text":
+            assert words_of(block.text) == words_of(printed), f"{block} is not what comes out"
+        else:
+            printed = run_block(block, desk, folder, "mix.db")
+
+
+def words_of(text: str) -> list[str]:
+    """What a program prints, without the numbers, which depend on the machine."""
+    return re.sub(r"[-+±]*[0-9][-+.e0-9]*|-{2,}", " ", text).split()
+
+
+def run_block(block: Block, desk: Desk, folder: Path, database: str) -> str:
+    """Do what a block says, in a folder; returns what it prints."""
     script = exchanged(block.text, database)
+    name = re.match(r"# ([\w/]+\.(?:py|yaml))\n", script)
+    file = folder / (name[1] if name else f"block.{block.language}")
+    if block.language in ("python", "yaml"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(script)
+    if block.language == "yaml":
+        read_yaml(file, folder)
+        return ""
+    assert block.language in ("python", "sh"), f"{block} is neither run nor named in NOT_RUN"
     if block.language == "python":
-        (desk.home / "block.py").write_text(script)
-        script = "python block.py"
-    script = f"{BEFORE.get(block.place, '')}\n{script}"
-    done = desk.run(script, database=database)
-    assert done.returncode == 0, done.stdout + done.stderr
+        script = f"python {file.relative_to(folder)}"
+    done = desk.run(script, database=database, folder=folder)
+    assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
     for code, printed in PRINTED.items():
         assert code not in block.text or printed in done.stdout
+    return done.stdout
 
 
-def read_yaml(block: Block, home: Path) -> None:
-    """Read a block as a study; one without components as fields to add to the tiny study."""
-    given: dict[str, Any] = yaml.safe_load(block.text)
-    text = block.text
+def read_yaml(file: Path, home: Path) -> None:
+    """Read a file as a study; one without components as fields to add to the tiny study."""
+    given: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
+    if "task" in given:
+        return  # the study that names it reads it
     if "components" not in given:
-        text = (home / "studies" / "quickstart" / "study.yaml").read_text("utf-8") + text
-    file = home / "studies" / "mine" / "block.yaml"
-    file.write_text(text)
+        tiny = (home / "studies" / "quickstart" / "study.yaml").read_text("utf-8")
+        file.write_text(tiny + file.read_text("utf-8"))
     config = load_study_config(file)
     sampler_of(config, space_of(config))
     assert objective_names(config)
@@ -240,9 +285,10 @@ def test_extras_in_the_text_exist() -> None:
 
 
 def test_nothing_is_excused_that_is_not_there() -> None:
-    places = {block.place for block in BLOCKS}
-    assert {*NOT_CODE, *BEFORE} <= places
-    code = "\n".join(block.text for block in BLOCKS)
+    blocks = [*BLOCKS, *(block for page in PAGES.values() for block in page)]
+    assert set(NOT_RUN) <= {block.place for block in blocks}
+    assert set(BEFORE) <= {block.document for block in blocks}
+    code = "\n".join(block.text for block in blocks)
     assert [text for text in (*EXCHANGED, *PRINTED) if text not in code] == []
 
 
@@ -301,18 +347,27 @@ def test_commands_in_the_text_exist_with_their_options() -> None:
     assert [use for use in found if use[1] not in known or not use[2] <= known[use[1]]] == []
 
 
-def test_the_readme_lists_every_command_and_option() -> None:
-    """``arena`` has commands of its own, which its row names."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    rows = dict(re.findall(r"^\| `([a-z]+)` \| (.*) \|$", text, re.MULTILINE))
-    parsers = subparsers()
-    assert set(rows) == set(parsers)
-    for name, parser in parsers.items():
-        assert set(re.findall(r"--[a-z-]+", rows[name])) == options_of(parser), name
+def test_examples_of_commands_are_valid() -> None:
+    """Those that the commands' help and the page of commands show."""
+    parser = build_parser()
+    examples = [line.strip() for line in help_texts(parser) if "STUDY" not in line]
+    assert len(examples) >= 9
+    for line in examples:
+        words = shlex.split(line.split("optuna_demix " if "-m" in line else "optuna-demix ")[1])
+        assert callable(parser.parse_args(words).run), line
+
+
+def help_texts(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Each line of the examples below the commands' help."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from (command.epilog or "").splitlines()[1:]
+                yield from help_texts(command)
 
 
 def test_variables_of_the_quickstart_are_read() -> None:
-    script = (ROOT / "studies" / "quickstart" / "run.sh").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
     text = (ROOT / "studies" / "quickstart" / "README.md").read_text("utf-8")
     variables = re.findall(r"^([A-Z]+)=\S+ make quickstart", text, re.MULTILINE)
-    assert variables and all(f"${{{name}:-" in script for name in variables)
+    assert variables and all(f"$({name})" in makefile for name in variables)

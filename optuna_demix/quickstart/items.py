@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from sources import Document, SourceError, digest
-from splits import Split, passages
+from optuna_demix.quickstart.sources import Document, SourceError, digest
+from optuna_demix.quickstart.splits import Split, passages
 
 N_PASSAGES = 24
 N_CHOICE_ITEMS = 120

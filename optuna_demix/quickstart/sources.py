@@ -1,6 +1,6 @@
 """The five domains of the quickstart, as documents of real text.
 
-Three come with the repository as compressed excerpts (see ``data/NOTICE``): ``general``, ``prose``
+Three come with the package as compressed excerpts (see ``data/NOTICE``): ``general``, ``prose``
 and ``math``. Two are read from what is installed: ``code`` is the standard library of the running
 interpreter and ``docs`` the docstrings of scientific packages, parsed without importing them.
 """
@@ -61,14 +61,14 @@ def digest(text: str) -> str:
 
 
 def excerpt(domain: str) -> Iterator[Document]:
-    """Yield the documents of a committed excerpt, in a fixed pseudo-random order."""
+    """Yield the documents of an excerpt, in a fixed pseudo-random order."""
     path = EXCERPTS / f"{domain}.jsonl.xz"
     try:
         with lzma.open(path, "rt", encoding="utf-8") as lines:
             documents = [Document(**json.loads(line)) for line in lines]
     except (OSError, EOFError, lzma.LZMAError, ValueError, TypeError) as error:
         raise SourceError(
-            f"{path}: cannot be read ({error}); restore it with `git checkout {path}`"
+            f"{path}: cannot be read ({error}); install optuna-demix again"
         ) from error
     yield from sorted(documents, key=lambda document: digest(document.id))
 

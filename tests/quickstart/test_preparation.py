@@ -8,52 +8,37 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from optuna_demix.config import load_study_config
+from optuna_demix.quickstart import STUDY_FILE, SourceError, preparation, prepare
+from optuna_demix.quickstart.sources import EXCERPTS, Document
+from optuna_demix.quickstart.splits import Split, passages, split
+
 pytest.importorskip("lm_eval")
 
-QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart"
 DOMAINS = ("general", "prose", "code", "math", "docs")
 CHOICE_DOMAINS = ("general", "code", "math")
-TASKS = sorted(path.stem for path in (QUICKSTART / "tasks").glob("*.yaml"))
+TASKS = sorted(path.stem for path in (STUDY_FILE.parent / "tasks").glob("*.yaml"))
 
-pytestmark = pytest.mark.xdist_group("quickstart_data")  # share the prepared directory
-
-
-def run_prepare(run_dir: Path, *, hash_seed: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, QUICKSTART / "prepare.py", "--run-dir", run_dir],
-        env=os.environ | {"PYTHONHASHSEED": str(hash_seed), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
+pytestmark = pytest.mark.xdist_group("quickstart")  # share the prepared folder
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("quickstart") / "run"
-    done = run_prepare(path, hash_seed=0)
-    assert done.returncode == 0, done.stderr
+    assert prepare(path, lambda line: None) == path / "study.yaml"
     return path
 
 
-@pytest.fixture
-def quickstart_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    """The study's own modules, which a script finds beside itself."""
-    names = ("sources", "splits", "items")
-    monkeypatch.syspath_prepend(str(QUICKSTART))
-    import items
-    import sources
-    import splits
-
-    yield {"sources": sources, "splits": splits, "items": items}
-    for name in names:
-        sys.modules.pop(name)
+def lines_of(folder: Path) -> list[str]:
+    """Prepare a folder; returns what was reported."""
+    lines: list[str] = []
+    prepare(folder, lines.append)
+    return lines
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,7 +56,7 @@ def texts(run_dir: Path, domain: str, part: str) -> list[str]:
 
 def test_second_run_does_nothing(run_dir: Path) -> None:
     before = (run_dir / "prepared.json").stat().st_mtime_ns
-    assert "up to date" in run_prepare(run_dir, hash_seed=1).stdout
+    assert "up to date" in lines_of(run_dir)[0]
     assert (run_dir / "prepared.json").stat().st_mtime_ns == before
 
 
@@ -81,40 +66,62 @@ def test_damage_is_mended_with_the_same_bytes(run_dir: Path, tmp_path: Path) -> 
     (copy / "data" / "math" / "train.jsonl").write_text("{}\n")
     (copy / "tokenizer" / "tokenizer.json").unlink()
     # Everything is made anew, under another order of hashes.
-    assert "are ready" in run_prepare(copy, hash_seed=1).stdout
+    program = "import sys; from pathlib import Path; from optuna_demix.quickstart import prepare; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program} prepare(Path(sys.argv[1]))", copy],
+        env=os.environ | {"PYTHONHASHSEED": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert "are ready" in done.stdout, done.stderr
     first, second = contents(run_dir), contents(copy)
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
     assert {path.name for path in copy.iterdir()} == {
         "data",
         "prepared.json",
+        "study.yaml",
         "tasks",
         "tokenizer",
     }
 
 
-def test_run_dir_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    done = run_prepare(tmp_path / "file", hash_seed=0)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error:") and done.stderr.count("\n") == 1
-    assert (tmp_path / "file").read_text() == "mine"
+def test_a_study_that_was_changed_stays(run_dir: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    (copy / "study.yaml").write_text("mine")
+    prepare(copy, lambda line: None)
+    assert (copy / "study.yaml").read_text() == "mine"
 
 
-def test_directory_made_by_others_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "thesis.txt").write_text("mine")
-    done = run_prepare(tmp_path, hash_seed=0)
-    assert done.returncode == 2
-    assert "data: exists, but was not made by this script" in done.stderr
-    assert list(contents(tmp_path)) == ["data/thesis.txt"]
+@pytest.mark.parametrize("mine", ["data/thesis.txt", "study.yaml"])
+def test_what_others_made_is_left_alone(tmp_path: Path, mine: str) -> None:
+    (tmp_path / mine).parent.mkdir(exist_ok=True)
+    (tmp_path / mine).write_text("mine")
+    with pytest.raises(SourceError, match=f"{Path(mine).parts[0]}: exists, but is not of the qui"):
+        prepare(tmp_path, lambda line: None)
+    assert list(contents(tmp_path)) == [mine]
 
 
-def test_interrupted_replacement_is_made_again(run_dir: Path, tmp_path: Path) -> None:
+def test_interrupted_replacement_is_made_again(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "prepared.json").write_text("{}\n")
     shutil.copytree(run_dir / "data", tmp_path / "data")
-    assert "are ready" in run_prepare(tmp_path, hash_seed=0).stdout
+
+    def made(folder: Path, report: object) -> None:
+        shutil.copytree(run_dir, folder, dirs_exist_ok=True, ignore=lambda *_: ["prepared.json"])
+
+    monkeypatch.setattr(preparation, "_make", made)
+    assert "are ready" in lines_of(tmp_path)[0]
     assert contents(tmp_path) == contents(run_dir)
+
+
+def test_the_study_finds_what_was_prepared(run_dir: Path) -> None:
+    config = load_study_config(run_dir / "study.yaml")
+    assert config.run_path == run_dir
+    assert config.include_paths == [run_dir / "tasks"]
+    assert all((run_dir / file).is_file() for d in config.datasets.values() for file in d.files)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -206,37 +213,28 @@ def test_tokenizer_is_small_lossless_and_knows_the_end_of_text(run_dir: Path) ->
 
 
 def test_notice_names_every_committed_file() -> None:
-    notice = (QUICKSTART / "data" / "NOTICE").read_text(encoding="utf-8")
+    notice = (EXCERPTS / "NOTICE").read_text(encoding="utf-8")
     headings = {
         line
         for line, rule in zip(notice.split("\n"), notice.split("\n")[1:], strict=False)
         if rule and set(rule) == {"-"}
     }
-    committed = {path for path in (QUICKSTART / "data").iterdir() if path.name != "NOTICE"}
+    committed = {path for path in EXCERPTS.iterdir() if path.name != "NOTICE"}
     assert headings == {path.name for path in committed}
     assert sum(path.stat().st_size for path in committed) < 2_000_000
     assert "WordNet 3.0 Copyright 2006 by Princeton University" in notice
 
 
-def test_split_refuses_a_source_that_is_too_small(
-    quickstart_modules: dict[str, ModuleType],
-) -> None:
-    sources, splits = quickstart_modules["sources"], quickstart_modules["splits"]
-    with pytest.raises(sources.SourceError, match="'code'.*found only 5 of"):
-        splits.split("code", [sources.Document("a", "short")])
+def test_split_refuses_a_source_that_is_too_small() -> None:
+    with pytest.raises(SourceError, match="'code'.*found only 5 of"):
+        split("code", [Document("a", "short")])
 
 
-def test_passages_leave_out_lines_seen_in_training(
-    quickstart_modules: dict[str, ModuleType],
-) -> None:
-    sources, splits = quickstart_modules["sources"], quickstart_modules["splits"]
+def test_passages_leave_out_lines_seen_in_training() -> None:
     seen = "a line that is long enough to be recognized when it is met again"
     fresh = "\n".join(f"{number}: {'some other words ' * 4}" for number in range(12))
-    parts = splits.Split(
-        train=[sources.Document("train", f"one\n    {seen}\ntwo")],
-        heldout=[
-            sources.Document("clean", fresh),
-            sources.Document("leaking", f"  {seen}\n{fresh}"),
-        ],
+    parts = Split(
+        train=[Document("train", f"one\n    {seen}\ntwo")],
+        heldout=[Document("clean", fresh), Document("leaking", f"  {seen}\n{fresh}")],
     )
-    assert [passage.id for passage in splits.passages(parts)] == ["clean#0"]
+    assert [passage.id for passage in passages(parts)] == ["clean#0"]

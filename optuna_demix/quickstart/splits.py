@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sources import Document, SourceError, digest
+from optuna_demix.quickstart.sources import Document, SourceError, digest
 
 TRAIN_CHARS = 1_000_000
 HELDOUT_CHARS = 120_000
