@@ -27,13 +27,11 @@ _QUIET = logging.ERROR
 def starting() -> Iterator[None]:
     """Start an engine inside; only the modules that were imported stay."""
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
-    environment = dict(os.environ)
-    os.environ.update(_IN_PROCESS)
     try:
         with running():
+            os.environ.update(_IN_PROCESS)
             yield
     finally:
-        _restore_environment(environment)
         torch.set_num_threads = set_threads  # on a CPU vLLM puts one without effect in its place
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
@@ -42,11 +40,12 @@ def starting() -> Iterator[None]:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Let an engine work inside, quietly; random generators stay as they are.
+    """Let an engine work inside, quietly; random generators and environment stay as they are.
 
     It sees no inference mode: weights that were made in it could never be changed outside.
     """
     with ExitStack() as stack:
+        stack.callback(_restore_environment, dict(os.environ))  # its first step sets some, too
         stack.callback(RandomState.current().restore)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())

@@ -45,3 +45,12 @@ def test_an_engine_never_works_in_inference_mode():
         made = torch.zeros(2)
         assert not torch.is_grad_enabled()
     made += 1  # tensors of inference mode refuse
+
+
+def test_what_an_engine_sets_while_it_writes_is_gone_afterwards(monkeypatch):
+    monkeypatch.setenv("KEPT", "1")
+    before = dict(os.environ)
+    with surroundings.running():
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = "/elsewhere"
+        os.environ["KEPT"] = "2"
+    assert dict(os.environ) == before
