@@ -40,8 +40,8 @@ def check_phases(
         if phase.components is None and len(free) > 1:
             raise ValueError(
                 f"phases: {free[0].name!r} and {free[1].name!r} are searched, but a merge knows "
-                "only the mixture of the whole run and not its order; fix one of them, or give "
-                f"phase {phase.name!r} 'components' of its own"
+                "only the mixture of the whole run and not its order; set 'fixed: true' for one "
+                f"of them, or give phase {phase.name!r} 'components' of its own"
             )
         for component in components if phase.components is None else phase.components:
             if component not in components:
@@ -61,7 +61,7 @@ def check_phases(
 def _check_fixed(phase: PhaseConfig) -> None:
     if phase.prior is None:
         raise ValueError(
-            f"phases: phase {phase.name!r} is fixed and needs 'prior', its share of each dataset"
+            f"phases: phase {phase.name!r} is fixed; give 'prior', its share of each dataset"
         )
     others = [field for field in _given(phase) if field != "prior"]
     others += [

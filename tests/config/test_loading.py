@@ -28,7 +28,7 @@ FULL: dict[str, Any] = {
     },
     "phases": [
         {"name": "early", "share": 0.9, "fixed": True, "prior": {"web": 1, "code": 0}},
-        {"name": "late", "share": 0.1, "hierarchy": {"all": ["web", "code"]}},
+        {"name": "late", "share": 0.1, "hierarchy": {"all": {"sources": ["web", "code"]}}},
     ],
     "capabilities": {"all": [BENCHMARK]},
     "objective": "composite",

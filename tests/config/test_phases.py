@@ -99,7 +99,7 @@ def test_a_hierarchy_is_searched_as_one_vector(tmp_path: Path) -> None:
         ({"phases": [{**EARLY, "share": 1}]}, "all are fixed"),
         (
             {"phases": [{**EARLY, "prior": None}, {"name": "late", "share": 0.1}]},
-            "'early' is fixed and needs 'prior'",
+            "'early' is fixed; give 'prior'",
         ),
         (
             {"phases": [{**EARLY, "upper": 0.5}, {"name": "late", "share": 0.1}]},

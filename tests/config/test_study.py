@@ -65,7 +65,7 @@ def test_settings_of_lm_eval_for_all_benchmarks_and_for_one(tmp_path: Path) -> N
     config = load_study_config(write(tmp_path, study))
     run = config.capabilities["all"][0].settings.over(config.scoring.settings)
     assert vars(run) == {
-        **{"num_fewshot": None, "system_instruction": None},
+        **{"num_fewshot": None, "system_instruction": None, "repeats": None},
         **{"metadata": {"max_seq_lengths": [4096]}, **chat, **own},
     }
     assert isinstance(config.scoring.settings.limit, int)  # 500.0 would be another plan

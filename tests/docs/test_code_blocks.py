@@ -60,6 +60,8 @@ EXCHANGED = {
     "postgresql://user@host/db": "sqlite:///{database}",
     # No GPU here.
     "--device cuda:0": "--device cpu",
+    # It takes minutes; tests of its own run it.
+    "optuna-demix demo": "optuna-demix demo --help",
     # Whole searches take hours; a few trials go the same way.
     "--n-trials 2000 --n-workers 8": "--n-trials 6 --n-workers 2",
     "--n-trials 2000": "--n-trials 4",
@@ -72,6 +74,13 @@ EXCHANGED = {
 
 # What a reader has done before he comes to the block.
 BEFORE = {
+    "docs/howto/evidence.md": (
+        "optuna create-study --study-name mix --directions maximize maximize maximize\n"
+        "cat > runs.csv <<END\n"
+        "share_prose,share_code,share_math,score/prose,score/code,score/math\n"
+        "0.2,0.3,0.5,0.1,0.3,0.2\n0.6,0.2,0.2,0.4,0.1,0.1\n0.1,0.8,0.1,0.2,0.5,0.1\n"
+        "0.3,0.3,0.4,0.2,0.3,0.1\nEND"
+    ),
     "docs/howto/results.md": (
         "optuna create-study --study-name mix --directions maximize maximize maximize\n"
         "optuna-demix worker STUDY.yaml --study-name mix --n-trials 6 --no-dashboard"
