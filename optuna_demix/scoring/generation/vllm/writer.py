@@ -109,10 +109,10 @@ class VllmEngine:
             prompts: Prompts whose arguments are not refused.
 
         Returns:
-            Of every prompt the new tokens, an end token included; ``None`` for NaN.
+            Of every prompt the new tokens, an end token included; ``None`` for NaN, which may
+            reach other prompts of the call through the memory that they share.
 
         Raises:
-            TaskError: If memory runs out.
             DemixError: If vLLM does not answer as the live model does.
         """
         if self._engine is None or self._stale:
