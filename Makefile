@@ -18,8 +18,8 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 	-c constraints.txt
 endif
 
-.PHONY: help install quickstart test test-slow test-faults test-packaging test-gpu test-vllm lint \
-	format docs bench bench-fidelity bench-gpu sweep clean
+.PHONY: help install quickstart test test-slow test-faults test-packaging test-readers test-gpu \
+	test-vllm lint format docs bench bench-fidelity bench-gpu sweep clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -42,7 +42,8 @@ quickstart: $(or $(wildcard $(VENV)/.installed),$(VENV)/.quickstart)  ## Search 
 	$(BIN)/optuna-demix demo --out runs/quickstart --n-trials $(TRIALS) --n-workers $(WORKERS)
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not packaging and not vllm'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup \
+		-m 'not slow and not faults and not packaging and not readers and not vllm'
 
 test-slow: install  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m 'slow and not faults and not packaging and not vllm'
@@ -67,6 +68,12 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 
 test-vllm: $(VLLM_VENV)/.installed  ## Run the tests of vLLM, in an environment of its own
 	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/scoring/generation
+
+test-readers: install  ## Have the training frameworks that pip has read exported mixtures (minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(VENV)/readers --upgrade -r tests/export/readers.txt
+	OMP_NUM_THREADS=1 PYTHONPATH="$(abspath $(VENV))/readers" \
+		$(BIN)/python -m pytest tests/export -m readers
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

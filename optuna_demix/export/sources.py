@@ -1,4 +1,4 @@
-"""One dataset of a mixture to train on, in the units that training frameworks ask for."""
+"""Datasets and stages to train on, in the units that training frameworks ask for."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class DataSource:
             size or the budget is unknown.
         examples: How many of its examples are seen in such a run; ``None`` where the length of
             an example or the budget is unknown.
+        tokens: How many of its tokens are seen in such a run; ``None`` without a budget.
     """
 
     name: str
@@ -34,6 +35,33 @@ class DataSource:
     path: str
     epochs: float | None
     examples: float | None
+    tokens: float | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run, with a mixture of its own.
+
+    Attributes:
+        name: Its name.
+        share: Its share of the run's training tokens.
+        sources: Its mixture; epochs, examples and tokens are those of the stage.
+    """
+
+    name: str
+    share: float
+    sources: Sequence[DataSource]
+
+    @property
+    def tokens(self) -> float | None:
+        """Training tokens of the stage; ``None`` without a budget."""
+        return tokens_of(self.sources)
+
+
+def tokens_of(sources: Sequence[DataSource]) -> float | None:
+    """Training tokens of a mixture; ``None`` without a budget."""
+    known = [source.tokens for source in sources if source.tokens is not None]
+    return math.fsum(known) if known else None
 
 
 def sources_of(
@@ -81,6 +109,7 @@ def sources_of(
             path=paths.replace("{dataset}", name),
             epochs=_ratio(by_name[name], budget, (tokens or {}).get(name)),
             examples=_ratio(by_name[name], budget, (example_tokens or {}).get(name)),
+            tokens=by_name[name] * budget if budget else None,
         )
         for name, example in zip(kept, examples, strict=True)
     ]

@@ -106,7 +106,7 @@ def test_the_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None
     assert all(kind in shown for kind in FORMATS)
 
 
-def test_a_run_in_phases_is_written_phase_by_phase(
+def test_a_run_in_phases_is_written_as_a_whole_or_phase_by_phase(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = Path(arguments[1])
@@ -119,8 +119,9 @@ def test_a_run_in_phases_is_written_phase_by_phase(
     }
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "phases": [early, late]}))
     json_of = [*arguments, "--format", "json"]
-    assert main(json_of) == 2
-    assert "'early', 'late'" in capsys.readouterr().err
+    assert main([*arguments, "--format", "megatron"]) == 2
+    refused = capsys.readouterr().err.splitlines()[-1]
+    assert "'early', 'late'" in refused and "--phase" in refused and "nanotron" in refused
     assert main([*json_of, "--phase", "lat"]) == 2
     assert "did you mean 'late'" in capsys.readouterr().err
     assert main([*json_of, "--phase", "early"]) == 0
@@ -131,4 +132,21 @@ def test_a_run_in_phases_is_written_phase_by_phase(
     }
     assert "web: 75.00% of the data, 0.60 epochs" in err  # 0.75 * 0.8 of 1e9 tokens
     assert main([*json_of, "--phase", "late"]) == 0
-    assert json.loads(capsys.readouterr().out)["datasets"]["web"]["share"] >= 0.5
+    late_web = json.loads(capsys.readouterr().out)["datasets"]["web"]
+    assert late_web["share"] >= 0.5
+
+    assert main(json_of) == 0  # the whole run
+    out, err = capsys.readouterr()
+    phases = json.loads(out)["phases"]
+    assert [phase["name"] for phase in phases] == ["early", "late"]
+    assert phases[1]["datasets"]["web"] == late_web
+    assert f"whole run: web: {0.6 + late_web['epochs']:.2f} epochs" in err
+    assert main([*arguments, "--format", "nanotron", "--step-tokens", "1e6"]) == 0
+    written = capsys.readouterr().out
+    assert "# whole run: web: " in written
+    stages = yaml.safe_load(written)["data_stages"]
+    assert [stage["start_training_step"] for stage in stages] == [1, 801]
+    assert main([*arguments, "--format", "nanotron"]) == 2
+    assert "--step-tokens" in capsys.readouterr().err
+    assert main([*json_of, "--phase", "late", "--step-tokens", "5"]) == 2
+    assert "--step-tokens" in capsys.readouterr().err

@@ -1,5 +1,5 @@
-"""Every format is read back as its framework reads it: by the framework itself where it is there,
-else by the rules of its documentation."""
+"""Every format is read by the rules of its framework's documentation; `test_readers` has the
+frameworks themselves read it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ import pytest
 import yaml
 
 from optuna_demix.errors import ConfigError
-from optuna_demix.export import FORMATS, DataSource, export, sources_of
+from optuna_demix.export import (
+    STAGED,
+    DataSource,
+    Stage,
+    export,
+    export_stages,
+    sources_of,
+)
 
 SHARES = {"web": 0.609, "code": 0.313, "math": 0.078}
 LENGTHS = {"web": 500.0, "code": 1500.0, "math": 250.0}
@@ -37,19 +44,6 @@ def test_megatron_splits_the_file_at_white_space(sources: list[DataSource]) -> N
     assert prefixes == ["/data/web", "/data/code", "/data/math"]
 
 
-def test_megatron_core_reads_the_blend(sources: list[DataSource]) -> None:
-    utils = pytest.importorskip("megatron.core.datasets.utils", reason="no Megatron core here")
-    prefixes, weights = utils.get_blend_from_list(export(sources, "megatron").split())
-    assert prefixes == ("/data/web", "/data/code", "/data/math") or prefixes == [
-        "/data/web", "/data/code", "/data/math",
-    ]  # fmt: skip
-    assert weights == list(SHARES.values())
-    assert utils.get_blend_from_list(yaml.safe_load(export(sources, "nemo"))["paths"]) == (
-        prefixes,
-        weights,
-    )
-
-
 def test_nemo_takes_a_flat_list_of_strings(sources: list[DataSource]) -> None:
     paths = yaml.safe_load(export(sources, "nemo"))["paths"]
     assert all(isinstance(item, str) for item in paths)
@@ -67,17 +61,6 @@ def test_olmo_core_is_told_sources_and_repetitions(sources: list[DataSource]) ->
     assert "max_repetition_ratio" not in code  # its size is unknown
     # 7.8 % of 1e10 tokens from 4e8: as many are allowed as are needed, and hardly more.
     assert 0.078e10 <= 4e8 * math["max_repetition_ratio"] < 0.079e10
-
-
-def test_olmo_core_builds_the_list(sources: list[DataSource]) -> None:
-    module = pytest.importorskip("olmo_core.data.source_mixture", reason="no OLMo-core here")
-    content = yaml.safe_load(export(sources, "olmo-core"))
-    mixture = module.SourceMixtureList(
-        sources=[module.SourceMixtureConfig(**entry) for entry in content["sources"]]
-    )
-    mixture.validate()
-    for source in mixture.sources:
-        source.validate()
 
 
 def test_nanotron_is_told_folders_and_weights(sources: list[DataSource]) -> None:
@@ -151,11 +134,125 @@ def test_json_and_yaml_say_the_same(sources: list[DataSource]) -> None:
 
 def test_odd_names_survive_yaml() -> None:
     shares = {"yes": 0.25, "1.0": 0.25, "a: b": 0.25, "größe #1": 0.25}
-    for kind in set(FORMATS) - {"megatron", "nemo", "json", "huggingface", "nanotron"}:
+    for kind in ("yaml", "olmo-core", "mosaicml", "energon"):
         content = yaml.safe_load(export(sources_of(shares), kind))
-        (body,) = content.values()
-        names = list(body) if isinstance(body, dict) else [e["source_name"] for e in body]
-        assert names == list(shares)
+        body = content.get("splits", {}).get("train", {}).get("blend") or content.get("sources")
+        names = [e.get("source_name", e.get("path")) for e in body] if body else None
+        assert (names or list(next(iter(content.values())))) == list(shares)
+
+
+def test_python_modules_compile_whatever_the_names() -> None:
+    shares = {"it's": 0.5, 'a "b" {c} \\ d': 0.5}
+    for kind in (
+        "huggingface",
+        "litdata",
+        "torchtitan",
+        "torchtitan-grain",
+        "olmo-core-composable",
+    ):
+        text = export(sources_of(shares), kind, comment="one\ntwo")
+        compile(text, kind, "exec")
+        assert text.startswith("# one\n# two\n")
+
+
+def test_megatron_bridge_is_told_all_splits(sources: list[DataSource]) -> None:
+    splits = json.loads(export(sources, "megatron-bridge", comment="not to be seen"))
+    assert splits["train"] == export(sources, "megatron").split()
+    assert splits["valid"] is splits["test"] is None
+
+
+def test_nemotron_is_told_names_paths_and_weights(sources: list[DataSource]) -> None:
+    datasets = json.loads(export(sources, "nemotron", comment="not to be seen"))["datasets"]
+    assert {d["name"]: d["weight"] for d in datasets} == SHARES
+    assert [d["path"] for d in datasets] == ["/data/web", "/data/code", "/data/math"]
+
+
+def test_energon_draws_samples(sources: list[DataSource]) -> None:
+    content = yaml.safe_load(export(sources, "energon"))
+    assert (content["__module__"], content["__class__"]) == ("megatron.energon", "MetadatasetV2")
+    blend = content["splits"]["train"]["blend"]
+    assert_tokens_as_asked(
+        {entry["path"].removeprefix("/data/"): entry["weight"] for entry in blend}
+    )
+
+
+@pytest.mark.parametrize("kind", ["energon-epochs", "mosaicml-epochs"])
+def test_epochs_stand_instead_of_weights(kind: str, sources: list[DataSource]) -> None:
+    known = sources_of(SHARES, tokens=dict.fromkeys(SHARES, 1e9), budget=2e9)
+    text = export(known, kind)
+    assert all(f": {2 * share:.3f}\n" in text for share in SHARES.values())
+    with pytest.raises(ConfigError, match="mixture.budget.*unknown for code$"):
+        export(sources, kind)
+
+
+def test_torchtitan_keeps_names_apart() -> None:
+    with pytest.raises(ConfigError, match="'Web' and 'web' as one name"):
+        export(sources_of({"Web": 0.5, "web": 0.5}), "torchtitan")
+
+
+@pytest.fixture
+def stages() -> list[Stage]:
+    sizes = {"web": 2e10, "math": 1e9}
+    early = sources_of({"web": 0.9, "math": 0.1}, tokens=sizes, budget=9e9)
+    late = sources_of({"web": 0.2, "math": 0.8}, tokens=sizes, budget=1e9)
+    return [Stage("early", 0.9, early), Stage("late", 0.1, late)]
+
+
+def test_a_run_is_written_stage_by_stage(stages: list[Stage]) -> None:
+    plain = json.loads(export_stages(stages, "json", step_tokens=4e6))["phases"]
+    assert plain == yaml.safe_load(export_stages(stages, "yaml", step_tokens=4e6))["phases"]
+    assert [phase["name"] for phase in plain] == ["early", "late"]
+    assert [(p["start_token"], p["tokens"], p["start_step"]) for p in plain] == [
+        (0, 9 * 10**9, 1),
+        (9 * 10**9, 10**9, 2251),
+    ]
+    assert plain[1]["datasets"]["math"]["epochs"] == pytest.approx(0.8)
+    assert "start_step" not in json.loads(export_stages(stages, "json"))["phases"][0]
+
+
+def test_nanotron_starts_stages_at_steps(stages: list[Stage]) -> None:
+    found = yaml.safe_load(export_stages(stages, "nanotron", step_tokens=4e6))["data_stages"]
+    assert [stage["start_training_step"] for stage in found] == [1, 2251]
+    assert found[1]["data"]["dataset"] == {
+        "dataset_folder": ["web", "math"],
+        "dataset_weights": [0.2, 0.8],
+    }
+
+
+@pytest.mark.parametrize(
+    ("budget", "step_tokens", "named"),
+    [
+        (1e9, None, "tokens of a step"),
+        (1e9, 0.0, "positive"),
+        (1e9, 3e9, "'early' has 1e\\+09 tokens, less than a training step"),
+        (None, 4e6, "set mixture.budget"),
+    ],
+)
+def test_steps_that_make_no_sense(
+    budget: float | None, step_tokens: float | None, named: str
+) -> None:
+    stage = Stage("early", 1.0, sources_of({"web": 1.0}, budget=budget))
+    with pytest.raises(ConfigError, match=named):
+        export_stages([stage], "nanotron", step_tokens=step_tokens)
+
+
+def test_olmo_core_splits_what_the_run_does_not_see_as_a_whole(stages: list[Stage]) -> None:
+    text = export_stages(stages, "olmo-core-composable")
+    found: dict[str, Any] = {}
+    exec(text[text.index("STAGES") : text.index("def mixes")], found)
+    (early, early_sources), (late, late_sources) = found["STAGES"].values()
+    assert (early, late) == (9 * 10**9, 10**9)
+    # Path, share, limit of repetitions, part of what is left: 8.1e9 of 8.3e9 tokens of web.
+    assert early_sources["web"] == ("web", 0.9, 1.0, pytest.approx(8.1 / 8.3))
+    assert late_sources["web"] == ("web", 0.2, 1.0, 1.0)
+    # 0.9 and 0.8 epochs of math are more than there is: each stage draws from all of it.
+    assert early_sources["math"][2:] == late_sources["math"][2:] == (1.0, 1.0)
+
+
+def test_readers_without_stages_are_refused(stages: list[Stage]) -> None:
+    assert set(STAGED) == {"json", "yaml", "nanotron", "olmo-core-composable"}
+    with pytest.raises(ConfigError, match="'megatron' has no stages.*nanotron"):
+        export_stages(stages, "megatron")
 
 
 def test_a_path_with_a_space_cannot_be_told_to_megatron() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -298,7 +299,7 @@ def test_failures_in_a_row_stop_the_worker_and_not_the_study(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "optuna_demix.search.objective.MixtureObjective.score",
-            lambda self, weights: (_ for _ in ()).throw(RuntimeError("out of memory\nat 0x1")),
+            Mock(side_effect=RuntimeError("out of memory\nat 0x1")),
         )
         report = run_worker(config, storage=url, study_name="mix", progress=False)
     assert not report.healthy and report.failed == 3
