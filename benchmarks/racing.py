@@ -8,6 +8,9 @@ of a seed begin with the same mixtures; blocks scored once are not computed agai
 Reported are items scored (those of pruned trials as far as they came) and the regret of the
 recommended mixture, which is merged and scored in full: the best composite that any trial or
 recommendation of any seed reached, minus its own.
+
+With ``--screening`` trials are screened instead, on surfaces whose true scores are known, see
+``_screening.py``.
 """
 
 from __future__ import annotations
@@ -171,24 +174,47 @@ def check(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def screen(seeds: Sequence[int], n_trials: int, *, keep: float, out: Path | None) -> None:
+    """Compare searches with and without screening; write after each seed."""
+    from _screening import COLUMNS, compare, summarize
+
+    rows: list[dict[str, Any]] = []
+    for seed in seeds:
+        rows += compare(seed, n_trials=n_trials, keep=keep)
+        result = summarize(rows)
+        about = {**provenance(), "seeds": seeds, "trials": n_trials, "keep": keep}
+        write(out, {**about, "ways": result, "rows": rows})
+    print_table(rows, COLUMNS)
+    for way, figures in result.items():
+        print(f"{way}: {figures}")
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
     arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--run", type=Path, metavar="DIR", help="run_dir of a quickstart")
     arguments.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="run_dir of a quickstart"
+        "--screening", action="store_true", help="screen on known surfaces instead"
     )
+    arguments.add_argument("--keep", type=float, default=0.25, help="share that writes texts")
     arguments.add_argument("--seeds", type=int, default=SEEDS, help="number of seeds")
     arguments.add_argument("--trials", type=int, default=TRIALS, help="trials of a study")
     arguments.add_argument(
         "--p-threshold", type=float, default=P_THRESHOLD, help="of the Wilcoxon test"
     )
     options = arguments.parse_args()
-    run = run_directory(arguments, options.run)
-    quiet()
     n_seeds, n_trials = (
         (QUICK_SEEDS, QUICK_TRIALS) if options.quick else (options.seeds, options.trials)
     )
     seeds = list(range(options.seed, options.seed + n_seeds))
+    if options.screening:
+        quiet()
+        screen(seeds, n_trials, keep=options.keep, out=options.out)
+        return
+    if options.run is None:
+        arguments.error("--run DIR or --screening is needed")
+    run = run_directory(arguments, options.run)
+    quiet()
     replay = Replay(run)
     rows = [
         search(replay, seed=seed, n_trials=n_trials, racing=racing)

@@ -11,6 +11,9 @@ MERGED_PREFIX = "merged:"
 PROBABILITY_PREFIX = "probability:"
 """Prefix of those that hold its score by the mixture of token probabilities."""
 
+CHEAP_PREFIX = "cheap:"
+"""Prefix of those that hold minus the bits per byte of a screened benchmark's right answers."""
+
 BLOCKS_ATTR = "demix:blocks"
 """User attribute of a raced trial: of every benchmark its score on each block of items."""
 

@@ -15,7 +15,7 @@ from optuna_demix.config.mixture import (
     MixtureConfig,
 )
 from optuna_demix.config.schema import study_schema
-from optuna_demix.config.scoring import BenchmarkConfig, RacingConfig, ScoringConfig
+from optuna_demix.config.scoring import BenchmarkConfig, RacingConfig, ScoringConfig, ScreenConfig
 from optuna_demix.config.search import DashboardConfig, SamplerConfig
 from optuna_demix.config.space import mixture_arguments, space_of
 from optuna_demix.config.study import StudyConfig, capabilities_of, objective_names
@@ -34,6 +34,7 @@ __all__ = [
     "RacingConfig",
     "SamplerConfig",
     "ScoringConfig",
+    "ScreenConfig",
     "StudyConfig",
     "TrainingConfig",
     "capabilities_of",

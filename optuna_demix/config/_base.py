@@ -32,6 +32,7 @@ _NOT_A_FLAG = BeforeValidator(_no_flag)
 Share = Annotated[float, Field(ge=0.0, le=1.0), _NOT_A_FLAG]
 Number = Annotated[float, _NOT_A_FLAG]
 Part = Annotated[float, Field(gt=0.0, lt=1.0), _NOT_A_FLAG]
+PositiveShare = Annotated[float, Field(gt=0.0, le=1.0), _NOT_A_FLAG]
 PositiveNumber = Annotated[float, Field(gt=0.0), _NOT_A_FLAG]
 NonNegativeNumber = Annotated[float, Field(ge=0.0), _NOT_A_FLAG]
 PositiveCount = Annotated[int, Field(ge=1), _NOT_A_FLAG]

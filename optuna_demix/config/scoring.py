@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import StrictBool, StrictInt, StrictStr, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictInt, StrictStr, field_validator, model_validator
 
 from optuna_demix.config._base import (
     BlockCount,
     Count,
     Part,
     PositiveCount,
+    PositiveShare,
     Seed,
     StrictModel,
     TokenCount,
@@ -102,6 +103,26 @@ class VllmConfig(StrictModel):
     """Neither compile nor capture graphs: starts sooner, writes more slowly."""
 
 
+class ScreenConfig(StrictModel):
+    """Texts are written only for mixtures that are likely to find the right answers.
+
+    Every trial is scored on all other benchmarks and on the bits per byte of the right answers.
+    If its estimated objectives are among the best, texts are written; else it is pruned. The first
+    eight trials write texts in any case. On surfaces with known scores this did not pay: with as
+    many texts plain trials found mixtures as good (``benchmarks/README.md``).
+    """
+
+    benchmarks: Literal["auto"] | list[str] = "auto"
+    """Names of the benchmarks whose texts are to be spared; ``auto``: all that generate."""
+    keep: PositiveShare = 0.25
+    """A trial writes texts if it is among this best share of itself and the sixteen trials before
+    it; of all trials no larger share does, the first eight not counted."""
+    answers: dict[str, str] = Field(default_factory=dict)
+    """Field of a task's documents that holds the right answer, by benchmark, where the task's
+    ``doc_to_target`` is something else: ``canonical_solution`` for HumanEval, ``code`` for MBPP,
+    ``solution`` for ``minerva_math``."""
+
+
 class ScoringConfig(TaskSettingsConfig):
     """How lm-eval scores a proxy, with the settings that all benchmarks share."""
 
@@ -139,6 +160,8 @@ class ScoringConfig(TaskSettingsConfig):
     """What vLLM may use."""
     racing: RacingConfig | None = None
     """Score in blocks and drop losing proxies; needs a single objective."""
+    screen: ScreenConfig | None = None
+    """Let only promising proxies write texts, which cost most; off unless it is given."""
     trust_remote_code: bool = False
     """Run code that comes with a component."""
     confirm_run_unsafe_code: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,7 @@ class StudyConfig(StrictModel):
                 "scoring.racing: Optuna prunes trials of a single objective only; set "
                 "'objective: composite' or remove 'racing'"
             )
+        self._check_screen(labels)
         asked = self._asks_for_merges()
         if self.proxy == "probabilities" and asked:
             raise ValueError(
@@ -153,6 +155,24 @@ class StudyConfig(StrictModel):
             if not any(w > 0 for w in self.sampler.composite.values()):
                 raise ValueError("sampler.composite: at least one weight must be positive")
         return self
+
+    def _check_screen(self, labels: Sequence[str]) -> None:
+        screen = self.scoring.screen
+        if screen is None:
+            return
+        named = [] if screen.benchmarks == "auto" else screen.benchmarks
+        for field, names in (("benchmarks", named), ("answers", screen.answers)):
+            for name in names:
+                if name not in labels:
+                    hint = unknown_name(name, labels, "benchmark")
+                    raise ValueError(f"scoring.screen.{field}: {hint}")
+        for field, clashes in (
+            ("scoring.racing", self.scoring.racing is not None),
+            ("proxy: probabilities", self.proxy == "probabilities"),
+            ("sampler.schedule: demix", self.sampler.schedule == "demix"),
+        ):
+            if clashes:
+                raise ValueError(f"scoring.screen does not go with {field}; remove one of them")
 
     @property
     def resolved_proxy(self) -> Literal["auto", "merged", "probabilities"]:

@@ -14,13 +14,16 @@ from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.block_scores import BlockScores
 from optuna_demix.scoring.checks import check_tasks, undirected
 from optuna_demix.scoring.scorer import HarnessScorer
+from optuna_demix.scoring.screening import CheapScores, Screening
 from optuna_demix.scoring.settings import TaskSettings
 from optuna_demix.scoring.vllm_extra import VllmSettings
 
 __all__ = [
     "Benchmark",
     "BlockScores",
+    "CheapScores",
     "HarnessScorer",
+    "Screening",
     "TaskSettings",
     "VllmSettings",
     "check_tasks",

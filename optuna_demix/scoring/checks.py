@@ -19,6 +19,7 @@ from optuna_demix.scoring.harness.task_specs import (
 if TYPE_CHECKING:
     from optuna_demix.scoring.benchmark import Benchmark
     from optuna_demix.scoring.harness import Catalog
+    from optuna_demix.scoring.screening import Screening
 
 IncludePath: TypeAlias = "str | PathLike[str] | Sequence[str | PathLike[str]] | None"
 """Directory or directories of local tasks."""
@@ -30,6 +31,7 @@ def check_tasks(
     include_path: IncludePath = None,
     confirm_run_unsafe_code: bool = False,
     max_length: int | None = None,
+    screening: Screening | None = None,
 ) -> list[TaskError]:
     """Check benchmarks against the tasks' configurations, without data, model or network.
 
@@ -38,10 +40,12 @@ def check_tasks(
         include_path: Directory or directories of local tasks.
         confirm_run_unsafe_code: Whether tasks may run code which a model wrote.
         max_length: Longest input in tokens, where it is known.
+        screening: Benchmarks that are to be screened.
 
     Returns:
-        One error, not raised, for each benchmark that cannot be scored; empty if all can. Metrics
-        that a task's own functions make up are taken on trust.
+        One error, not raised, for each benchmark that cannot be scored, or, where all can, for
+        the first that cannot be screened; empty if there is none. Metrics that a task's own
+        functions make up are taken on trust.
 
     Raises:
         TaskError: If ``include_path`` is no directory or two benchmarks have one name.
@@ -52,12 +56,20 @@ def check_tasks(
 
     catalog = Catalog(task_folders(include_path))
     problems = []
+    specs = {}
     for benchmark in benchmarks:
         found = examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
         if isinstance(found, TaskError):
             problems.append(found)
         elif max_length is not None and (said := room_problem(found, max_length)) is not None:
             problems.append(TaskError(said))
+        else:
+            specs[benchmark.name] = found
+    if screening is not None and not problems:
+        try:
+            screening.resolve(benchmarks, specs)
+        except TaskError as error:
+            problems.append(error)
     return problems
 
 

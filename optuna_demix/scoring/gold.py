@@ -25,13 +25,17 @@ GOLD_KINDS = ("multiple_choice", "loglikelihood", "generate_until")
 """Output types of tasks that have it."""
 
 
-def gold_request(task: Any, document: Any, instances: Sequence[Any]) -> Any:
+def gold_request(
+    task: Any, document: Any, instances: Sequence[Any], *, answer: str | None = None
+) -> Any:
     """The request for the likelihood of a document's right answer.
 
     Args:
         task: A loaded task of one of :data:`GOLD_KINDS`.
         document: The document.
         instances: Its requests, in order.
+        answer: Field of the document that holds the right answer of a task that generates, where
+            its target does not.
 
     Returns:
         One of ``instances`` where it is there already, else a new one.
@@ -47,11 +51,13 @@ def gold_request(task: Any, document: Any, instances: Sequence[Any]) -> Any:
             task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
         )
         return instances[_index(target, task.doc_to_choice(document), where)]
-    target = task.doc_to_target(document)
-    if task.config.doc_to_choice is not None:
+    target = task.doc_to_target(document) if answer is None else _field(document, answer, where)
+    if answer is None and task.config.doc_to_choice is not None:
         choices = task.doc_to_choice(document)
         target = choices[_index(target, choices, where)]
     target = _first(target, where)
+    if not str(target).strip():
+        raise TaskError(f"{where}: {GOLD_METRIC} needs a right answer, but it is empty")
     context = instances[0].args[0]
     delimiter = " " if task.config.gen_prefix else task.config.target_delimiter
     if not context or context[-1].isspace():
@@ -70,6 +76,15 @@ def gold_value(request: Any) -> tuple[float, int]:
     """Log-likelihood of an answered request's continuation, and its bytes."""
     (likelihood, _), *_ = request.resps
     return likelihood, len(request.args[1].encode("utf-8"))
+
+
+def _field(document: Any, name: str, where: str) -> Any:
+    if name not in document:
+        raise TaskError(
+            f"{where}: has no field {name!r} with the right answer, only "
+            f"{', '.join(map(str, document))}"
+        )
+    return document[name]
 
 
 def _index(target: Any, choices: Sequence[Any], where: str) -> int:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import random
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import repeat
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.gold import GOLD_METRIC, gold_request, gold_value
-from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
 from optuna_demix.scoring.harness.reasons import reason
 from optuna_demix.scoring.harness.task_specs import NO_FILTER
@@ -26,7 +23,6 @@ from optuna_demix.scoring.sandbox import SANDBOX_VERSION, CallError, LostError, 
 from optuna_demix.scoring.settings import TaskSettings
 
 _log = logging.getLogger(__name__)
-_PASS_AT = re.compile(r"pass@([1-9][0-9]*)")
 
 Values: TypeAlias = Mapping[tuple[str, str], Any]
 """What one document gives, by metric and filter."""
@@ -42,17 +38,19 @@ class Wanted:
         filters: The filters of lm-eval's own metrics; empty if none of them is read, ``None`` for
             all.
         gold: Whether bits per byte of the right answer are read.
+        answer: Field of the documents that holds the right answer; ``None`` for the task's target.
         ks: Of the ``pass@k`` that are read.
     """
 
     filters: frozenset[str] | None
     gold: bool
+    answer: str | None = None
     ks: frozenset[int] = frozenset()
 
     @property
     def of_a_group(self) -> Wanted:
         """What is read of the tasks of a group, of which this is read."""
-        return Wanted(None, False, self.ks)
+        return replace(self, filters=None)  # lm-eval's own code makes a group's metrics
 
 
 @dataclass
@@ -107,7 +105,10 @@ class PreparedTask:
         for instances in by_document.values():
             self.documents.append((instances[0].doc, sorted(instances, key=lambda i: i.idx)))
         if self.wanted.gold:
-            self.gold = [gold_request(self.task, *document) for document in self.documents]
+            self.gold = [
+                gold_request(self.task, *document, answer=self.wanted.answer)
+                for document in self.documents
+            ]
 
     @property
     def reads_metrics(self) -> bool:
@@ -130,22 +131,28 @@ class PreparedTask:
         for instance in (*self.task.instances, *self.gold):
             instance.resps, instance.filtered_resps = [], {}
 
-    def process(self, block: int) -> None:
-        """Turn the answers of a block into one value per metric, filter and document."""
+    def process(self, block: int, *, gold: bool = True, metrics: bool = True) -> None:
+        """Turn the answers of a block into one value per metric, filter and document.
+
+        Args:
+            block: The block.
+            gold: Whether right answers are answered.
+            metrics: Whether all other requests are.
+        """
         if self.broken or not self.blocks[block]:
             return
-        filters = self._filter(block) if self.reads_metrics else []
-        process = partial(self._process_document, filters)
-        if self.sandbox is None:
+        filters = self._filter(block) if metrics and self.reads_metrics else []
+        process = partial(self._process_document, filters, gold=gold)
+        if self.sandbox is None or not filters:
             found = [process(number) for number in self.blocks[block]]
         else:  # each waits for the sandbox most of the time
             with ThreadPoolExecutor(self.sandbox.lanes) as threads:
                 found = list(threads.map(process, self.blocks[block]))
         for number, values in zip(self.blocks[block], found, strict=True):
-            self.values[number] = values
+            self.values[number] = {**(self.values[number] or {}), **values}
         self._count_lost(block)
 
-    def _process_document(self, filters: Sequence[str], number: int) -> Values:
+    def _process_document(self, filters: Sequence[str], number: int, *, gold: bool) -> Values:
         # A function of the task's author may write into the document; lm-eval's own does not.
         authored = lm_eval_tasks.has_own_metrics(self.task)
         document, instances = self.documents[number]
@@ -168,7 +175,7 @@ class PreparedTask:
                 f"task {self.task.task_name!r}, document {number}: its metric fails in the "
                 f"sandbox: {reason(error)}"
             ) from None
-        if self.gold:
+        if gold and self.gold:
             values[GOLD_METRIC, NO_FILTER] = gold_value(self.gold[number])
         return values
 
@@ -232,118 +239,3 @@ class PreparedTask:
         ]
         confined = [] if self.sandbox is None else [["sandbox", SANDBOX_VERSION]]
         return [lm_eval_tasks.settings(self.task), self.blocks, digest(content), *confined]
-
-
-@dataclass(frozen=True)
-class UnitKey:
-    """A task or group under some settings; loaded once however many benchmarks read it."""
-
-    task: str
-    settings: TaskSettings
-
-
-class RequestKind(NamedTuple):
-    """Requests that the model is given together.
-
-    Attributes:
-        request_type: lm-eval's name of what is asked.
-        think_end_token: What ends the model's thoughts, where texts are asked for.
-    """
-
-    request_type: str
-    think_end_token: str | int | None
-
-    @classmethod
-    def of(cls, instance: Any, settings: TaskSettings) -> RequestKind:
-        """The kind of one of lm-eval's requests."""
-        generates = instance.request_type == "generate_until"
-        return cls(instance.request_type, settings.think_end_token if generates else None)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """The tasks that one benchmark, or several of the same settings, are read from.
-
-    Attributes:
-        key: What was loaded.
-        spec: What its configuration says.
-        tasks: The loaded tasks, by name.
-        groups: lm-eval's groups of these tasks, by name.
-    """
-
-    key: UnitKey
-    spec: TaskSpec
-    tasks: dict[str, PreparedTask]
-    groups: dict[str, Any]
-
-    def build(self, chat: Callable[..., str] | None) -> None:
-        """Build the requests of every task."""
-        for task in self.tasks.values():
-            where = f"{self.spec.path or self.key.task}: task {task.task.task_name!r}"
-            task.build(self.key.settings, chat=chat, where=where)
-
-    def deal(self, n_blocks: int, *, seed: int) -> None:
-        """Deal the documents to blocks, an equal share to each, in an order that never changes.
-
-        Raises:
-            TaskError: If there are fewer documents than blocks.
-        """
-        total = sum(len(task.documents) for task in self.tasks.values())
-        if total < n_blocks:
-            raise TaskError(
-                f"{self.spec.where}: has {total} documents, too few for {n_blocks} blocks of "
-                "racing; lower scoring.racing.blocks or raise its limit"
-            )
-        dealt = 0
-        for name, task in self.tasks.items():
-            count = len(task.documents)
-            order = list(range(count))
-            if n_blocks > 1:
-                random.Random(f"{seed} {name}").shuffle(order)
-            task.blocks = [
-                sorted(order[(block - dealt) % n_blocks :: n_blocks]) for block in range(n_blocks)
-            ]
-            dealt += count
-
-    def content(self) -> list[Any]:
-        """All that its scores depend on beside the answers, to be hashed."""
-        settings = self.key.settings
-        return [
-            [settings.num_fewshot, settings.limit, self.key.task],
-            [[g.name, g.child_names, g.aggregate_metric_list] for g in self.groups.values()],
-            [[name, *task.content()] for name, task in self.tasks.items()],
-        ]
-
-    @property
-    def group(self) -> Any | None:
-        """lm-eval's group of these tasks, if they are one."""
-        return self.groups.get(self.key.task)
-
-    @property
-    def task(self) -> PreparedTask:
-        """The task, where there is only one."""
-        return next(iter(self.tasks.values()))
-
-    @property
-    def broken(self) -> bool:
-        """Whether the model answered any of the tasks with NaN."""
-        return any(task.broken for task in self.tasks.values())
-
-
-def wanted_of(addresses: Iterable[tuple[UnitKey, str, str]]) -> dict[UnitKey, Wanted]:
-    """What is read of each unit, in order.
-
-    Args:
-        addresses: Unit, metric and filter of each benchmark.
-    """
-    read: dict[UnitKey, set[tuple[str, str]]] = {}
-    for key, metric, filter_name in addresses:
-        read.setdefault(key, set()).add((metric, filter_name))
-    return {
-        key: Wanted(
-            frozenset(name for metric, name in found if metric != GOLD_METRIC),
-            any(metric == GOLD_METRIC for metric, _ in found),
-            frozenset(int(k[1]) for metric, _ in found if (k := _PASS_AT.fullmatch(metric))),
-        )
-        for key, found in read.items()
-    }

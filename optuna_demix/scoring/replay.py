@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_demix.scoring.functions import FloatArray
-    from optuna_demix.scoring.prepared_task import PreparedTask, UnitKey
+    from optuna_demix.scoring.prepared_task import PreparedTask
+    from optuna_demix.scoring.readings import Address
     from optuna_demix.scoring.suite import Suite
-
-Address: TypeAlias = "tuple[UnitKey, str, str]"
-"""Unit, metric and filter of a benchmark."""
 
 _TRIALS = 3  # log-likelihoods drawn to find out what a benchmark reads
 _RELATIVE = 1e-9  # by which a sum in another order may differ
@@ -119,7 +117,8 @@ class Replay:
         )
 
     def _value(self, name: str) -> float:
-        value = self._suite.value(*self._addresses[name])
+        key, metric, filter_name = self._addresses[name]
+        value = self._suite.unit(key).value(metric, filter_name)
         return self._signs[name] * value if math.isfinite(value) else math.nan
 
     def _draw(self, rng: np.random.Generator) -> FloatArray:
@@ -130,7 +129,7 @@ class Replay:
         kinds = {
             name: {
                 instance.request_type
-                for task in self._suite.tasks_of(key)
+                for task in self._suite.unit(key).tasks.values()
                 for _, instances in task.documents
                 for instance in instances
             }
@@ -155,8 +154,9 @@ class Replay:
             drawn, before = self._draw(rng), dict[str, str]()
             for greedy in (np.zeros(n, bool), np.ones(n, bool), rng.random(n) < 0.5):
                 self._run(drawn, greedy)
-                for name, address in self._addresses.items():
-                    given = str([raw for _, raw in self._suite.leaves(*address)])
+                for name, (key, metric, filter_name) in self._addresses.items():
+                    leaves = self._suite.unit(key).leaves(metric, filter_name)
+                    given = str([raw for _, raw in leaves])
                     if before.setdefault(name, given) != given:
                         reading.add(name)
         if reading:
@@ -171,14 +171,15 @@ class Replay:
     def _function(self, name: str, place: Mapping[float, int]) -> ScoreFunction | None:
         """The function that a benchmark seems to be, by the log-likelihoods last given."""
         key, metric, filter_name = self._addresses[name]
-        leaves = self._suite.leaves(key, metric, filter_name)
+        unit = self._suite.unit(key)
+        leaves = unit.leaves(metric, filter_name)
         parts: list[Part] = []
         for task, raw in leaves:
             part = _linear(task, metric, raw, place) or _choice(task, metric, raw, self._number)
             if part is None:
                 return None
             parts.append(part)
-        shares = self._suite.shares(key, metric, [len(raw) for _, raw in leaves])
+        shares = unit.shares(metric, [len(raw) for _, raw in leaves])
         return ScoreFunction(tuple(parts), tuple(self._signs[name] * share for share in shares))
 
     @property

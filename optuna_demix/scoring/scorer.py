@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,13 +13,8 @@ from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.block_scores import BlockScores
 from optuna_demix.scoring.checks import IncludePath, check_names, examine, task_folders
 from optuna_demix.scoring.digest import digest
-from optuna_demix.scoring.harness.task_specs import (
-    NO_FILTER,
-    TaskSpec,
-    direction_of,
-    filters_of,
-    resolve_filter,
-)
+from optuna_demix.scoring.harness.task_specs import TaskSpec
+from optuna_demix.scoring.screening import CheapScores, Screening, answers_of_units
 from optuna_demix.scoring.settings import (
     TaskSettings,
     check_bos,
@@ -34,8 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from optuna_demix.scoring.items import ItemTable
-    from optuna_demix.scoring.prepared_task import UnitKey
+    from optuna_demix.scoring.generation import Watcher
     from optuna_demix.scoring.replay import Replay
 
 
@@ -87,15 +80,15 @@ class HarnessScorer:
             log-likelihood differs by its rounding, up to about 1e-4 nats in float32. Checked on a
             few inputs with the weights the model has now, and left off with a warning where the
             model cannot do it.
-        generation: ``"auto"`` writes texts by plain greedy search with our own loop, in which rows
-            leave when they end, and leaves others, with a warning, to lm-eval's; ``"hf"`` leaves
-            all to it. In float32 both write the same, unless two tokens are as likely up to
-            rounding. ``"vllm"`` writes by vLLM what our loop would. Both are checked on a few
-            tokens with the weights the model has now.
+        generation: ``"auto"`` writes texts of plain greedy search by our own loop, in which rows
+            leave when they end, ``"vllm"`` by vLLM, and others, with a warning, by lm-eval, as
+            ``"hf"`` all. In float32 the texts are equal, unless two tokens are as likely up to
+            rounding. Checked on a few tokens with the weights the model has now.
         vllm: What vLLM may use.
         blocks: Score the documents in so many blocks, for :meth:`race`: every benchmark deals an
             equal share of its documents, shuffled, to each. Batches do not reach over blocks,
             which may move the last bits of a score.
+        screening: Benchmarks whose texts :meth:`score_cheaply` leaves out; ``None`` for none.
         report: Called with a line before each long step, and now and then within.
 
     Raises:
@@ -130,6 +123,7 @@ class HarnessScorer:
         generation: Literal["auto", "hf", "vllm"] = "auto",
         vllm: VllmSettings | None = None,
         blocks: int | None = None,
+        screening: Screening | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
         self.benchmarks = tuple(benchmarks)
@@ -154,8 +148,9 @@ class HarnessScorer:
 
         from optuna_demix.scoring.harness import Catalog, PreparedModel
         from optuna_demix.scoring.harness.tasks import LM_EVAL_VERSION
-        from optuna_demix.scoring.prepared_task import UnitKey, wanted_of
+        from optuna_demix.scoring.readings import Readings, addresses_of
         from optuna_demix.scoring.suite import Suite
+        from optuna_demix.scoring.units import UnitKey, wanted_of
 
         catalog = Catalog(task_folders(include_path))
         specs: dict[str, TaskSpec] = {}
@@ -175,10 +170,10 @@ class HarnessScorer:
         }
         self._seed = seed
         self._keys = {b.name: UnitKey(b.task, runs[b.name]) for b in self.benchmarks}
-        self._filters = {
-            b.name: resolve_filter(b, filters_of(b, specs[b.name])) or NO_FILTER
-            for b in self.benchmarks
-        }
+        addresses = addresses_of(self.benchmarks, self._keys, specs)
+        chosen = {} if screening is None else screening.resolve(self.benchmarks, specs)
+        answers = answers_of_units(chosen, self._keys, self.benchmarks)
+        self._screened = tuple(chosen)
         check_bos(tokenizer, add_bos_token)
         for run in runs.values():
             check_template(tokenizer, run.apply_chat_template)
@@ -196,14 +191,15 @@ class HarnessScorer:
         self._suite = Suite(
             catalog,
             {self._keys[name]: spec for name, spec in specs.items()},
-            wanted_of(map(self._address, self.benchmarks)),
+            wanted_of(addresses.values(), answers),
             self._lm,
             seed=seed,
             n_blocks=1 if blocks is None else blocks,
+            screened=answers,
             report=Report.of(report),
             sandboxed=not confirm_run_unsafe_code_unsandboxed,
         )
-        self._higher = {b.name: self._direction(b, specs[b.name]) for b in self.benchmarks}
+        self._readings = Readings(self._suite, self.benchmarks, addresses, specs)
         self._version = LM_EVAL_VERSION
         self._digest: str | None = None
         self._scored = False
@@ -230,7 +226,39 @@ class HarnessScorer:
         """
         self._suite.run(seed)
         self._scored = True
-        return self._scores(None)
+        return self._readings.scores()
+
+    def score_cheaply(self, *, seed: int | None = None) -> CheapScores:
+        """Score the model on all but the texts of screened benchmarks.
+
+        Args:
+            seed: As of :meth:`score`, also of the texts that are written later.
+
+        Raises:
+            TaskError: As :meth:`score`.
+        """
+        self._scored = False
+        self._suite.run_cheaply(seed)
+        cheap = {
+            name: -self._suite.unit(self._keys[name]).cheap_value() for name in self._screened
+        }
+        return CheapScores(self._readings.scores(without=self._screened), cheap)
+
+    def score_screened(self) -> dict[str, float]:
+        """Go on after :meth:`score_cheaply` with the same weights: all scores."""
+        self._suite.run_screened()
+        self._scored = True
+        return self._readings.scores()
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Be told, while texts are written, of the tokens written and of those expected.
+
+        Texts that lm-eval writes are not counted.
+
+        Args:
+            watcher: Called with both numbers after each step; ``None`` for nobody.
+        """
+        self._lm.progress.watcher = watcher
 
     def race(self, *, seed: int | None = None) -> Iterator[BlockScores]:
         """Score the model block by block, so that the caller can stop early.
@@ -253,23 +281,14 @@ class HarnessScorer:
             self._scored = block + 1 == self._suite.n_blocks
             done = range(block + 1)
             yield BlockScores(
-                block=self._scores((block,)),
-                so_far=self._scores(done),
+                block=self._readings.scores((block,)),
+                so_far=self._readings.scores(done),
                 items={
-                    name: self._suite.n_documents(key, blocks=done)
+                    name: self._suite.unit(key).n_documents(done)
                     for name, key in self._keys.items()
                 },
                 last=block + 1 == self._suite.n_blocks,
             )
-
-    def _scores(self, blocks: Sequence[int] | None) -> dict[str, float]:
-        scores = {}
-        for benchmark in self.benchmarks:
-            value = self._suite.value(*self._address(benchmark), blocks=blocks)
-            scores[benchmark.name] = (
-                self._sign(benchmark) * value if math.isfinite(value) else math.nan
-            )
-        return scores
 
     def items(self) -> dict[str, NDArray[np.float64]]:
         """Values of the single documents in the last :meth:`score`, higher is better.
@@ -281,11 +300,9 @@ class HarnessScorer:
         Returns:
             Arrays (n,) by benchmark, in the documents' order, which never changes.
         """
-        return {
-            b.name: self._sign(b) * table.values
-            for b in self.benchmarks
-            if (table := self._item_table(b)) is not None
-        }
+        self._require_score()
+        signs = self._readings.signs
+        return {name: signs[name] * t.values for name, t in self._readings.tables().items()}
 
     def item_weights(self) -> dict[str, NDArray[np.float64]]:
         """Share of each of :meth:`items` in its score.
@@ -296,11 +313,8 @@ class HarnessScorer:
         Returns:
             Arrays (n,) by benchmark, each summing to 1.
         """
-        return {
-            b.name: table.weights
-            for b in self.benchmarks
-            if (table := self._item_table(b)) is not None
-        }
+        self._require_score()
+        return {name: table.weights for name, table in self._readings.tables().items()}
 
     def standard_errors(self) -> dict[str, float]:
         """Standard error of each score of the last :meth:`score`, over the choice of documents.
@@ -313,7 +327,7 @@ class HarnessScorer:
             By benchmark; NaN where there is none.
         """
         self._require_score()
-        return {b.name: self._suite.error(*self._address(b)) for b in self.benchmarks}
+        return self._readings.errors()
 
     def replay(self) -> Replay:
         """Scores on the same requests of log-likelihoods that are given, not computed.
@@ -326,11 +340,7 @@ class HarnessScorer:
         from optuna_demix.scoring.replay import Replay
 
         self._scored = False
-        return Replay(
-            self._suite,
-            {b.name: self._address(b) for b in self.benchmarks},
-            {b.name: self._sign(b) for b in self.benchmarks},
-        )
+        return Replay(self._suite, self._readings.addresses, self._readings.signs)
 
     def plan_digest(self) -> str:
         """Hash of everything but the weights that the scores depend on.
@@ -343,22 +353,18 @@ class HarnessScorer:
             64 hexadecimal digits.
         """
         if self._digest is None:
-            described = {
-                key: value
-                for key, value in self._description().items()
-                if key not in ("device", "forward_passes")
-            }
+            described = self._description()
+            del described["device"], described["forward_passes"]
             self._digest = digest([described, self._suite.digest()])
         return self._digest
 
     def describe(self) -> dict[str, Any]:
         """What is scored and how, JSON-able."""
-        given = {name: vars(key.settings) for name, key in self._keys.items()}
         return {
             **self._description(),
             "settings": {
-                name: {field: value for field, value in fields.items() if value is not None}
-                for name, fields in given.items()
+                name: {k: value for k, value in vars(key.settings).items() if value is not None}
+                for name, key in self._keys.items()
             },
             "plan_digest": self.plan_digest(),
         }
@@ -380,37 +386,15 @@ class HarnessScorer:
                     "name": b.name,
                     "task": b.task,
                     "metric": b.measure,
-                    "filter": self._filters[b.name],
-                    "higher_is_better": self._higher[b.name],
+                    "filter": self._readings.addresses[b.name][2],
+                    "higher_is_better": self._readings.higher[b.name],
                     "limit": self._keys[b.name].settings.limit,
-                    "tasks": self._suite.describe(self._keys[b.name]),
+                    "tasks": self._suite.unit(self._keys[b.name]).describe(),
                 }
                 for b in self.benchmarks
             ],
         }
 
-    def _address(self, benchmark: Benchmark) -> tuple[UnitKey, str, str]:
-        return self._keys[benchmark.name], benchmark.measure, self._filters[benchmark.name]
-
-    def _sign(self, benchmark: Benchmark) -> int:
-        return 1 if self._higher[benchmark.name] else -1
-
-    def _item_table(self, benchmark: Benchmark) -> ItemTable | None:
-        self._require_score()
-        return self._suite.table(*self._address(benchmark))
-
     def _require_score(self) -> None:
         if not self._scored:
             raise RuntimeError("nothing has been scored yet: call score() first")
-
-    def _direction(self, benchmark: Benchmark, spec: TaskSpec) -> bool:
-        stated = direction_of(benchmark, spec)
-        if stated is not None:
-            return stated
-        found = self._suite.directions(self._keys[benchmark.name], benchmark.measure)
-        if len(found) != 1:
-            raise TaskError(
-                f"{spec.where}: does not say whether a higher {benchmark.measure!r} is better; "
-                f"give benchmark {benchmark.name!r} higher_is_better"
-            )
-        return found.pop()

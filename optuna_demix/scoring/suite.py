@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +12,21 @@ import torch
 
 from optuna_demix._progress import Report
 from optuna_demix._wording import counted
-from optuna_demix.errors import TaskError
 from optuna_demix.scoring.digest import digest
 from optuna_demix.scoring.harness import TaskSpec
 from optuna_demix.scoring.harness import tasks as lm_eval_tasks
 from optuna_demix.scoring.harness.confined import code_eval_stands_in, confine, runs_code
 from optuna_demix.scoring.harness.processing import processed_anew
 from optuna_demix.scoring.harness.quiet import quiet
-from optuna_demix.scoring.items import ItemTable, join, standard_error
-from optuna_demix.scoring.prepared_task import PreparedTask, RequestKind, Unit, Wanted
+from optuna_demix.scoring.prepared_task import PreparedTask, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
+from optuna_demix.scoring.units import RequestKind, Unit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from optuna_demix.scoring.harness import Catalog, ForwardPlan, PreparedModel
-    from optuna_demix.scoring.prepared_task import Blocks, UnitKey
+    from optuna_demix.scoring.units import UnitKey
 
 
 class Suite:
@@ -43,6 +42,7 @@ class Suite:
         model: What answers.
         seed: Of the few-shot examples and of the order of the documents.
         n_blocks: Parts that documents are scored in.
+        screened: Units whose texts are put off, see :meth:`run_cheaply`.
         report: Where progress is shown.
         sandboxed: Whether code that the model wrote runs in a sandbox.
 
@@ -60,11 +60,13 @@ class Suite:
         *,
         seed: int,
         n_blocks: int = 1,
+        screened: Collection[UnitKey] = (),
         report: Report | None = None,
         sandboxed: bool = True,
     ) -> None:
         say = report or Report()
         self._model = model
+        self._screened = screened
         self.n_blocks = n_blocks
         # lm-eval's seeds, and nothing that another run has drawn: every host has these documents.
         start = RandomState.seeded(*lm_eval_tasks.STARTING_SEEDS)
@@ -124,9 +126,22 @@ class Suite:
         Args:
             seed: Of sampled texts; by default they start as lm-eval's do.
         """
+        self.run_cheaply(seed)
+        self.run_screened()
+
+    def run_cheaply(self, seed: int | None = None) -> None:
+        """Score the model as it is on everything but the texts of screened units."""
         self.reset(seed)
         for block in range(self.n_blocks):
             self.run_block(block)
+
+    def run_screened(self) -> None:
+        """Score the same model on these texts as well."""
+        for block in range(self.n_blocks) if self._screened else ():
+            with self._drawing():
+                with self._inference():
+                    self._answer(block, self._model.answer, screened=True)
+                self._process(block, screened=True)
 
     def reset(self, seed: int | None = None) -> None:
         """Forget all answers; texts will be sampled from a seed, or as lm-eval's are."""
@@ -158,9 +173,9 @@ class Suite:
                 self._answer(block, lambda plan: of_plan[id(plan)])
                 self._process(block)
 
-    def tasks_of(self, key: UnitKey) -> Iterator[PreparedTask]:
-        """The tasks of a unit."""
-        return iter(self._units[key].tasks.values())
+    def unit(self, key: UnitKey) -> Unit:
+        """A unit, and what was scored of it."""
+        return self._units[key]
 
     def asked(self) -> list[Any]:
         """The requests of all blocks, repeated ones several times; the order never changes."""
@@ -197,128 +212,26 @@ class Suite:
         ):
             yield
 
-    def _answer(self, block: int, answer: Callable[[ForwardPlan], Sequence[Any]]) -> None:
+    def _answer(
+        self,
+        block: int,
+        answer: Callable[[ForwardPlan], Sequence[Any]],
+        *,
+        screened: bool = False,
+    ) -> None:
         for kind, requests in self._requests[block].items():
+            if kind.screened is not screened:
+                continue
             answers = answer(self._plans[kind][block])
             for (task, instance), given in zip(requests, answers, strict=True):
                 instance.resps.append(given)
                 task.broken = task.broken or _is_nan(given)
 
-    def _process(self, block: int) -> None:
-        for task in self._tasks:
-            task.process(block)
-
-    def value(
-        self, key: UnitKey, metric: str, filter_name: str, *, blocks: Blocks = None
-    ) -> float:
-        """Aggregated metric of what was scored; NaN if the model answered with NaN.
-
-        Args:
-            key: The unit.
-            metric: The metric.
-            filter_name: Its filter.
-            blocks: Only the documents of these blocks.
-
-        Raises:
-            TaskError: If the task does not give the metric.
-        """
-        unit = self._units[key]
-        if unit.broken:
-            return math.nan
-        if unit.group is None:
-            return unit.task.value(metric, self._given(unit, metric, filter_name, blocks))
-        aggregate = unit.group.aggregate(self._leaf_values(unit, metric, blocks))
-        if f"{metric},{filter_name}" not in aggregate:
-            given = sorted({f"{m},{f}" for t in unit.tasks.values() for m, f in t.raw(blocks)})
-            raise TaskError(
-                f"{unit.spec.where}: no task of the group gives {metric},{filter_name}, "
-                f"only {', '.join(given)}"
-            )
-        return float(aggregate[f"{metric},{filter_name}"])
-
-    def table(self, key: UnitKey, metric: str, filter_name: str) -> ItemTable | None:
-        """Documents behind :meth:`value`; of a group those of its tasks, one after another."""
-        unit = self._units[key]
-        if unit.broken:
-            return None
-        if unit.group is None:
-            return unit.task.table(metric, self._given(unit, metric, filter_name, None))
-        tables = [task.table(metric, raw) for task, raw in self.leaves(key, metric, filter_name)]
-        found = [table for table in tables if table is not None]
-        return (
-            join(found, by_size=_by_size(unit.group, metric))
-            if len(found) == len(tables)
-            else None
-        )
-
-    def error(self, key: UnitKey, metric: str, filter_name: str) -> float:
-        """Standard error of :meth:`value`; NaN where there is none.
-
-        A task's follows :func:`~optuna_demix.scoring.items.standard_error`; a group's is what
-        lm-eval pools from its tasks'.
-        """
-        unit = self._units[key]
-        if unit.group is None:
-            table = self.table(key, metric, filter_name)
-            return math.nan if table is None else standard_error(table)
-        values = self._leaf_values(unit, metric, None)
-        for name, task in unit.tasks.items():
-            raw = task.raw(None).get((metric, filter_name))
-            if raw is None:
-                continue
-            table = task.table(metric, raw)
-            error = math.nan if table is None else standard_error(table)
-            if not math.isfinite(error):
-                return math.nan
-            values[name][f"{metric}_stderr,{filter_name}"] = error
-        if unit.broken:
-            return math.nan
-        pooled = unit.group.aggregate(values).get(f"{metric}_stderr,{filter_name}", "N/A")
-        return math.nan if pooled == "N/A" else float(pooled)
-
-    def leaves(
-        self, key: UnitKey, metric: str, filter_name: str
-    ) -> list[tuple[PreparedTask, list[Any]]]:
-        """The tasks behind :meth:`value` that give the metric, and what their documents gave."""
-        unit = self._units[key]
-        if unit.group is None:
-            return [(unit.task, self._given(unit, metric, filter_name, None))]
-        return [
-            (task, raw)
-            for task in unit.tasks.values()
-            if (raw := task.raw(None).get((metric, filter_name)))
-        ]
-
-    def shares(self, key: UnitKey, metric: str, sizes: Sequence[int]) -> list[float]:
-        """Share of each of :meth:`leaves`, of so many documents, in a mean over them."""
-        group = self._units[key].group
-        if group is not None and not _by_size(group, metric):
-            sizes = [1] * len(sizes)
-        return [size / sum(sizes) for size in sizes]
-
-    def n_documents(self, key: UnitKey, *, blocks: Blocks = None) -> int:
-        """Number of documents of a unit in some blocks."""
-        chosen = range(self.n_blocks) if blocks is None else blocks
-        return sum(len(t.blocks[b]) for t in self._units[key].tasks.values() for b in chosen)
-
-    def directions(self, key: UnitKey, metric: str) -> set[bool]:
-        """What the loaded tasks say about whether a higher metric is better."""
-        unit = self._units[key]
-        found = {task.task.higher_is_better().get(metric) for task in unit.tasks.values()}
-        return {bool(value) for value in found if value is not None}
-
-    def describe(self, key: UnitKey) -> list[dict[str, Any]]:
-        """The tasks behind a unit, JSON-able."""
-        return [
-            {
-                "task": name,
-                "version": task.task.VERSION,
-                "num_fewshot": task.task.get_config("num_fewshot"),
-                "documents": len(task.documents),
-                "requests": sum(1 for b in range(self.n_blocks) for _ in task.requests(b)),
-            }
-            for name, task in self._units[key].tasks.items()
-        ]
+    def _process(self, block: int, *, screened: bool = False) -> None:
+        for key, unit in self._units.items():
+            is_screened = key in self._screened
+            for task in unit.tasks.values() if is_screened or not screened else ():
+                task.process(block, gold=not screened, metrics=screened or not is_screened)
 
     def requests(self) -> dict[str, int]:
         """Number of requests by kind."""
@@ -357,35 +270,13 @@ class Suite:
         for unit in self._units.values():
             for task in unit.tasks.values():
                 for instance in task.requests(block):
-                    kind = RequestKind.of(instance, unit.key.settings)
+                    kind = RequestKind.of(
+                        instance, unit.key.settings, screened=unit.key in self._screened
+                    )
                     found.setdefault(kind, []).append((task, instance))
         return found
-
-    def _leaf_values(self, unit: Unit, metric: str, blocks: Blocks) -> dict[str, dict[str, Any]]:
-        """lm-eval's result table, the rows of a group's tasks and of one metric only."""
-        table = {}
-        for name, task in unit.tasks.items():
-            raw = task.raw(blocks)
-            if not raw and blocks is not None:
-                continue  # a small task has no document in some blocks
-            table[name] = {
-                "sample_len": max(map(len, raw.values()), default=0),
-                **{f"{m},{f}": task.value(m, raw[m, f]) for m, f in raw if m == metric},
-            }
-        return table
-
-    def _given(self, unit: Unit, metric: str, filter_name: str, blocks: Blocks) -> list[Any]:
-        raw = unit.task.raw(blocks)
-        if (metric, filter_name) not in raw:
-            given = ", ".join(sorted({m for m, _ in raw}))
-            raise TaskError(f"{unit.spec.where}: gives no metric {metric!r}, only {given}")
-        return raw[metric, filter_name]
 
 
 def _is_nan(answer: Any) -> bool:
     value = answer[0] if isinstance(answer, tuple) else answer
     return isinstance(value, float) and math.isnan(value)
-
-
-def _by_size(group: Any, metric: str) -> bool:
-    return all(a.weight_by_size for a in group.aggregate_metric_list if a.metric == metric)

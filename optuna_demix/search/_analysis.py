@@ -133,6 +133,7 @@ def analyze(
         accuracy=dict(zip(targets.benchmarks or names, validation.spearman.tolist(), strict=True)),
         composite=how if isinstance(how, str) else "weighted mean",
         merit=merit,
+        estimated=_estimated(arrays, targets.benchmarks),
     )
     return Analysis(
         recommendation=recommendation,
@@ -146,6 +147,12 @@ def analyze(
         n_warm=history.n_warm,
         seed=seed,
     )
+
+
+def _estimated(trials: Arrays, benchmarks: Sequence[str]) -> dict[str, int]:
+    """In how many trials the score of each benchmark is estimated, where in any."""
+    missing = (np.isnan(trials.Y) & ~trials.complete[:, None]).sum(axis=0).tolist()
+    return {name: n for name, n in zip(benchmarks, missing, strict=bool(benchmarks)) if n}
 
 
 def _refuse_other_mixtures(

@@ -118,6 +118,8 @@ class Recommendation:
         expected_gain: Composite that the most promising candidate is expected to add to the
             recommended mixture.
         noise: Standard deviation of one trial's composite about its prediction.
+        estimated: By benchmark that not every trial was scored on, from raced or screened trials:
+            in how many of them its score is estimated.
         merit: Merit (n,) of oriented objective scores (n, m), as it ranked the candidates.
     """
 
@@ -133,6 +135,7 @@ class Recommendation:
     expected_gain: float
     noise: float
     merit: Callable[[FloatArray], FloatArray] = field(repr=False, compare=False)
+    estimated: dict[str, int] = field(default_factory=dict)
 
     @property
     def merge_weights(self) -> dict[str, float]:
@@ -240,6 +243,9 @@ class Recommendation:
         ranks = [rho for rho in self.accuracy.values() if np.isfinite(rho)]
         if ranks:
             note += f"\nsurrogate: out-of-fold rank correlation {np.mean(ranks):.3f} (mean)"
+        for name, count in self.estimated.items():
+            scored = f"scored in {self.n_trials - count} of {counted(self.n_trials, 'trial')}"
+            note += f"\n{name}: {scored}, estimated in the others"
         note += f"\n{self.outlook}"
         return f"{ruled_table(['', *objectives, 'composite', ''], rows)}\n{note}"
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Literal, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
 from optuna_demix._wording import unknown_name
 from optuna_demix.attributes import (
     BLOCKS_ATTR,
+    CHEAP_PREFIX,
     FAILURE_ATTR,
     ITEMS_PREFIX,
     MERGED_PREFIX,
@@ -23,64 +24,22 @@ from optuna_demix.attributes import (
     SCORE_PREFIX,
 )
 from optuna_demix.errors import ConfigError
-from optuna_demix.search.rows.targets import objective_layout
+from optuna_demix.search.engines import SamplingScorer
+from optuna_demix.search.rows.targets import Targets, objective_layout
+from optuna_demix.search.screening import is_in_the_race
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.trial import Trial
 
     from optuna_demix.mixture import MixtureSpace
-    from optuna_demix.scoring import BlockScores
-
-
-class Model(Protocol):
-    """What an objective needs of :class:`~optuna_demix.merging.LiveModel`."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Names of the components, in the order of the merge weights."""
-
-    def merge(self, w: NDArray[np.float64]) -> None:
-        """Make the model the proxy of merge weights (K,)."""
-
-
-class Scorer(Protocol):
-    """What an objective needs of :class:`~optuna_demix.scoring.HarnessScorer`."""
-
-    def score(self) -> dict[str, float]:
-        """Score of each benchmark for the model as it is, higher is better."""
-
-
-@runtime_checkable
-class SamplingScorer(Protocol):
-    """A scorer of texts that may be sampled."""
-
-    def seed_of(self, number: int) -> int | None:
-        """The seed of a trial's texts, or ``None`` where none is sampled."""
-
-    def score(self, *, seed: int | None = None) -> dict[str, float]:
-        """Score of each benchmark with texts that are sampled from a seed."""
-
-    def race(self, *, seed: int | None = None) -> Iterator[BlockScores]:
-        """The same block by block."""
-
-
-class RacingScorer(Scorer, Protocol):
-    """A scorer that can stop early."""
-
-    def race(self) -> Iterator[BlockScores]:
-        """Score the model as it is block by block."""
-
-
-class Probabilities(Protocol):
-    """What an objective needs of a probability mixture."""
-
-    @property
-    def benchmarks(self) -> tuple[str, ...]:
-        """Names of the benchmarks that it scores, B of them."""
-
-    def scores(self, weights: NDArray[np.float64], /) -> NDArray[np.float64]:
-        """Scores (n, B) of merge weights (n, K), in the order of the space."""
+    from optuna_demix.search.engines import (
+        Model,
+        Probabilities,
+        RacingScorer,
+        Scorer,
+        ScreeningScorer,
+    )
 
 
 @dataclass(frozen=True)
@@ -132,6 +91,10 @@ class MixtureObjective:
             :class:`optuna.pruners.WilcoxonPruner`, or the running ``"mean"``, for other pruners.
             A trial that is pruned keeps ``partial:<benchmark>`` and ``items:<benchmark>``, and
             its scores on each block, from which the sampler learns.
+        keep: Let about this best share of the trials write the texts of screened benchmarks; the
+            scorer must be able to leave them out. Others are pruned, and keep their other scores
+            and ``cheap:<benchmark>``, from which the sampler learns; see
+            :func:`~optuna_demix.search.screening.is_in_the_race`. ``None``: all trials do.
 
     Attributes:
         model: The model; ``None`` where no benchmark needs it, so that its memory is free.
@@ -140,8 +103,8 @@ class MixtureObjective:
 
     Raises:
         ConfigError: If model and space have different components, a capability has no benchmark,
-            the weights cannot be used, several objectives or two proxies are to be raced, or a
-            benchmark has no proxy.
+            the weights cannot be used, several objectives or two proxies are to be raced, a
+            benchmark has no proxy, or trials are to be screened in a way that cannot be.
     """
 
     def __init__(
@@ -156,6 +119,7 @@ class MixtureObjective:
         shares: Mapping[str, float] | None = None,
         merge_always: bool = False,
         racing: Literal["block", "mean"] | None = None,
+        keep: float | None = None,
     ) -> None:
         _check_capabilities(capabilities)
         if weights is not None:
@@ -176,6 +140,10 @@ class MixtureObjective:
                 "racing compares merged proxies block by block; leave it off, or the "
                 "probability mixture"
             )
+        if keep is not None and not 0.0 < keep <= 1.0:
+            raise ConfigError(f"keep must be a share above 0 and up to 1, got {keep!r}")
+        if keep is not None and racing is not None:
+            raise ConfigError("trials can be raced or screened, not both; leave one of them off")
         merges = merge_always or any(share < 1.0 for share in self._shares.values())
         if merges and (model is None or scorer is None):
             raise ConfigError("benchmarks that merged proxies are scored on need a model")
@@ -188,7 +156,7 @@ class MixtureObjective:
         self.model = model if merges else None
         self.scorer = scorer if merges else None
         self.probabilities = probabilities
-        self._racing = racing
+        self._racing, self._keep = racing, keep
         self._weights = None if weights is None else dict(weights)
         names = space.components if model is None else model.names
         self._order = [space.components.index(name) for name in names]
@@ -207,15 +175,7 @@ class MixtureObjective:
         """
         w = self._checked(weights)
         merged = {} if self.model is None else self._merge_and_score(w, seed)
-        if self.probabilities is None:
-            return self._scores(merged)
-        row = self.probabilities.scores(w[None])[0]
-        mixed = dict(zip(self.probabilities.benchmarks, row.tolist(), strict=True))
-        both = {}
-        for name, share in self._shares.items():
-            part = share * mixed[name] if share > 0.0 else 0.0
-            both[name] = part + (1.0 - share) * merged[name] if share < 1.0 else part
-        return replace(self._scores(both), merged=merged, probabilities=mixed)
+        return self._joined(w, merged)
 
     def _merge_and_score(self, w: NDArray[np.float64], seed: int | None) -> dict[str, float]:
         assert self.model is not None and self.scorer is not None
@@ -234,6 +194,28 @@ class MixtureObjective:
             if seed is not None:
                 trial.set_user_attr(SAMPLING_SEED_ATTR, seed)
         return seed
+
+    def _joined(self, w: NDArray[np.float64], merged: Mapping[str, float]) -> Scores:
+        """Scores of weights (K,) from those of the merged model."""
+        if self.probabilities is None:
+            return self._scores(merged)
+        mixed, both = self._mix(w, merged)
+        return replace(self._scores(both), merged=dict(merged), probabilities=mixed)
+
+    def _mix(
+        self, w: NDArray[np.float64], merged: Mapping[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Scores of the probability mixture, and of both proxies as far as there are all."""
+        if self.probabilities is None:
+            return {}, dict(merged)
+        row = self.probabilities.scores(w[None])[0]
+        mixed = dict(zip(self.probabilities.benchmarks, row.tolist(), strict=True))
+        both = {}
+        for name, share in self._shares.items():
+            part = share * mixed[name] if share > 0.0 else 0.0
+            if share == 1.0 or name in merged:
+                both[name] = part + (1.0 - share) * merged[name] if share < 1.0 else part
+        return mixed, both
 
     def _checked(self, weights: NDArray[np.float64] | Mapping[str, float]) -> NDArray[np.float64]:
         """Weights (K,) in the order of the space."""
@@ -284,17 +266,19 @@ class MixtureObjective:
             One value for each objective, or a single number where there is one.
 
         Raises:
-            optuna.TrialPruned: If it is raced and the study's pruner drops it.
+            optuna.TrialPruned: If it is raced and the study's pruner drops it, or screened out.
         """
         layout = self.layout()
         if trial.study.user_attrs.get(OBJECTIVES_ATTR) != layout:
             trial.study.set_user_attr(OBJECTIVES_ATTR, layout)
         weights = self.space.suggest(trial)
         seed = self._seed(trial)
-        if self._racing is None:
-            scores = self.score(weights, seed=seed)
-        else:
+        if self._racing is not None:
             scores = self._race(trial, weights, seed)
+        elif self._keep is not None and self.model is not None:
+            scores = self._screen(trial, self._checked(weights), seed, self._keep)
+        else:
+            scores = self.score(weights, seed=seed)
         bad = [name for name, score in scores.benchmarks.items() if not math.isfinite(score)]
         for name, score in scores.benchmarks.items():
             if math.isfinite(score):
@@ -317,6 +301,30 @@ class MixtureObjective:
             ):
                 if math.isfinite(found):
                     trial.set_user_attr(prefix + name, float(found))
+
+    def _screen(
+        self, trial: Trial, w: NDArray[np.float64], seed: int | None, keep: float
+    ) -> Scores:
+        """Score weights (K,), and the texts of screened benchmarks if that is worth it."""
+        from optuna import TrialPruned
+
+        assert self.model is not None
+        scorer = cast("ScreeningScorer", self.scorer)
+        self.model.merge(w[self._order])
+        found = scorer.score_cheaply(seed=seed)
+        _, scores = self._mix(w, found.scores)
+        if all(map(math.isfinite, [*scores.values(), *found.cheap.values()])):
+            # Cheap scores come last: whoever sees them sees the others.
+            for prefix, some in ((SCORE_PREFIX, scores), (CHEAP_PREFIX, found.cheap)):
+                for name, score in some.items():
+                    trial.set_user_attr(prefix + name, float(score))
+            trials = trial.study.get_trials(deepcopy=False)
+            own = next(t for t in trials if t.number == trial.number)
+            if not is_in_the_race(own, trials, Targets.of(trial.study), keep=keep):
+                raise TrialPruned("no texts: by its cheap scores it is not among the best")
+            return self._joined(w, scorer.score_screened())
+        broken = {n: s for n, s in found.cheap.items() if not math.isfinite(s)}
+        return Scores({**scores, **broken}, {})
 
     def _race(self, trial: Trial, weights: Mapping[str, float], seed: int | None) -> Scores:
         """Score block by block, as far as the study's pruner lets it."""

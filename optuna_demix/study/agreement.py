@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from optuna_demix._typing import FloatArray
     from optuna_demix.mixture import MixtureSpace
-    from optuna_demix.search.objective import Probabilities, Scores
+    from optuna_demix.search.engines import Probabilities
+    from optuna_demix.search.objective import Scores
 
 _RANDOM = 512  # random mixtures that ranks refer to
 _NO_MATTER = 0.01  # of all random mixtures: a difference of less is no reason to warn

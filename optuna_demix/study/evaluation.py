@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optuna_demix.config import RacingConfig, StudyConfig
     from optuna_demix.merging import ComponentSet, LiveModel
     from optuna_demix.mixture import MixtureSpace
-    from optuna_demix.scoring import HarnessScorer
+    from optuna_demix.scoring import HarnessScorer, Screening
     from optuna_demix.search.objective import MixtureObjective
 
 
@@ -67,7 +67,7 @@ def build_objective(
         model = LiveModel(
             arena, device=chosen, dtype=scoring.dtype, method=method, trust_remote_code=trust
         )
-    scorer = build_scorer(config, model, report=say)
+    scorer = build_scorer(config, model, screens=True, report=say)
     mixture, shares = None, dict[str, float]()
     if (proxy or config.resolved_proxy) != "merged":
         from optuna_demix.study.probabilities import score_components
@@ -102,6 +102,7 @@ def build_objective(
         shares=shares,
         merge_always=merge_always,
         racing=_reported(scoring.racing),
+        keep=None if scoring.screen is None else scoring.screen.keep,
     )
     fingerprint: dict[str, Any] = {
         "space": space.fingerprint(),
@@ -143,6 +144,7 @@ def build_scorer(
     model: LiveModel,
     *,
     only: Collection[str] | None = None,
+    screens: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> HarnessScorer:
     """Load a study's tasks and prepare their requests.
@@ -151,6 +153,7 @@ def build_scorer(
         config: The study.
         model: What is to be scored.
         only: Benchmarks that are wanted; ``None`` for all.
+        screens: Let it leave out the texts of screened benchmarks.
         report: Where progress is shown.
 
     Raises:
@@ -179,6 +182,7 @@ def build_scorer(
         generation=scoring.generation,
         vllm=scoring.vllm_settings,
         blocks=scoring.racing.blocks if scoring.racing else None,
+        screening=_screening(config) if screens else None,
         report=report,
     )
 
@@ -210,6 +214,7 @@ def check_benchmarks(config: StudyConfig, components: ComponentSet | None = None
             or config.scoring.confirm_run_unsafe_code_unsandboxed,
             max_length=config.scoring.max_length
             or (None if components is None else components.longest_input),
+            screening=_screening(config),
         )
     except ImportError as error:
         raise DemixError(
@@ -229,6 +234,17 @@ def _reported(racing: RacingConfig | None) -> Literal["block", "mean"] | None:
     if racing is None:
         return None
     return "block" if racing.pruner == "wilcoxon" else "mean"
+
+
+def _screening(config: StudyConfig) -> Screening | None:
+    """The benchmarks that are screened."""
+    from optuna_demix.scoring import Screening
+
+    given = config.scoring.screen
+    if given is None:
+        return None
+    names = None if given.benchmarks == "auto" else tuple(given.benchmarks)
+    return Screening(names, given.answers)
 
 
 def _benchmarks(config: StudyConfig) -> list[Any]:

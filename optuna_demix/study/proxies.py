@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.config import StudyConfig
     from optuna_demix.mixture import MixtureSpace
-    from optuna_demix.search.objective import Probabilities
+    from optuna_demix.search.engines import Probabilities
 
 _OF_ACCURACY = 0.5  # of both proxies the mean ranks accuracies best (benchmarks/README.md)
 

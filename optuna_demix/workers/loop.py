@@ -52,7 +52,7 @@ class WorkerReport:
 
     Attributes:
         complete: Trials it completed.
-        pruned: Trials that lost their race.
+        pruned: Trials that lost their race or were screened out.
         failed: Trials that failed on it.
         released: Trials that it gave back when it was told to stop at once; they are queued again.
         stopped: Why it stopped, in words.

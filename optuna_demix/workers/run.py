@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from optuna_demix._progress import Report
+from optuna_demix._progress import Report, Step
 from optuna_demix.config.space import space_of
 from optuna_demix.config.study import objective_names
 from optuna_demix.report.write import reporter_of
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
     from optuna_demix.config import StudyConfig
+    from optuna_demix.scoring import HarnessScorer
     from optuna_demix.storage.timing import Timing
 
 STOP_GRACE_S = 20.0
@@ -107,6 +108,8 @@ def run_worker(
             return None
 
         with study_progress(study, n_trials, say if progress else Report()) as shown:
+            if shown is not None and objective.scorer is not None:
+                watch_texts(cast("HarnessScorer", objective.scorer), shown.step)
             done = work(
                 study,
                 reporter.watching(objective),
@@ -119,3 +122,13 @@ def run_worker(
         if done.healthy and not stop.event.is_set():
             reporter.finish()
         return done
+
+
+def watch_texts(scorer: HarnessScorer, step: Step) -> None:
+    """Note how many tokens of the running trial's texts are written."""
+
+    def note(written: int, expected: int) -> None:
+        text = f"{written:,} of {expected:,} tokens" if written else ""
+        step.note(text, about="tokens")
+
+    scorer.watch(note)

@@ -43,7 +43,8 @@ FULL: dict[str, Any] = {
         "reference": {"tokens": 9, "learning_rate": 1e-3},
     },
 }
-"""A study that holds each model once at least."""
+SCREENED: dict[str, Any] = {**FULL, "scoring": {"screen": {}}}
+"""Studies that hold each model once at least."""
 
 
 def load(folder: Path, study: Any) -> StudyConfig:
@@ -206,7 +207,12 @@ def changed(data: Any, path: tuple[str | int, ...], value: Any) -> Any:
     return {**data, first: changed(data.get(first, {}), tuple(rest), value)}
 
 
-ALL_FIELDS = sorted(set(fields(FULL)), key=str)
+ALL_FIELDS = sorted({*fields(FULL), *fields(SCREENED)}, key=str)
+
+
+def in_full(path: tuple[str | int, ...], value: Any) -> Any:
+    """A study that holds a field, with another value of it."""
+    return changed(SCREENED if "screen" in path else FULL, path, value)
 
 
 def models(kind: type[BaseModel]) -> set[type[BaseModel]]:
@@ -228,7 +234,7 @@ def test_the_study_above_holds_every_field_there_is() -> None:
 def test_a_wrong_value_is_refused_in_our_words(path: tuple[str | int, ...]) -> None:
     n_refused = 0
     for value in WRONG:
-        message = complaint(changed(FULL, path, value))
+        message = complaint(in_full(path, value))
         if message is None:
             continue
         n_refused += 1
@@ -245,7 +251,7 @@ def test_numbers_that_are_not_finite_are_refused_everywhere() -> None:
     for path in ALL_FIELDS:
         for number in (float("inf"), float("-inf"), float("nan")):
             for value in (number, {"web": number}, {"web": {"web": number}}, [number]):
-                assert complaint(changed(FULL, path, value)) is not None, (path, value)
+                assert complaint(in_full(path, value)) is not None, (path, value)
 
 
 def test_yaml_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
@@ -268,6 +274,10 @@ def test_yaml_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> Non
          "mixture.max_epochs.web: must be a number above 0, got 0"),
         ("scoring.racing.p_threshold", 1,
          "scoring.racing.p_threshold: must be a number above 0 and below 1, got 1"),
+        ("scoring.screen.keep", 0,
+         "scoring.screen.keep: must be a number above 0 and of at most 1, got 0"),
+        ("scoring.screen.benchmarks", ["arc_easi/acc"],
+         "scoring.screen.benchmarks: no benchmark 'arc_easi/acc'"),
         ("scoring.batch_size", "all", "scoring.batch_size: must be a whole number of at least 1 "
          "or 'auto', got \"all\""),
         ("scoring.vllm.max_num_seqs", 0,
@@ -295,7 +305,7 @@ def test_yaml_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> Non
 def test_a_message_says_what_belongs_there(
     tmp_path: Path, path: str, value: Any, said: str
 ) -> None:
-    assert refusal(tmp_path, changed(FULL, tuple(path.split(".")), value)).startswith(said)
+    assert refusal(tmp_path, in_full(tuple(path.split(".")), value)).startswith(said)
 
 
 def test_many_faults_are_counted(tmp_path: Path) -> None:

@@ -264,3 +264,17 @@ def test_any_bytes_give_a_config_or_a_clear_error(
         load_study_config(file)
     except ConfigError as error:
         assert str(file) in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("clash", "said"),
+    [
+        ({"scoring": {"screen": {}, "racing": {}}, "objective": "composite"}, "scoring.racing"),
+        ({"scoring": {"screen": {}}, "proxy": "probabilities"}, "proxy: probabilities"),
+        ({"scoring": {"screen": {}}, "sampler": {"schedule": "demix"}}, "sampler.schedule: demix"),
+    ],
+)
+def test_what_screening_does_not_go_with(tmp_path: Path, clash: dict[str, Any], said: str) -> None:
+    load_study_config(write(tmp_path, {**MINIMAL, "scoring": {"screen": {}}}))
+    with pytest.raises(ConfigError, match=f"scoring.screen does not go with {said}; remove"):
+        load_study_config(write(tmp_path, {**MINIMAL, **clash}))

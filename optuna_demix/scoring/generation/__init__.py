@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from optuna_demix.scoring.generation.engine import Arguments, GenerationEngine, Prompt
 from optuna_demix.scoring.generation.loop import GreedyLoop
+from optuna_demix.scoring.generation.progress import Progress, Watcher
 
-__all__ = ["Arguments", "GenerationEngine", "GreedyLoop", "Prompt"]
+__all__ = ["Arguments", "GenerationEngine", "GreedyLoop", "Progress", "Prompt", "Watcher"]

@@ -38,6 +38,11 @@ class Place:
     beginning: Beginning | None = None
 
 
+def size_of(beginning: Beginning | None) -> int:
+    """How many tokens a beginning has."""
+    return 0 if beginning is None else int(beginning[0][0].shape[1])
+
+
 class RowCache(Cache):
     """A transformers cache of rows that lie side by side and have lengths of their own.
 

@@ -13,7 +13,7 @@ import torch
 
 from optuna_demix.scoring.forward import no_room, or_none_without_memory
 from optuna_demix.scoring.generation import refusals
-from optuna_demix.scoring.generation.cache import Beginning, RowCache
+from optuna_demix.scoring.generation.cache import Beginning, RowCache, size_of
 from optuna_demix.scoring.generation.engine import Arguments, Prompt
 from optuna_demix.scoring.generation.passes import go_on, read_prompts
 from optuna_demix.scoring.generation.schedule import Group, Queue, common, grouped, without
@@ -37,6 +37,7 @@ class _Row:
 
     prompt: Prompt
     watch: StopWatch
+    beginning: Beginning | None = None  # that the row has not itself
     tokens: list[int] = field(default_factory=list)
     waiting: bool = False
 
@@ -44,6 +45,11 @@ class _Row:
     def length(self) -> int:
         """Tokens whose keys and values are kept: all but the last."""
         return len(self.prompt.ids) + len(self.tokens) - 1
+
+    @property
+    def own(self) -> int:
+        """How many of these the row itself keeps."""
+        return self.length - size_of(self.beginning)
 
 
 class GreedyLoop:
@@ -57,6 +63,7 @@ class GreedyLoop:
         tokenizer: Its tokenizer, with a padding token.
         rows: Texts written at the same time, fewer after memory has run out.
         autocast: What forward passes run under.
+        wrote: Called with the number of new tokens after each step.
     """
 
     def __init__(
@@ -66,13 +73,14 @@ class GreedyLoop:
         *,
         rows: int,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        wrote: Callable[[int], None] = lambda count: None,
     ) -> None:
         self._model, self._tokenizer, self._rows = model, tokenizer, rows
-        self._autocast = autocast
+        self._autocast, self._wrote = autocast, wrote
         self._beginnings: dict[str, tuple[tuple[int, ...], Beginning]] = {}
         self._watches: dict[tuple[str, ...], StopWatch] = {}
         self._ends: frozenset[int] = frozenset()
-        self._tried = False
+        self._tried = self._keeps_once = False
         self._model_refuses: str | None = _UNKNOWN
 
     def refuses(self, arguments: Arguments) -> str | None:
@@ -95,6 +103,11 @@ class GreedyLoop:
     def _try(self) -> str | None:
         self._model.eval()  # type: ignore[no-untyped-call]
         with torch.inference_mode(), self._autocast():
+            said = refusals.of_numbers(self._model, lambda ids: self._model(ids).logits, once=True)
+            self._keeps_once = said is None
+            if self._keeps_once:
+                return None
+            _log.info("what prompts begin with alike is copied to each row: %s", said)
             return refusals.of_numbers(self._model, lambda ids: self._model(ids).logits)
 
     def weights_changed(self) -> None:
@@ -103,7 +116,7 @@ class GreedyLoop:
 
     def describe(self) -> dict[str, Any]:
         """What the texts depend on beside weights, prompts and arguments."""
-        return {"engine": "greedy loop", "version": 1}
+        return {"engine": "greedy loop", "version": 2}
 
     def generate(self, prompts: Sequence[Prompt]) -> list[list[int] | None]:
         """Go on with prompts.
@@ -143,42 +156,48 @@ class GreedyLoop:
         while queue or rows:
             joining, shared = queue.joining(len(rows))
             if joining:
-                logits = self._read(cache, joining, shared, first=len(rows))
-                new = [_Row(prompt, self._watch(prompt.arguments)) for prompt in joining]
+                logits, front = self._read(cache, joining, shared, first=len(rows))
+                new = [_Row(prompt, self._watch(prompt.arguments), front) for prompt in joining]
                 first, rows = len(rows), [*rows, *new]
             else:
                 tokens, lengths = [row.tokens[-1] for row in rows], [row.length for row in rows]
-                logits, first = go_on(self._model, cache, tokens, lengths), 0
+                fronts = [row.beginning for row in rows]
+                logits, first = go_on(self._model, cache, tokens, lengths, fronts), 0
+            self._wrote(len(rows) - first)
             self._take(cache, rows, first, logits, found)
         return True
 
     def _read(
         self, cache: RowCache, prompts: Sequence[Prompt], shared: Sequence[int], *, first: int
-    ) -> Tensor:
-        """Read prompts into free rows: logits (B, V)."""
-        kept, beginning = self._beginning(prompts[0].group, tuple(shared)) if shared else (0, None)
-        return read_prompts(
+    ) -> tuple[Tensor, Beginning | None]:
+        """Read prompts into free rows: logits (B, V), and what is kept in front of the rows."""
+        beginning = self._beginning(prompts[0].group, tuple(shared)) if shared else None
+        logits = read_prompts(
             self._model,
             cache,
             [prompt.ids for prompt in prompts],
             first=first,
-            shared=kept,
             beginning=beginning,
+            once=self._keeps_once,
         )
+        return logits, beginning if self._keeps_once else None
 
-    def _beginning(self, group: str, shared: tuple[int, ...]) -> tuple[int, Beginning]:
-        """Keys and values of what the prompts of a group begin with, and how many tokens."""
+    def _beginning(self, group: str, shared: tuple[int, ...]) -> Beginning:
+        """Keys and values of what the prompts of a group begin with."""
         if group in self._beginnings:  # of an earlier block, whose prompts may share less or more
             ids, beginning = self._beginnings[group]
             kept = common(ids, shared)
             if kept >= len(shared) - _UNSHARED and kept > 0:
-                return kept, beginning
+                if kept < len(ids):
+                    beginning = [(keys[:, :kept], values[:, :kept]) for keys, values in beginning]
+                    self._beginnings[group] = ids[:kept], beginning
+                return beginning
         alone = RowCache(1)
         read_prompts(self._model, alone, [shared], first=0)
         if len(self._beginnings) >= _MOST_BEGINNINGS:
             self._beginnings.pop(next(iter(self._beginnings)))
         self._beginnings[group] = shared, alone.beginning(len(shared))
-        return len(shared), self._beginnings[group][1]
+        return self._beginnings[group][1]
 
     def _take(
         self, cache: RowCache, rows: list[_Row], first: int, logits: Tensor, found: Found
@@ -200,7 +219,7 @@ class GreedyLoop:
             last = rows.pop()
             if last is not row:
                 rows[number] = last
-                cache.move(len(rows), number, last.length)
+                cache.move(len(rows), number, last.own)
 
     def _has_ended(self, row: _Row) -> bool:
         if row.tokens[-1] in self._ends or len(row.tokens) >= row.prompt.arguments.max_tokens:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from optuna_demix.scoring.forward import head_sees
-from optuna_demix.scoring.generation.cache import Beginning, RowCache
+from optuna_demix.scoring.generation.attention import Fronts, looking_at
+from optuna_demix.scoring.generation.cache import Beginning, RowCache, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,23 +24,23 @@ def read_prompts(
     prompts: Sequence[Sequence[int]],
     *,
     first: int,
-    shared: int = 0,
     beginning: Beginning | None = None,
+    once: bool = False,
 ) -> Tensor:
     """Read prompts into free rows.
 
     Args:
         model: The model.
         cache: Its rows.
-        prompts: Token ids, more than ``shared`` each.
+        prompts: Token ids, more than those of the beginning each.
         first: The first free row.
-        shared: Tokens at the beginning of all prompts whose keys and values are given.
-        beginning: These keys and values.
+        beginning: Keys and values of what all prompts begin with.
+        once: Leave them where they are, and out of the rows.
 
     Returns:
         Logits (B, V) behind the last token of each prompt.
     """
-    device = model.device
+    device, shared = model.device, size_of(beginning)
     lengths = [len(ids) - shared for ids in prompts]
     longest = max(lengths)
     # Padding lies behind a row's tokens, where none of them looks.
@@ -47,25 +48,32 @@ def read_prompts(
     spots = torch.arange(longest, device=device)
     positions = spots.expand(len(prompts), longest)
     real = torch.tensor(lengths, device=device)[:, None] > positions
-    width = _aligned(shared + longest)
+    start = 0 if once else shared
+    width = _aligned(start + longest)
     place = cache.place
     place.first, place.rows, place.width = first, len(prompts), width
-    place.start, place.at, place.beginning = shared, None, beginning
-    seen = torch.arange(width, device=device) <= spots[:, None] + shared  # (Q, W)
+    place.start, place.at, place.beginning = start, None, None if once else beginning
+    seen = torch.arange(width, device=device) <= spots[:, None] + start  # (Q, W)
     kept = torch.arange(len(prompts), device=device) * longest + real.sum(dim=1) - 1
-    with head_sees(model, kept):
+    fronts = [(slice(None), beginning if once else None)]
+    with head_sees(model, kept), looking_at(model, fronts) as more:
         logits: Tensor = model(
             torch.tensor(padded, device=device),
             attention_mask=_additive(model, seen)[None, None],
             position_ids=(positions + shared) * real,  # those of padding may be out of range
             past_key_values=cache,
             use_cache=True,
+            **more,
         ).logits
     return logits[0]
 
 
 def go_on(
-    model: PreTrainedModel, cache: RowCache, tokens: Sequence[int], lengths: Sequence[int]
+    model: PreTrainedModel,
+    cache: RowCache,
+    tokens: Sequence[int],
+    lengths: Sequence[int],
+    beginnings: Sequence[Beginning | None] = (),
 ) -> Tensor:
     """Give each row, from the first on, one more token.
 
@@ -74,26 +82,44 @@ def go_on(
         cache: Its rows.
         tokens: The token of each row.
         lengths: Tokens that the row has before.
+        beginnings: Of each row, what stands in front of it and is kept once; none in any row, if
+            there are none.
 
     Returns:
         Logits (B, V) behind these tokens.
     """
     device = model.device
-    at = torch.tensor(lengths, device=device)
-    width = _aligned(max(lengths) + 1)
+    beginnings = beginnings or [None] * len(tokens)
+    own = [n - size_of(b) for n, b in zip(lengths, beginnings, strict=True)]
+    at = torch.tensor(own, device=device)
+    width = _aligned(max(own) + 1)
     place = cache.place
     place.first, place.rows, place.width = 0, len(tokens), width
-    place.start, place.beginning = max(lengths), None
+    place.start, place.beginning = max(own), None
     place.at = torch.arange(len(tokens), device=device), at
     seen = torch.arange(width, device=device) <= at[:, None]  # (B, W)
-    logits: Tensor = model(
-        torch.tensor(tokens, device=device)[:, None],
-        attention_mask=_additive(model, seen)[:, None, None],
-        position_ids=at[:, None],
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
+    with looking_at(model, _fronts(beginnings, device)) as more:
+        logits: Tensor = model(
+            torch.tensor(tokens, device=device)[:, None],
+            attention_mask=_additive(model, seen)[:, None, None],
+            position_ids=torch.tensor(lengths, device=device)[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            **more,
+        ).logits
     return logits[:, -1]
+
+
+def _fronts(beginnings: Sequence[Beginning | None], device: torch.device) -> Fronts:
+    """The rows that have each beginning."""
+    rows: dict[int, list[int]] = {}
+    for number, beginning in enumerate(beginnings):
+        rows.setdefault(id(beginning), []).append(number)
+    if len(rows) == 1:
+        return [(slice(None), beginnings[0])]
+    return [
+        (torch.tensor(numbers, device=device), beginnings[numbers[0]]) for numbers in rows.values()
+    ]
 
 
 def _additive(model: PreTrainedModel, seen: Tensor) -> Tensor:

@@ -129,12 +129,15 @@ def end_tokens(model: PreTrainedModel) -> frozenset[int]:
     return frozenset([ends] if isinstance(ends, int) else ends)
 
 
-def of_numbers(model: PreTrainedModel, logits_of: Callable[[Tensor], Tensor]) -> str | None:
+def of_numbers(
+    model: PreTrainedModel, logits_of: Callable[[Tensor], Tensor], *, once: bool = False
+) -> str | None:
     """Try rows that join and go on against plain passes.
 
     Args:
         model: With finite weights.
         logits_of: The plain pass: logits (B, L, V) of token ids (B, L).
+        once: Keep what rows begin with once for all, see :mod:`.attention`.
 
     Returns:
         Why the model cannot be used, or ``None`` if it can.
@@ -156,7 +159,7 @@ def of_numbers(model: PreTrainedModel, logits_of: Callable[[Tensor], Tensor]) ->
             "first, those of any mixture"
         )
     try:
-        rows = _in_rows(model, texts)
+        rows = _in_rows(model, texts, once=once)
     except Exception as error:  # whatever a model's own code makes of a cache it does not know
         return f"the model refuses rows that join ({type(error).__name__}: {one_line(error)})"
     largest = max(float(logits.abs().max()) for logits in plain)
@@ -178,10 +181,13 @@ def tolerance(dtype: torch.dtype) -> float:
     return max(TOLERANCE, _MAX_ROUNDINGS * torch.finfo(dtype).eps)
 
 
-def _in_rows(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+def _in_rows(
+    model: PreTrainedModel, texts: Sequence[Sequence[int]], *, once: bool
+) -> list[Tensor]:
     """Logits (B, V) behind the prompts and behind each of the steps."""
     alone = RowCache(1)
     read_prompts(model, alone, [texts[0][:_PROBE_SHARED]], first=0)
+    beginning = alone.beginning(_PROBE_SHARED)
     cache = RowCache(len(texts))
     found = [
         read_prompts(
@@ -189,14 +195,15 @@ def _in_rows(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> list[Ten
             cache,
             [text[:n] for text, n in zip(texts, _PROBES, strict=True)],
             first=0,
-            shared=_PROBE_SHARED,
-            beginning=alone.beginning(_PROBE_SHARED),
+            beginning=beginning,
+            once=once,
         )
     ]
     for step in range(_PROBE_STEPS):
         lengths = [n + step for n in _PROBES]
         tokens = [text[n] for text, n in zip(texts, lengths, strict=True)]
-        found.append(go_on(model, cache, tokens, lengths))
+        fronts = [beginning if once else None] * len(tokens)
+        found.append(go_on(model, cache, tokens, lengths, fronts))
     return found
 
 

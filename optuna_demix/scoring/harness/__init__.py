@@ -20,7 +20,8 @@ from optuna_demix._lazy import lazy_names
 
 if TYPE_CHECKING:
     from optuna_demix.scoring.harness.catalog import Catalog
-    from optuna_demix.scoring.harness.model import ForwardPlan, PreparedModel
+    from optuna_demix.scoring.harness.forward_plan import ForwardPlan
+    from optuna_demix.scoring.harness.model import PreparedModel
     from optuna_demix.scoring.harness.task_specs import Leaf, TaskSpec
 
 __all__ = ["Catalog", "ForwardPlan", "Leaf", "PreparedModel", "TaskSpec"]

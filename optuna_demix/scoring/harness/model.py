@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,10 +29,11 @@ from optuna_demix.scoring.forward import (
     token_counts,
     why_unpackable,
 )
-from optuna_demix.scoring.generation import GenerationEngine, GreedyLoop, Prompt
-from optuna_demix.scoring.generation.vllm import VllmEngine
+from optuna_demix.scoring.generation import Progress
+from optuna_demix.scoring.harness.forward_plan import ForwardPlan
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.harness.texts import Texts
+from optuna_demix.scoring.harness.writing import engine_of
 from optuna_demix.scoring.vllm_extra import VllmSettings
 
 if TYPE_CHECKING:
@@ -42,27 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ForwardPlan:
-    """Requests of one kind, ready to be answered.
-
-    Attributes:
-        kind: The kind.
-        instances: lm-eval's requests, repeated ones several times.
-        passes: Their layout; empty for generation.
-        windows: Of each request, how many runs of tokens it was cut into.
-        think_end_token: Of texts only what follows the last such token is the answer.
-        prompts: Of texts, what the engine is given; ``None`` where lm-eval writes.
-    """
-
-    kind: str
-    instances: list[Any]
-    passes: Sequence[Batch | PackedBatch]
-    windows: list[int]
-    think_end_token: str | int | None = None
-    prompts: list[Prompt | None] = field(default_factory=list)
 
 
 class PreparedModel(HFLM):  # type: ignore[misc]
@@ -125,21 +104,13 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 f"model type {model.config.model_type!r} is not a causal language model; "
                 "a proxy must be one"
             )
-        self._texts = Texts(self, self._engine(generation, vllm))
+        self.progress = Progress()
+        self._texts = Texts(self, engine_of(self, generation, vllm, batch_size), self.progress)
 
     @property
     def writer(self) -> str:
         """Name of what writes texts where lm-eval does not."""
         return self._texts.writer
-
-    def _engine(self, generation: str, vllm: VllmSettings | None) -> GenerationEngine | None:
-        if generation == "vllm":
-            return VllmEngine(
-                self.model, self.tokenizer, max_length=self.max_length, settings=vllm
-            )
-        if generation == "auto":
-            return GreedyLoop(self.model, self.tokenizer, rows=self._rows, autocast=self._autocast)
-        return None
 
     def weights_changed(self) -> None:
         """Forget what depends on the weights."""
@@ -393,16 +364,17 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         """Logits of a pass: (B, L, V), or (1, R, V) of the kept tokens of a packed one."""
         if isinstance(batch, Batch):
             return self._logits_of(batch.inputs.to(self.device))
-        with self._autocast():
+        with self.autocast():
             return packed_logits(self.model, batch)
 
     def _logits_of(self, ids: Tensor) -> Tensor:
         """Logits (B, L, V) of token ids (B, L), called exactly as lm-eval calls the model."""
-        with self._autocast():
+        with self.autocast():
             logits: Tensor = self.model(ids).logits
         return logits
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """What forward passes run in."""
         dtype = self.mixed_precision_dtype
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 

@@ -15,7 +15,7 @@ from lm_eval.models.utils import (
 )
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring.generation import Arguments, GenerationEngine, Prompt
+from optuna_demix.scoring.generation import Arguments, GenerationEngine, Progress, Prompt
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -31,10 +31,11 @@ class Texts:
     Args:
         lm: lm-eval's model.
         engine: What writes; ``None`` to leave all to lm-eval.
+        progress: Counts the tokens that the engine writes.
     """
 
-    def __init__(self, lm: HFLM, engine: GenerationEngine | None) -> None:
-        self._lm, self._engine = lm, engine
+    def __init__(self, lm: HFLM, engine: GenerationEngine | None, progress: Progress) -> None:
+        self._lm, self._engine, self._progress = lm, engine, progress
         self._said: set[str] = set()
 
     @property
@@ -44,6 +45,7 @@ class Texts:
 
     def weights_changed(self) -> None:
         """Forget what depends on the weights."""
+        self._progress.restart()
         if self._engine is not None:
             self._engine.weights_changed()
 
@@ -70,11 +72,13 @@ class Texts:
         made: dict[int, Prompt | None] = {}
         for alike in together.values():
             made |= self._alike(alike, think_end_token)
+        self._progress.plan(prompt for prompt in made.values() if prompt is not None)
         return [made[id(instance)] for instance in instances]
 
     def write(self, prompts: Sequence[Prompt]) -> list[str | float]:
         """The text of each prompt as lm-eval gives it; NaN where the model answers with NaN."""
         found = self._engine.generate(prompts) if self._engine is not None else []
+        self._progress.settle(prompts, found)
         return [
             math.nan if tokens is None else self._text(tokens, prompt.arguments)
             for tokens, prompt in zip(found, prompts, strict=True)

@@ -14,6 +14,7 @@ from optuna_demix.search.proposals.acquisition import (
     feasible_first,
     nearest_distance,
 )
+from optuna_demix.search.proposals.cheap import CheapPriorMean, estimated_from_cheap
 from optuna_demix.search.proposals.success import Success, probability
 from optuna_demix.search.rows.prior_mean import PriorMean
 from optuna_demix.search.rows.pruned import with_estimates
@@ -112,7 +113,9 @@ class Fit:
         prior = None
         if prior_mean is not None and joint.spaces:
             prior = PriorMean(prior_mean, targets, joint.n_mixture)
-        self.surrogate = self._fitted(kind, trials.Y, errors, prior)
+        guessed = estimated_from_cheap(trials)
+        Y, errors = np.where(guessed, np.nan, trials.Y), np.where(guessed, 0.0, errors)
+        self.surrogate = self._fitted(kind, Y, errors, self._with_cheap(kind, prior))
         # Constraints are regressed like scores; what varies little is as strict as what does not.
         known = np.isfinite(trials.C).any(axis=0)
         C = finite_scores(trials.C[:, known]) if known.any() else trials.C[:, known]
@@ -121,12 +124,21 @@ class Fit:
         self.pool = self.predict(np.empty((0, joint.n_columns)))
         self.reference: FloatArray = self.pool.mean
 
+    def _with_cheap(self, kind: str, prior: PriorMean | None) -> PriorMean | CheapPriorMean | None:
+        """The prior mean, with what cheap scores say of screened benchmarks."""
+        cheap = self.trials.cheap
+        columns = np.flatnonzero(np.isfinite(cheap).any(axis=0))
+        if len(columns) == 0:
+            return prior
+        surrogate = self._fitted(kind, cheap[:, columns])
+        return CheapPriorMean(prior, surrogate.predict, columns, cheap.shape[1])
+
     def _fitted(
         self,
         kind: str,
         Y: FloatArray,
         errors: FloatArray | None = None,
-        prior: PriorMean | None = None,
+        prior: PriorMean | CheapPriorMean | None = None,
     ) -> Surrogate:
         seed, n_mixture = self.seed % 2**31, self.joint.n_mixture
         surrogate = Surrogate(kind, seed=seed, n_mixture=n_mixture, prior_mean=prior)

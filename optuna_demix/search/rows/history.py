@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from optuna_demix.attributes import CHEAP_PREFIX
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
@@ -19,7 +21,10 @@ _NO_REPORTS: Mapping[int, float] = {}
 
 
 class Row(NamedTuple):
-    """One finished trial. One that was pruned or failed has NaN as scores and values."""
+    """One finished trial. One that was pruned or failed has NaN as scores and values.
+
+    A trial that was screened out has the scores that it was given before.
+    """
 
     number: int
     x: FloatArray  # (d,)
@@ -29,6 +34,7 @@ class Row(NamedTuple):
     blocks: FloatArray | None = None  # (b, l): scores on each of the first l blocks of items
     reports: Mapping[int, float] = _NO_REPORTS  # intermediate values by step, higher is better
     failed: bool = False
+    cheap: FloatArray | None = None  # (b,): of screened benchmarks what stands for their score
 
 
 class Failures(NamedTuple):
@@ -56,6 +62,7 @@ class Arrays(NamedTuple):
     C: FloatArray  # constraint values (n, c), feasible at or below 0, NaN where unknown
     B: FloatArray  # scores of raced trials on blocks of items (n, b, l), NaN where not scored
     reports: NDArray[np.object_]  # intermediate values by step of trials that a pruner judged (n,)
+    cheap: FloatArray  # what stands for the scores of screened benchmarks (n, b), else NaN
     complete: NDArray[np.bool_]  # (n,); False: pruned, with NaN in Y and V, or estimates there
     failures: Failures  # trials without a score; selecting rows leaves them as they are
 
@@ -155,11 +162,18 @@ class History:
         b, m = self.targets.mixing.shape
         unknown = Row(trial.number, row, np.full(b, np.nan), np.full(m, np.nan), trial.constraints)
         blocks, reports = self.targets.read_blocks(trial), self.targets.read_reports(trial)
+        cheap = self.targets.read_cheap(trial)
         if scores is not None:
             values = self.targets.values(trial)
             if np.isinf(scores).any() or np.isinf(values).any():
                 self.infinite.append(trial.number)
             read = unknown._replace(scores=scores, values=values, blocks=blocks, reports=reports)
+            read = read._replace(cheap=cheap)
+        elif trial.state.name == "PRUNED" and cheap is not None:
+            scored = self.targets.read(trial)
+            read = unknown._replace(
+                scores=unknown.scores if scored is None else scored, cheap=cheap
+            )
         elif blocks is None and has_failed(trial):
             read = unknown._replace(failed=True)
         elif blocks is not None or reports:
@@ -216,6 +230,9 @@ class History:
             C.astype(float).reshape(n, len(self.constraints)),
             B,
             _objects([row.reports for row in rows]),
+            np.array([np.full(b, np.nan) if r.cheap is None else r.cheap for r in rows])
+            .astype(float)
+            .reshape(n, b),
             np.array([not np.isnan(row.values).any() for row in rows], dtype=bool),
             self._stack_failures(),
         )
@@ -236,11 +253,12 @@ def _objects(values: Sequence[object]) -> NDArray[np.object_]:
 def has_failed(trial: FrozenTrial) -> bool:
     """Whether a trial says that its mixture fails.
 
-    It has failed, or was pruned without a number by which a pruner could have judged it: then the
+    It has failed, or was pruned without a number by which it could have been judged: then the
     objective itself has refused the mixture.
     """
     reports = trial.intermediate_values
     is_judged = bool(reports) and np.isfinite(reports[max(reports)])
+    is_judged = is_judged or any(name.startswith(CHEAP_PREFIX) for name in trial.user_attrs)
     return trial.state.name == "FAIL" or (trial.state.name == "PRUNED" and not is_judged)
 
 

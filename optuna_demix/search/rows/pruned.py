@@ -9,7 +9,8 @@ others on the blocks it has scored is its place on all, up to noise. With scores
 of trial t on block j, both are fitted by least squares to whatever blocks there are, and a full
 score follows from the quality by the mean distance between the two in the trials that have both.
 
-Trials that were not raced in blocks are estimated from their last report, see :mod:`.reports`.
+Trials that were not raced in blocks are estimated from their last report, see :mod:`.reports`,
+those that were screened out from their cheap scores, see :mod:`.screened`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from optuna_demix.search.rows.reports import final_scores
+from optuna_demix.search.rows.screened import scores_of_cheap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +50,9 @@ def with_estimates(trials: Arrays, mixing: FloatArray) -> tuple[Arrays, FloatArr
         Y[:, j], errors[:, j] = full_scores(trials.B[:, j], trials.Y[:, j])
     if any(trials.reports):  # of the only objective
         Y[:, 0], errors[:, 0] = final_scores(trials.reports, trials.Y[:, 0])
+    for j, is_screened in enumerate(np.isfinite(trials.cheap).any(axis=0)):
+        if is_screened:
+            Y[:, j], errors[:, j] = scores_of_cheap(trials.cheap[:, j], Y[:, j])
     V = np.where(trials.complete[:, None], trials.V, Y @ mixing)
     known = trials.complete | np.isfinite(V).all(axis=1)
     return trials._replace(Y=Y, V=V).take(known), errors[known]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optuna_demix.attributes import BLOCKS_ATTR, OBJECTIVES_ATTR, SCORE_PREFIX
+from optuna_demix.attributes import BLOCKS_ATTR, CHEAP_PREFIX, OBJECTIVES_ATTR, SCORE_PREFIX
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -63,13 +63,24 @@ class Targets:
         ``None`` if there is nothing to learn from it.
         """
         if self.benchmarks:
-            scores = [trial.user_attrs.get(SCORE_PREFIX + name) for name in self.benchmarks]
-            if any(isinstance(score, (int, float)) for score in scores):
-                return np.array([np.nan if s is None else float(s) for s in scores])
-            return None
+            return self._numbers(trial, SCORE_PREFIX)
         if trial.values is None:
             return None
         return np.asarray(trial.values, dtype=float) * self.signs
+
+    def read_cheap(self, trial: FrozenTrial) -> FloatArray | None:
+        """Cheap scores (b,) in place of benchmarks that are screened, NaN for the others.
+
+        ``None`` if none was.
+        """
+        return self._numbers(trial, CHEAP_PREFIX)
+
+    def _numbers(self, trial: FrozenTrial, prefix: str) -> FloatArray | None:
+        """What attributes of a prefix hold (b,), NaN where one is missing; ``None`` if all are."""
+        found = [trial.user_attrs.get(prefix + name) for name in self.benchmarks]
+        if any(isinstance(value, (int, float)) for value in found):
+            return np.array([np.nan if value is None else float(value) for value in found])
+        return None
 
     def read_blocks(self, trial: FrozenTrial) -> FloatArray | None:
         """Scores (b, l) on the first l blocks of items; ``None`` if it was not raced."""

@@ -135,6 +135,71 @@ def test_what_prompts_begin_with_is_computed_once_for_each_proxy(padded, right):
     assert beginnings() == [1]
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_it_is_kept_once_where_the_attention_allows_and_else_copied(
+    attention, padded, right, monkeypatch
+):
+    from optuna_demix.scoring.generation import loop as module
+
+    made = []
+
+    class Seen(module.RowCache):
+        def __init__(self, rows):
+            super().__init__(rows)
+            made.append(self)
+
+    monkeypatch.setattr(module, "RowCache", Seen)
+    model = talker()
+    model.set_attn_implementation(attention)
+    # Rows of several groups side by side, each with another beginning or none.
+    asked = [
+        *prompts(padded, texts(7, header=HEADER), limit=8, group="one"),
+        *prompts(padded, texts(7, seed=1), limit=30, group="two"),
+        *prompts(padded, texts(7, header=HEADER[20:], seed=2), limit=8, group="three"),
+    ]
+    wanted = right(model, asked)
+    forward = model.forward
+    widths = []
+    for drops in ((), ("fronts",)):
+
+        def plain(input_ids, drops=drops, **options):
+            return forward(input_ids, **{n: v for n, v in options.items() if n not in drops})
+
+        model.forward = plain
+        loop = GreedyLoop(model, padded, rows=8)
+        assert loop.refuses(asked[0].arguments) is None
+        made.clear()
+        assert loop.generate(asked) == wanted
+        assert model.config._attn_implementation == attention
+        made.clear()
+        loop.generate(asked[:7])
+        widths.append(max(t.shape[2] for t in made[0]._tensors()))
+    assert widths[0] < widths[1]
+
+
+def test_tokens_are_counted_as_they_are_written(padded):
+    from optuna_demix.scoring.generation import Progress
+
+    told, progress = [], Progress()
+    progress.watcher = lambda written, expected: told.append((written, expected))
+    model = talker()
+    asked = prompts(padded, texts(6), limit=8)
+    progress.plan(asked)
+    for attempt in range(2):
+        progress.restart()
+        told.clear()
+        found = GreedyLoop(model, padded, rows=2, wrote=progress.add).generate(asked)
+        progress.settle(asked, found)
+        count = sum(len(text) for text in dict(zip(asked, found, strict=True)).values())
+        written = [number for number, _ in told]
+        assert written == sorted(written) and len(set(written)) > 3
+        assert told[-1] == (count, count if attempt else 8 * len(set(asked)))
+    progress.restart()
+    told.clear()
+    progress.settle(asked, found)  # of an engine that does not count
+    assert told == [(count, count)]
+
+
 def test_less_memory_means_fewer_rows(padded, right, caplog):
     model = talker()
     asked = prompts(padded, texts(header=HEADER))

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from optuna_demix.errors import TaskError
-from optuna_demix.scoring import Benchmark, HarnessScorer
+from optuna_demix.scoring import Benchmark, HarnessScorer, Screening
 from optuna_demix.scoring.sandbox import Sandbox
 from optuna_demix.scoring.sandbox import client as client_module
 
@@ -179,6 +179,18 @@ def test_seeds_of_trials(folder, tokenizer):
     scores = first.score(seed=first.seed_of(3))
     first.score(seed=first.seed_of(4))
     assert second.score(seed=second.seed_of(3)) == scores != first.score()
+
+
+def test_code_that_is_written_after_its_screening(folder, tokenizer):
+    plain = make(folder, tokenizer, BENCHMARKS[:4])
+    answers = dict.fromkeys((b.name for b in BENCHMARKS[:4]), "test")
+    scorer = make(folder, tokenizer, BENCHMARKS[:4], screening=Screening(answers=answers))
+    found = scorer.score_cheaply(seed=5)
+    assert not found.scores and set(found.cheap) == set(answers)
+    assert all(map(math.isfinite, found.cheap.values()))
+    wanted = plain.score(seed=5)
+    assert scorer.score_screened() == wanted == scorer.score(seed=5) != scorer.score()
+    assert scorer.items().keys() == plain.items().keys()
 
 
 @pytest.mark.parametrize(
