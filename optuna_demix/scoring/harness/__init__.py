@@ -30,7 +30,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Catalog": "optuna_demix.scoring.harness.catalog",
-        "ForwardPlan": "optuna_demix.scoring.harness.model",
+        "ForwardPlan": "optuna_demix.scoring.harness.forward_plan",
         "Leaf": "optuna_demix.scoring.harness.task_specs",
         "PreparedModel": "optuna_demix.scoring.harness.model",
         "TaskSpec": "optuna_demix.scoring.harness.task_specs",
