@@ -50,9 +50,9 @@ def with_estimates(trials: Arrays, mixing: FloatArray) -> tuple[Arrays, FloatArr
         Y[:, j], errors[:, j] = full_scores(trials.B[:, j], trials.Y[:, j])
     if any(trials.reports):  # of the only objective
         Y[:, 0], errors[:, 0] = final_scores(trials.reports, trials.Y[:, 0])
-    for j, is_screened in enumerate(np.isfinite(trials.cheap).any(axis=0)):
-        if is_screened:
-            Y[:, j], errors[:, j] = scores_of_cheap(trials.cheap[:, j], Y[:, j])
+    for j, cheap in enumerate(trials.cheap.T):
+        if np.isfinite(cheap).any():
+            Y[:, j], errors[:, j] = scores_of_cheap(cheap, Y[:, j])
     V = np.where(trials.complete[:, None], trials.V, Y @ mixing)
     known = trials.complete | np.isfinite(V).all(axis=1)
     return trials._replace(Y=Y, V=V).take(known), errors[known]
