@@ -81,6 +81,10 @@ BEFORE = {
         "0.2,0.3,0.5,0.1,0.3,0.2\n0.6,0.2,0.2,0.4,0.1,0.1\n0.1,0.8,0.1,0.2,0.5,0.1\n"
         "0.3,0.3,0.4,0.2,0.3,0.1\nEND"
     ),
+    "docs/howto/export.md": (
+        "optuna create-study --study-name mix --directions maximize maximize maximize\n"
+        "optuna-demix worker STUDY.yaml --study-name mix --n-trials 3 --no-dashboard"
+    ),
     "docs/howto/results.md": (
         "optuna create-study --study-name mix --directions maximize maximize maximize\n"
         "optuna-demix worker STUDY.yaml --study-name mix --n-trials 6 --no-dashboard"
