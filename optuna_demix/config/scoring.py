@@ -15,9 +15,11 @@ from optuna_demix.config._base import (
     PositiveShare,
     Seed,
     StrictModel,
+    TokenCount,
 )
 from optuna_demix.merging.device_map import DEVICES, STRATEGIES, device_name
 from optuna_demix.scoring.settings import TaskSettings
+from optuna_demix.scoring.vllm_extra import VllmSettings
 
 
 class TaskSettingsConfig(StrictModel):
@@ -89,6 +91,18 @@ class RacingConfig(StrictModel):
     """Significance at which the Wilcoxon test drops a trial; smaller drops later."""
 
 
+class VllmConfig(StrictModel):
+    """What vLLM may use; the names are vLLM's own."""
+
+    kv_cache_memory_bytes: TokenCount = VllmSettings.kv_cache_memory_bytes
+    """Memory for keys and values, beside that of the model; at least what one text of
+    ``max_length`` tokens needs."""
+    max_num_seqs: PositiveCount = VllmSettings.max_num_seqs
+    """Most texts written at the same time."""
+    enforce_eager: bool = VllmSettings.enforce_eager
+    """Neither compile nor capture graphs: starts sooner, writes more slowly."""
+
+
 class ScreenConfig(StrictModel):
     """Texts are written only for mixtures that are likely to find the right answers.
 
@@ -138,9 +152,12 @@ class ScoringConfig(TaskSettingsConfig):
     or the CPU."""
     shared_prefixes: bool = False
     """Compute what requests begin with alike only once; faster, and equal up to rounding."""
-    generation: Literal["auto", "hf"] = "auto"
+    generation: Literal["auto", "hf", "vllm"] = "auto"
     """``auto`` writes texts by our own loop where it can and by lm-eval's elsewhere; ``hf`` by
-    lm-eval's."""
+    lm-eval's; ``vllm`` by vLLM where it can (``pip install 'optuna-demix[vllm]'``) and by
+    lm-eval's elsewhere."""
+    vllm: VllmConfig | None = None
+    """What vLLM may use."""
     racing: RacingConfig | None = None
     """Score in blocks and drop losing proxies; needs a single objective."""
     screen: ScreenConfig | None = None
@@ -183,6 +200,22 @@ class ScoringConfig(TaskSettingsConfig):
         if self.max_batch_size is not None and self.batch_size != "auto":
             raise ValueError("'max_batch_size' belongs to 'batch_size: auto'; remove one of them")
         return self
+
+    @model_validator(mode="after")
+    def _vllm_fits(self) -> ScoringConfig:
+        if self.vllm is not None and self.generation != "vllm":
+            raise ValueError("'vllm' belongs to 'generation: vllm'; remove one or add the other")
+        if self.generation == "vllm" and self.mixed_precision_dtype is not None:
+            raise ValueError(
+                "vLLM runs without autocast; set 'dtype' instead of 'mixed_precision_dtype', or "
+                "'generation: auto'"
+            )
+        return self
+
+    @property
+    def vllm_settings(self) -> VllmSettings:
+        """The settings as the scorer takes them."""
+        return VllmSettings(**(self.vllm or VllmConfig()).model_dump())
 
     @property
     def rows(self) -> int:

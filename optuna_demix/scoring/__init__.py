@@ -16,6 +16,7 @@ from optuna_demix.scoring.checks import check_tasks, undirected
 from optuna_demix.scoring.scorer import HarnessScorer
 from optuna_demix.scoring.screening import CheapScores, Screening
 from optuna_demix.scoring.settings import TaskSettings
+from optuna_demix.scoring.vllm_extra import VllmSettings
 
 __all__ = [
     "Benchmark",
@@ -24,6 +25,7 @@ __all__ = [
     "HarnessScorer",
     "Screening",
     "TaskSettings",
+    "VllmSettings",
     "check_tasks",
     "undirected",
 ]

@@ -22,6 +22,7 @@ from optuna_demix.scoring.settings import (
     check_template,
     resolve,
 )
+from optuna_demix.scoring.vllm_extra import VllmSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,10 +80,11 @@ class HarnessScorer:
             log-likelihood differs by its rounding, up to about 1e-4 nats in float32. Checked on a
             few inputs with the weights the model has now, and left off with a warning where the
             model cannot do it.
-        generation: ``"auto"`` writes texts by plain greedy search with our own loop, in which rows
-            leave when they end, and leaves others, with a warning, to lm-eval's; ``"hf"`` leaves
-            all to it. In float32 both write the same, unless two tokens are as likely up to
+        generation: ``"auto"`` writes texts of plain greedy search by our own loop, in which rows
+            leave when they end, ``"vllm"`` by vLLM, and others, with a warning, by lm-eval, as
+            ``"hf"`` all. In float32 the texts are equal, unless two tokens are as likely up to
             rounding. Checked on a few tokens with the weights the model has now.
+        vllm: What vLLM may use.
         blocks: Score the documents in so many blocks, for :meth:`race`: every benchmark deals an
             equal share of its documents, shuffled, to each. Batches do not reach over blocks,
             which may move the last bits of a score.
@@ -118,7 +120,8 @@ class HarnessScorer:
         confirm_run_unsafe_code_unsandboxed: bool = False,
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
-        generation: Literal["auto", "hf"] = "auto",
+        generation: Literal["auto", "hf", "vllm"] = "auto",
+        vllm: VllmSettings | None = None,
         blocks: int | None = None,
         screening: Screening | None = None,
         report: Callable[[str], None] | None = None,
@@ -182,7 +185,8 @@ class HarnessScorer:
             mixed_precision_dtype=mixed_precision_dtype,
             shared_prefixes=shared_prefixes,
             add_bos_token=add_bos_token,
-            own_generation=generation == "auto",
+            generation=generation,
+            vllm=vllm,
         )
         self._suite = Suite(
             catalog,
@@ -349,22 +353,18 @@ class HarnessScorer:
             64 hexadecimal digits.
         """
         if self._digest is None:
-            described = {
-                key: value
-                for key, value in self._description().items()
-                if key not in ("device", "forward_passes")
-            }
+            described = self._description()
+            del described["device"], described["forward_passes"]
             self._digest = digest([described, self._suite.digest()])
         return self._digest
 
     def describe(self) -> dict[str, Any]:
         """What is scored and how, JSON-able."""
-        given = {name: vars(key.settings) for name, key in self._keys.items()}
         return {
             **self._description(),
             "settings": {
-                name: {field: value for field, value in fields.items() if value is not None}
-                for name, fields in given.items()
+                name: {k: value for k, value in vars(key.settings).items() if value is not None}
+                for name, key in self._keys.items()
             },
             "plan_digest": self.plan_digest(),
         }

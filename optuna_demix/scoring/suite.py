@@ -251,7 +251,7 @@ class Suite:
     def writers(self) -> dict[str, int]:
         """Number of texts by what writes them."""
         own = [p is not None for plan in self._in_order() for p in plan.prompts]
-        counts = {"own loop": sum(own), "lm-eval": len(own) - sum(own)}
+        counts = {self._model.writer: sum(own), "lm-eval": len(own) - sum(own)}
         return {writer: count for writer, count in counts.items() if count}
 
     def digest(self) -> str:

@@ -51,6 +51,7 @@ def build_objective(
     """
     say = Report.of(report)
     require_merging(say)
+    require_generation(config)
     chosen = choose_device(device, config.scoring.device_map)
     components = open_components(config, report=say)
 
@@ -121,6 +122,18 @@ def build_objective(
     return objective, fingerprint
 
 
+def require_generation(config: StudyConfig) -> None:
+    """Check that what is to write texts is installed, before anything is loaded.
+
+    Raises:
+        DemixError: If it is vLLM, and that is missing or of another version.
+    """
+    if config.scoring.generation == "vllm":
+        from optuna_demix.scoring.vllm_extra import require_vllm
+
+        require_vllm()
+
+
 def _kinds(model: LiveModel) -> str:
     """The kinds of devices that compute scores: which of a kind makes no difference."""
     return "+".join(sorted({device.type for device in model.devices}))
@@ -149,8 +162,8 @@ def build_scorer(
     from optuna_demix.scoring import HarnessScorer
 
     scoring = config.scoring
-    if scoring.shared_prefixes or scoring.generation == "auto":
-        model.merge([1 / len(model.names)] * len(model.names))  # both are tried on a real proxy
+    if scoring.shared_prefixes or scoring.generation != "hf":
+        model.merge([1 / len(model.names)] * len(model.names))  # all are tried on a real proxy
     chosen = [b for b in _benchmarks(config) if only is None or b.name in only]
     return HarnessScorer(
         chosen,
@@ -167,6 +180,7 @@ def build_scorer(
         mixed_precision_dtype=scoring.mixed_precision_dtype,
         shared_prefixes=scoring.shared_prefixes,
         generation=scoring.generation,
+        vllm=scoring.vllm_settings,
         blocks=scoring.racing.blocks if scoring.racing else None,
         screening=_screening(config) if screens else None,
         report=report,
@@ -186,10 +200,11 @@ def check_benchmarks(config: StudyConfig, components: ComponentSet | None = None
 
     Raises:
         TaskError: Naming the tasks and metrics that cannot be scored.
-        DemixError: If lm-eval is missing.
+        DemixError: If lm-eval is missing, or what the study wants texts to be written by.
     """
     from optuna_demix.scoring import check_tasks, undirected
 
+    require_generation(config)
     benchmarks = _benchmarks(config)
     try:
         problems = check_tasks(

@@ -32,7 +32,7 @@ FULL: dict[str, Any] = {
     ],
     "capabilities": {"all": [BENCHMARK]},
     "objective": "composite",
-    "scoring": {"racing": {}},
+    "scoring": {"racing": {}, "generation": "vllm", "vllm": {}},
     "merging": {},
     "sampler": {},
     "dashboard": {},
@@ -280,6 +280,10 @@ def test_yaml_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> Non
          "scoring.screen.benchmarks: no benchmark 'arc_easi/acc'"),
         ("scoring.batch_size", "all", "scoring.batch_size: must be a whole number of at least 1 "
          "or 'auto', got \"all\""),
+        ("scoring.vllm.max_num_seqs", 0,
+         "scoring.vllm.max_num_seqs: must be a whole number of at least 1, got 0"),
+        ("scoring.generation", "hf", "scoring: 'vllm' belongs to 'generation: vllm'; remove one "),
+        ("scoring.mixed_precision_dtype", "bfloat16", "scoring: vLLM runs without autocast; set "),
         ("scoring.limit", True, "scoring.limit: must be a whole number of at least 1 or a number "
          "above 0 and below 1, got true"),
         ("training.component.learning_rate", float("inf"),

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from optuna_demix.config import load_study_config
-from optuna_demix.study.evaluation import build_scorer, check_benchmarks
+from optuna_demix.config.space import space_of
+from optuna_demix.errors import DemixError
+from optuna_demix.scoring import VllmSettings
+from optuna_demix.study.evaluation import build_objective, build_scorer, check_benchmarks
 from tests.tiny_study import write_study
 
 SETTINGS: dict[str, Any] = {
@@ -64,3 +67,30 @@ def test_directions_that_only_code_may_know_are_told_before_models_are_loaded(
         check_benchmarks(load_study_config(write_study(tmp_path, capabilities={"all": [told]})))
         == []
     )
+
+
+def test_a_missing_vllm_is_found_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("optuna_demix.scoring.vllm_extra.vllm_version", lambda: None)
+    config = load_study_config(write_study(tmp_path, scoring={"generation": "vllm"}))
+    with pytest.raises(DemixError, match=r"vllm is not installed; pip install"):
+        check_benchmarks(config)
+    with pytest.raises(DemixError, match=r"vllm is not installed; pip install"):
+        build_objective(config, space_of(config))
+
+
+def test_what_vllm_may_use_reaches_the_scorer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "optuna_demix.scoring.HarnessScorer", lambda *_, **given: seen.update(given)
+    )
+    merged: list[Any] = []
+    scoring = {"generation": "vllm", "vllm": {"kv_cache_memory_bytes": 2e9, "max_num_seqs": 7}}
+    config = load_study_config(write_study(tmp_path, scoring=scoring))
+    model: Any = SimpleNamespace(model=None, tokenizer=None, names=("a", "b"), merge=merged.append)
+    build_scorer(config, model, report=lambda line: None)
+    assert (seen["generation"], seen["vllm"]) == ("vllm", VllmSettings(2 * 10**9, 7))
+    assert merged == [[0.5, 0.5]]  # it is tried on a real proxy

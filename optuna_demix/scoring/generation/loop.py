@@ -17,7 +17,7 @@ from optuna_demix.scoring.generation.cache import Beginning, RowCache, size_of
 from optuna_demix.scoring.generation.engine import Arguments, Prompt
 from optuna_demix.scoring.generation.passes import go_on, read_prompts
 from optuna_demix.scoring.generation.schedule import Group, Queue, common, grouped, without
-from optuna_demix.scoring.generation.stops import StopWatch
+from optuna_demix.scoring.generation.stops import StopWatch, stop_watch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _UNSHARED = 8  # tokens that may be read again for each row rather than a beginning anew
 _MOST_BEGINNINGS = 64
-_HELD_BACK = 8  # characters that the clean-up of spaces may still change
 _UNKNOWN = "its configuration has not been read"
 
 Found = dict[Prompt, "list[int] | None"]
@@ -231,10 +230,5 @@ class GreedyLoop:
     def _watch(self, arguments: Arguments) -> StopWatch:
         stops = arguments.stops
         if stops not in self._watches:
-            cleans = getattr(self._tokenizer, "clean_up_tokenization_spaces", False)
-            self._watches[stops] = StopWatch(
-                lambda tokens: str(self._tokenizer.decode([*tokens], skip_special_tokens=True)),
-                stops,
-                held_back=_HELD_BACK if cleans else 0,
-            )
+            self._watches[stops] = stop_watch(self._tokenizer, stops)
         return self._watches[stops]

@@ -57,16 +57,13 @@ _NEUTRAL: Mapping[str, Any] = {
 
 
 def of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Why no text of a model can be written, by its configuration; ``None`` if it can."""
-    from transformers import DynamicCache, GenerationMixin
+    """Why our own loop can write no text of a model, by its configuration; ``None`` if it can."""
+    from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    if not isinstance(model, GenerationMixin):
-        return "transformers cannot generate with it"
-    if model.config.is_encoder_decoder:
-        return "the model has an encoder"
-    if type(model).generate is not GenerationMixin.generate:
-        return "the model has a generate() of its own"
+    said = of_settings(model, tokenizer)
+    if said is not None:
+        return said
     if model.config._attn_implementation not in ("sdpa", "eager"):
         return f"attention {model.config._attn_implementation!r} takes no mask of its own"
     try:
@@ -76,6 +73,19 @@ def of_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str 
     other = next((layer for layer in layers if type(layer) is not DynamicLayer), None)
     if other is not None:
         return f"the model keeps {type(other).__name__}, not full attention alone"
+    return None
+
+
+def of_settings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Why a model's texts are not those of plain greedy search; ``None`` if they are."""
+    from transformers import GenerationMixin
+
+    if not isinstance(model, GenerationMixin):
+        return "transformers cannot generate with it"
+    if model.config.is_encoder_decoder:
+        return "the model has an encoder"
+    if type(model).generate is not GenerationMixin.generate:
+        return "the model has a generate() of its own"
     chosen = model.generation_config.to_diff_dict()
     name = _unknown(chosen, _WITHOUT_EFFECT | _OF_SAMPLING)
     if name is not None:
@@ -153,7 +163,7 @@ def of_numbers(
     except Exception as error:  # whatever a model's own code makes of a cache it does not know
         return f"the model refuses rows that join ({type(error).__name__}: {one_line(error)})"
     largest = max(float(logits.abs().max()) for logits in plain)
-    bound = max(TOLERANCE, _MAX_ROUNDINGS * torch.finfo(model.dtype).eps) * largest
+    bound = tolerance(model.dtype) * largest
     for step, logits in enumerate(rows):
         for line, length in enumerate(_PROBES):
             wanted = plain[line][length - 1 + step]
@@ -164,6 +174,11 @@ def of_numbers(
                     "to the attention mask or the positions it is given"
                 )
     return None
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Difference of a logit that rounding explains, in parts of the largest one."""
+    return max(TOLERANCE, _MAX_ROUNDINGS * torch.finfo(dtype).eps)
 
 
 def _in_rows(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _PARTIAL = "\ufffd"  # what a decoder makes of part of a character
+_HELD_BACK = 8  # characters that the clean-up of spaces may still change
 _SPECIAL_TOKENS = 2  # without text, that may lie inside a stop string in the window
 
 Decode = Callable[[Sequence[int]], str]
@@ -78,3 +83,13 @@ class StopWatch:
             text = self._decode([token, token])
             self._completes[token] = _PARTIAL in text or any(c in text for c in self._last)
         return self._completes[token]
+
+
+def stop_watch(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> StopWatch:
+    """What says when a text has ended that a tokenizer decodes."""
+    cleans = getattr(tokenizer, "clean_up_tokenization_spaces", False)
+    return StopWatch(
+        lambda tokens: str(tokenizer.decode([*tokens], skip_special_tokens=True)),
+        stops,
+        held_back=_HELD_BACK if cleans else 0,
+    )

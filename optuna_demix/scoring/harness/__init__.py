@@ -20,7 +20,8 @@ from optuna_demix._lazy import lazy_names
 
 if TYPE_CHECKING:
     from optuna_demix.scoring.harness.catalog import Catalog
-    from optuna_demix.scoring.harness.model import ForwardPlan, PreparedModel
+    from optuna_demix.scoring.harness.forward_plan import ForwardPlan
+    from optuna_demix.scoring.harness.model import PreparedModel
     from optuna_demix.scoring.harness.task_specs import Leaf, TaskSpec
 
 __all__ = ["Catalog", "ForwardPlan", "Leaf", "PreparedModel", "TaskSpec"]
@@ -29,7 +30,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Catalog": "optuna_demix.scoring.harness.catalog",
-        "ForwardPlan": "optuna_demix.scoring.harness.model",
+        "ForwardPlan": "optuna_demix.scoring.harness.forward_plan",
         "Leaf": "optuna_demix.scoring.harness.task_specs",
         "PreparedModel": "optuna_demix.scoring.harness.model",
         "TaskSpec": "optuna_demix.scoring.harness.task_specs",

@@ -6,9 +6,8 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -30,9 +29,12 @@ from optuna_demix.scoring.forward import (
     token_counts,
     why_unpackable,
 )
-from optuna_demix.scoring.generation import GreedyLoop, Progress, Prompt
+from optuna_demix.scoring.generation import Progress
+from optuna_demix.scoring.harness.forward_plan import ForwardPlan
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.harness.texts import Texts
+from optuna_demix.scoring.harness.writing import engine_of
+from optuna_demix.scoring.vllm_extra import VllmSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,27 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ForwardPlan:
-    """Requests of one kind, ready to be answered.
-
-    Attributes:
-        kind: The kind.
-        instances: lm-eval's requests, repeated ones several times.
-        passes: Their layout; empty for generation.
-        windows: Of each request, how many runs of tokens it was cut into.
-        think_end_token: Of texts only what follows the last such token is the answer.
-        prompts: Of texts, what the engine is given; ``None`` where lm-eval writes.
-    """
-
-    kind: str
-    instances: list[Any]
-    passes: Sequence[Batch | PackedBatch]
-    windows: list[int]
-    think_end_token: str | int | None = None
-    prompts: list[Prompt | None] = field(default_factory=list)
 
 
 class PreparedModel(HFLM):  # type: ignore[misc]
@@ -80,7 +61,9 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         mixed_precision_dtype: Compute forward passes under autocast to this dtype.
         shared_prefixes: Compute what requests begin with alike only once, where the model can.
         add_bos_token: Begin texts with the BOS token, or do not; ``None`` for the tokenizer's way.
-        own_generation: Write texts by our own loop where it can.
+        generation: What writes texts where it can: our own loop (``"auto"``), ``HFLM`` (``"hf"``)
+            or vLLM (``"vllm"``).
+        vllm: What vLLM may use.
 
     Raises:
         TaskError: If the model is not a causal language model.
@@ -96,7 +79,8 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         mixed_precision_dtype: str | None = None,
         shared_prefixes: bool = False,
         add_bos_token: bool | None = None,
-        own_generation: bool = True,
+        generation: Literal["auto", "hf", "vllm"] = "auto",
+        vllm: VllmSettings | None = None,
     ) -> None:
         self._ids: dict[Any, Any] = {}
         self._captured: list[Pair] = []
@@ -121,9 +105,12 @@ class PreparedModel(HFLM):  # type: ignore[misc]
                 "a proxy must be one"
             )
         self.progress = Progress()
-        loop = partial(GreedyLoop, self.model, self.tokenizer, rows=batch_size)
-        engine = loop(autocast=self._autocast, wrote=self.progress.add) if own_generation else None
-        self._texts = Texts(self, engine, self.progress)
+        self._texts = Texts(self, engine_of(self, generation, vllm, batch_size), self.progress)
+
+    @property
+    def writer(self) -> str:
+        """Name of what writes texts where lm-eval does not."""
+        return self._texts.writer
 
     def weights_changed(self) -> None:
         """Forget what depends on the weights."""
@@ -377,16 +364,17 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         """Logits of a pass: (B, L, V), or (1, R, V) of the kept tokens of a packed one."""
         if isinstance(batch, Batch):
             return self._logits_of(batch.inputs.to(self.device))
-        with self._autocast():
+        with self.autocast():
             return packed_logits(self.model, batch)
 
     def _logits_of(self, ids: Tensor) -> Tensor:
         """Logits (B, L, V) of token ids (B, L), called exactly as lm-eval calls the model."""
-        with self._autocast():
+        with self.autocast():
             logits: Tensor = self.model(ids).logits
         return logits
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """What forward passes run in."""
         dtype = self.mixed_precision_dtype
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 

@@ -38,6 +38,11 @@ class Texts:
         self._lm, self._engine, self._progress = lm, engine, progress
         self._said: set[str] = set()
 
+    @property
+    def writer(self) -> str:
+        """Name of the engine."""
+        return "none" if self._engine is None else str(self._engine.describe()["engine"])
+
     def weights_changed(self) -> None:
         """Forget what depends on the weights."""
         self._progress.restart()

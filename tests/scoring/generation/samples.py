@@ -13,24 +13,25 @@ from tests.scoring.samples import WORDS  # isort: skip
 from tests.tiny_models import VOCABULARY, llama_config  # isort: skip
 
 
-def talker(seed: int = 0, dtype: torch.dtype = torch.float32):
+def talker(seed: int = 0, dtype: torch.dtype = torch.float32, **changes):
     """A random Llama with fewer key than query heads; its end token is likely at times."""
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = llama_config(
-        vocab_size=VOCABULARY,
-        bos_token_id=0,
-        eos_token_id=0,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-    )
+    fields = {
+        "vocab_size": VOCABULARY,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.3,
+        "tie_word_embeddings": False,
+    }
+    config = llama_config(**{**fields, **changes})
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         model.lm_head.weight[0] *= 1.7
@@ -71,7 +72,9 @@ def both_ways(model, tokenizer, instances, *, rows=4, think_end_token=None, **op
     """Texts of the own loop and of lm-eval's, and what wrote the first ones."""
     found, writers = [], []
     for own in (True, False):
-        lm = PreparedModel(model, tokenizer, batch_size=rows, own_generation=own, **options)
+        lm = PreparedModel(
+            model, tokenizer, batch_size=rows, generation="auto" if own else "hf", **options
+        )
         (plan,) = lm.prepare("generate_until", [instances], think_end_token=think_end_token)
         writers.append([prompt is not None for prompt in plan.prompts])
         with torch.inference_mode():

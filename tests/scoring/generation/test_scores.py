@@ -44,7 +44,7 @@ def test_scores_are_simple_evaluates(folder, tokenizer, oracle):
     options = {"include_path": folder, **OPTIONS}
     scorer = HarnessScorer(BENCHMARKS, live, tokenizer, **options)
     plain = HarnessScorer(BENCHMARKS, live, tokenizer, generation="hf", **options)
-    assert scorer.describe()["generation"] == {"own loop": 120, "lm-eval": 24}
+    assert scorer.describe()["generation"] == {"greedy loop": 120, "lm-eval": 24}
     assert plain.describe()["generation"] == {"lm-eval": 144}
     assert scorer.plan_digest() != plain.plan_digest()
     for seed in (0, 1):
