@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optuna_demix.cli._console import quiet_optuna, say
+from optuna_demix.cli._console import console, quiet_optuna, say
+from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command, add_storage
 from optuna_demix.errors import InputError
 
@@ -103,7 +104,9 @@ def _import(arguments: argparse.Namespace) -> int:
     check_directions(study, config)
     if study.metric_names is None:
         study.set_metric_names(objective_names(config))
-    say(summary(add_trials(study, trials, config), len(trials), table.path))
+    n_added = add_trials(study, trials, config, console(shown=True))
+    say(summary(n_added, len(trials), table.path))
+    say_next(arguments, next_command(arguments, "recommend", like="storage study_name"))
     return 0
 
 

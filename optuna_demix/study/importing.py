@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optuna_demix._progress import Report
 from optuna_demix._wording import counted, unknown_name
 from optuna_demix.attributes import IMPORTED_ATTR, OBJECTIVES_ATTR, SCORE_PREFIX
 from optuna_demix.config.study import capabilities_of, objective_names
@@ -182,7 +183,9 @@ def trials_of(
     return trials
 
 
-def add_trials(study: Study, trials: Sequence[FrozenTrial], config: StudyConfig) -> int:
+def add_trials(
+    study: Study, trials: Sequence[FrozenTrial], config: StudyConfig, report: Report | None = None
+) -> int:
     """Add trials to a study, but those that were added before, and return how many.
 
     Rows are known by table and row, and by their values: an import that was interrupted goes on
@@ -195,8 +198,10 @@ def add_trials(study: Study, trials: Sequence[FrozenTrial], config: StudyConfig)
         study.set_user_attr(OBJECTIVES_ATTR, layout)
     known = {_identity(trial) for trial in study.get_trials(deepcopy=False)}
     new = [trial for trial in trials if _identity(trial) not in known]
-    for trial in new:
-        study.add_trial(trial)
+    with (report or Report()).step("adding trials", unit="trial", total=len(new)) as step:
+        for trial in new:
+            study.add_trial(trial)
+            step.advance()
     return len(new)
 
 

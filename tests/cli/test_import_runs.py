@@ -74,7 +74,9 @@ def test_a_swarm_of_two_tables_is_recommended_from(
     write_study(tmp_path)
     words = write_tables(tmp_path)
     assert main(words) == 0
-    assert "24 runs of mixtures.csv became finished trials" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "24 runs of mixtures.csv became finished trials" in told
+    assert told.splitlines()[-1].startswith("next: optuna-demix recommend ")
     trials = study.get_trials()
     W, losses = swarm()
     assert [trials[3].params[name] for name in SETS] == pytest.approx(W[3] / W[3].sum())
