@@ -157,7 +157,7 @@ class MixtureConfig(LimitsConfig):
     budget: TokenCount | None = None
     """Tokens of the planned run, all of its phases; needed for epoch caps."""
     name: str | None = None
-    """Prefix ``<name>/`` of the study's parameters, such as ``w`` for ``w/code``; empty for none.
+    """Name that stands before the study's parameters, such as ``w`` in ``w/code``; empty for none.
     Default: none, and ``w`` where a component is named as an objective."""
 
 
