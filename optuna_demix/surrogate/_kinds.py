@@ -29,8 +29,8 @@ _DOUBT_ROWS = 64.0
 # Sum of squares that the even weights of a stack count for, in rows: with few rows the held-out
 # errors of two regressors are too noisy to prefer one, and their mean is better than either.
 _STACK_ROWS = 100.0
-# From this many sources on, a law stands in for the trees below so many rows a source: trees know
-# nothing of sources of which there are as many as rows, and a law takes long to fit to many.
+# Sources from which on "auto" holds a law as well, and rows for each of them from which on it has
+# trees: they know nothing of sources of which there are as many as rows.
 _MANY_SOURCES = 24
 _TREE_ROWS = 4
 _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and changes nothing
@@ -224,8 +224,11 @@ class ProcessAndLinearTrees(Stack):
 
 def _auto(task: Task) -> Regressor:
     """What predicts best on many surfaces, for the number of sources and rows."""
-    is_wide = task.n_mixture >= _MANY_SOURCES and len(task.z) < _TREE_ROWS * task.n_mixture
-    return ProcessAndLaw(task) if is_wide else ProcessAndLinearTrees(task)
+    if task.n_mixture < _MANY_SOURCES:
+        return ProcessAndLinearTrees(task)
+    smooth = ProcessAndLaw(task)
+    has_trees = len(task.z) >= _TREE_ROWS * task.n_mixture
+    return ProcessAndLinearTrees(task, smooth) if has_trees else smooth
 
 
 def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Prediction:

@@ -42,7 +42,7 @@ def test_laws_of_either_form_are_found(
     [
         (23, 30, {"gp", "lightgbm-linear"}),
         (24, 30, {"gp", "law"}),
-        (24, 96, {"gp", "lightgbm-linear"}),
+        (24, 96, {"gp", "law", "lightgbm-linear"}),
     ],
     ids=["few sources", "many sources", "many sources and rows"],
 )
