@@ -29,10 +29,8 @@ _DOUBT_ROWS = 64.0
 # Sum of squares that the even weights of a stack count for, in rows: with few rows the held-out
 # errors of two regressors are too noisy to prefer one, and their mean is better than either.
 _STACK_ROWS = 100.0
-# Sources from which on "auto" holds a law as well, and rows for each of them from which on it has
-# trees: they know nothing of sources of which there are as many as rows.
+# Sources from which on "auto" holds a law as well: with fewer, the process knows enough by itself.
 _MANY_SOURCES = 24
-_TREE_ROWS = 4
 _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and changes nothing
 
 
@@ -214,21 +212,15 @@ class ProcessAndLaw(Stack):
 
 
 class ProcessAndLinearTrees(Stack):
-    """Weighted mean of the process and the linear trees."""
+    """Weighted mean of the process, with the law where there are many sources, and the trees."""
 
     def __init__(
         self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
     ) -> None:
-        super().__init__(task, process or Process(task), trees or LinearTrees(task))
-
-
-def _auto(task: Task) -> Regressor:
-    """What predicts best on many surfaces, for the number of sources and rows."""
-    if task.n_mixture < _MANY_SOURCES:
-        return ProcessAndLinearTrees(task)
-    smooth = ProcessAndLaw(task)
-    has_trees = len(task.z) >= _TREE_ROWS * task.n_mixture
-    return ProcessAndLinearTrees(task, smooth) if has_trees else smooth
+        if process is None:
+            is_many = task.n_mixture >= _MANY_SOURCES
+            process = ProcessAndLaw(task) if is_many else Process(task)
+        super().__init__(task, process, trees or LinearTrees(task))
 
 
 def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Prediction:
@@ -295,7 +287,7 @@ def _process(task: Task) -> GaussianProcess:
 
 
 _REGRESSORS: dict[str, Callable[[Task], Regressor]] = {
-    "auto": _auto,
+    "auto": ProcessAndLinearTrees,
     "gp": ProcessWithTrees,
     "lightgbm-linear": LinearTrees,
     "lightgbm": PublishedTrees,

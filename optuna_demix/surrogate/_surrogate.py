@@ -68,9 +68,7 @@ class Surrogate:
     Kinds:
 
     - ``"auto"``: the mean of the Gaussian process and ``"lightgbm-linear"``, with weights for each
-      benchmark from held-out errors; nearly even with few rows. From 24 sources on the process
-      is joined with a ``"law"``, exponential in shares, or in epochs that saturate and harm,
-      whichever predicts held-out rows better; trees come in from 4 rows a source on.
+      benchmark from held-out errors; nearly even with few rows.
     - ``"gp"``: a Gaussian process on powers of the shares, as LightGBM's base margin, with linear
       trees on what it leaves, as far as held-out rows confirm them.
     - ``"lightgbm-linear"``: LightGBM with four leaves that hold linear models of the cube roots of

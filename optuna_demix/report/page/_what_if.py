@@ -24,7 +24,7 @@ def what_if_of(data: ReportData) -> dict[str, Any]:
     composite = predictor.composite.describe()
     reference = composite["reference"]
     if reference is not None:
-        reference = [column.astype(np.float32) for column in reference.T]
+        reference = list(reference.T)  # ranks among scores that hardly differ need all digits
     return {
         "components": list(space.components),
         "datasets": list(space.datasets),

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from optuna_demix.mixture import MixtureSpace
 
 LEAST_PRIOR = 1e-3  # share of a component the prior does without, where its logarithm is needed
-_MANY_SOURCES = 24  # from which on random mixtures leave most of them out
 _PINNED = 16  # sets of fixed weights whose spaces are kept: a wrapper fixes the same each time
 _TRACE = 1e-9  # weights below it are left by rounding
 _NUDGE = 0.005  # size of the moves that tell two otherwise equal proposals apart
@@ -155,20 +154,6 @@ class JointSpace:
         if self._transform is not None:
             parts.append(self._harden(rng.random((n, self.n_columns - self.n_mixture))))
         return np.concatenate(parts, axis=1) if parts else np.empty((n, 0))
-
-    def sample_for_start(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """Random points (n, d) for first trials: mixtures of many sources half way to the prior.
-
-        Random mixtures of many sources consist of a few, and are far worse than the prior: nothing
-        is learned of what lies about it.
-        """
-        rows = self.sample(n, rng)
-        half = np.full(n, 0.5)
-        for space, columns in zip(self.spaces, self._slices, strict=True):
-            if len(space) >= _MANY_SOURCES:
-                prior = np.broadcast_to(space.prior, (n, len(space)))
-                rows[:, columns] = space.blend(rows[:, columns], prior, half, rng)
-        return rows
 
     def sample_one(self, rng: np.random.Generator) -> FloatArray:
         """A random row (d,)."""
