@@ -8,7 +8,6 @@ import numpy as np
 
 from optuna_demix.errors import ConfigError
 from optuna_demix.surrogate._gaussian_process import GaussianProcess, warp
-from optuna_demix.surrogate._law import Law
 from optuna_demix.surrogate._regressor import Prediction
 from optuna_demix.surrogate._trees import PUBLISHED, TreeEnsemble, linear_settings
 
@@ -29,8 +28,6 @@ _DOUBT_ROWS = 64.0
 # Sum of squares that the even weights of a stack count for, in rows: with few rows the held-out
 # errors of two regressors are too noisy to prefer one, and their mean is better than either.
 _STACK_ROWS = 100.0
-# Sources from which on "auto" holds a law as well: with fewer, the process knows enough by itself.
-_MANY_SOURCES = 24
 _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and changes nothing
 
 
@@ -161,16 +158,13 @@ class ProcessWithTrees:
         )
 
 
-class Stack:
-    """Weighted mean of a process, or what holds one, and another, by held-out errors.
+class ProcessAndLinearTrees:
+    """Weighted mean of the process and the linear trees, the weight chosen on held-out rows."""
 
-    Args:
-        task: What both are fitted to.
-        first: The process.
-        second: The other one.
-    """
-
-    def __init__(self, task: Task, first: Regressor, second: Regressor) -> None:
+    def __init__(
+        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
+    ) -> None:
+        first, second = process or Process(task), trees or LinearTrees(task)
         self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
         self.shares = _mixed_shares(self.weight, first.shares, second.shares)
         self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
@@ -201,26 +195,6 @@ class Stack:
 
     def _mix(self, first: Prediction, second: Prediction) -> Prediction:
         return mixed(self.weight, first, second)
-
-
-class ProcessAndLaw(Stack):
-    """Weighted mean of the process and the law."""
-
-    def __init__(self, task: Task) -> None:
-        law = Law(task.X, task.z, task.folds, n_mixture=task.n_mixture)
-        super().__init__(task, Process(task), law)
-
-
-class ProcessAndLinearTrees(Stack):
-    """Weighted mean of the process, with the law where there are many sources, and the trees."""
-
-    def __init__(
-        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
-    ) -> None:
-        if process is None:
-            is_many = task.n_mixture >= _MANY_SOURCES
-            process = ProcessAndLaw(task) if is_many else Process(task)
-        super().__init__(task, process, trees or LinearTrees(task))
 
 
 def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Prediction:

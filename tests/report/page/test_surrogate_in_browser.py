@@ -34,11 +34,9 @@ def tab() -> Iterator[Any]:
         yield opened
 
 
-def in_browser(
-    tab: Any, surrogate: Surrogate, rows: np.ndarray, near: np.ndarray = NEAR, **limits: float
-) -> Any:
+def in_browser(tab: Any, surrogate: Surrogate, rows: np.ndarray, **limits: float) -> Any:
     """Means and standard deviations (n, b) as the page computes them, and the description."""
-    described = surrogate.describe(near, **limits)
+    described = surrogate.describe(NEAR, **limits)
     b = len(described.benchmarks)
     model = {
         "surrogate": described.benchmarks,
@@ -66,21 +64,6 @@ def test_it_predicts_as_the_surrogate_does(tab: Any, kind: str) -> None:
     surrogate = Surrogate(kind, n_mixture=4).fit(X, scores)
     mean, std = surrogate.predict(NEW, return_std=True)
     seen_mean, seen_std, described = in_browser(tab, surrogate, NEW)
-    np.testing.assert_allclose(seen_mean, mean, atol=1e-6)
-    np.testing.assert_allclose(seen_std, std, atol=1e-6)
-    assert not described.mean_error.any() and not described.std_error.any()
-
-
-def test_laws_of_many_sources_are_carried_along(tab: Any) -> None:
-    rng = np.random.default_rng(1)
-    many, new = rng.dirichlet(np.ones(24), size=40), rng.dirichlet(np.ones(24), size=7)
-    scores = np.column_stack(
-        [-np.exp(-9 * many[:, 0]), -((0.02 + many[:, :8]) ** -0.3).sum(axis=1)]
-    )
-    surrogate = Surrogate().fit(many, scores)
-    assert all("law" in shares for shares in surrogate.shares_)
-    mean, std = surrogate.predict(new, return_std=True)
-    seen_mean, seen_std, described = in_browser(tab, surrogate, new, many)
     np.testing.assert_allclose(seen_mean, mean, atol=1e-6)
     np.testing.assert_allclose(seen_std, std, atol=1e-6)
     assert not described.mean_error.any() and not described.std_error.any()

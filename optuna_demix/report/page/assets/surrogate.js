@@ -83,33 +83,6 @@ const REGRESSORS = {
     };
   },
 
-  law({ n_mixture, unit, rate, laws, count }) {
-    const width = laws.length / count;
-    const own = rate ? 2 * n_mixture : n_mixture;
-    const features = (x) => {
-      const f = new Float64Array(width - 2);
-      for (let j = 0; j < n_mixture; j++) {
-        const u = x[j] / unit[j];
-        f[j] = rate ? -Math.expm1(-rate * u) / rate : u;
-        if (rate) f[n_mixture + j] = -(u * u) / 8;
-      }
-      for (let j = own; j < f.length; j++) f[j] = x[n_mixture + j - own];
-      return f;
-    };
-    return (x) => {
-      const f = features(x);
-      const each = Array.from({ length: count }, (_, i) => {
-        const theta = laws.subarray(i * width, (i + 1) * width);
-        const exponent = f.reduce((sum, value, j) => sum - value * theta[2 + j], theta[1]);
-        return theta[0] - Math.exp(Math.min(Math.max(exponent, -30), 30));
-      });
-      const mean = each.pop();
-      const center = each.reduce((a, b) => a + b, 0) / each.length;
-      const spread = each.reduce((a, b) => a + (b - center) ** 2, 0) / each.length;
-      return [mean, (each.length - 1) * spread];
-    };
-  },
-
   sum({ first, second, optimism, amount }) {
     const process = regressor(first);
     const trees = second ? regressor(second) : () => [0, 0];
