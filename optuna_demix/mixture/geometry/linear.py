@@ -10,8 +10,9 @@ from optuna_demix.mixture.geometry.simplex import Array
 
 # The tightest feasibility tolerance that HiGHS accepts.
 _TOLERANCE = 1e-10
-# Coefficients and variables of the programs that are solved in one call, at most. A call costs some
-# milliseconds whatever it solves; beyond, the solver's own time grows faster than their number.
+# Coefficients and variables of the programs that are solved in one call, at most. A call costs
+# some milliseconds whatever it solves; beyond, the solver's own time grows faster than their
+# number.
 _COEFFICIENTS = 200_000
 _VARIABLES = 4_096
 

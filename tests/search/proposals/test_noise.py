@@ -24,13 +24,13 @@ def test_it_is_that_of_the_scores(noise: float, seed: int) -> None:
 
     study.optimize(objective, n_trials=40)
     found = recommend(study, options=DemixSampler(SPACE, composite="mean").options)
-    assert 0.5 * noise < found.noise < 2.0 * noise
+    assert 0.5 * noise < found.noise["value"] < 2.0 * noise
 
 
 def test_steep_slopes_elsewhere_are_no_noise() -> None:
     study = with_learning_rate(0, n_trials=40)
     found = recommend(study, options=DemixSampler(SPACE, composite="mean").options)
-    assert found.noise < 0.01  # of scores down to -4, which have no noise
+    assert found.noise["value"] < 0.01  # of scores down to -4, which have no noise
 
 
 def test_some_rows_may_be_noisier_than_others() -> None:
