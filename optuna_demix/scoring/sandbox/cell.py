@@ -177,9 +177,12 @@ def _keep(
     _close_all_but(pipes)
     kernel.unshare(kernel.CLONE_NEWNS)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
-    for place in ("/tmp", "/dev/shm"):
-        kernel.mount("cell", place, "tmpfs", flags, f"size={limits.folder // 2},mode=1777")
-    os.chdir("/tmp")
+    places = ["/box", "/dev/shm"]
+    if not os.listdir("/tmp"):  # else the interpreter is installed below it
+        places.append("/tmp")
+    for place in places:
+        kernel.mount("cell", place, "tmpfs", flags, f"size={limits.folder // 3},mode=1777")
+    os.chdir("/box")
     spaces = kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
     if os.geteuid() == 0:
         kernel.unshare(spaces)

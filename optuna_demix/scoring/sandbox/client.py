@@ -42,8 +42,8 @@ main(given["root"], given["visible"], given["libraries"], given["lanes"])
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
-    "HOME": "/tmp",
-    "TMPDIR": "/tmp",
+    "HOME": "/box",
+    "TMPDIR": "/box",
     "PYTHONHASHSEED": "0",  # the order of sets is the same for all workers
     "HF_ALLOW_CODE_EVAL": "1",
     "HF_HUB_OFFLINE": "1",

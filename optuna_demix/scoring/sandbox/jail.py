@@ -84,7 +84,7 @@ def _change_root(root: str, visible: Iterable[str]) -> None:
                 _show(form, root, there)
     for device in _DEVICES:
         _bind(f"/dev/{device}", f"{root}/dev/{device}", kernel.ATTR_NOSUID)
-    for folder in ("tmp", "dev/shm", ".machine"):
+    for folder in ("box", "tmp", "dev/shm", ".machine"):
         os.makedirs(f"{root}/{folder}", mode=0o755, exist_ok=True)
     kernel.pivot_root(root, f"{root}/.machine")
     os.chdir("/")

@@ -199,7 +199,7 @@ def test_secrets_beside_the_task(box, module):
 def test_a_metric_of_a_task(box, module):
     assert call(box, module, "passes", references=[""], predictions=[HONEST]) == {"passes": True}
     names, folder, found = call(box, module, "where")
-    assert "DEMIX_TEST_SECRET" not in names and folder == "/tmp" and found == []
+    assert "DEMIX_TEST_SECRET" not in names and folder == "/box" and found == []
 
 
 @pytest.mark.parametrize(
