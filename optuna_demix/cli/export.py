@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna_demix._wording import unknown_name
-from optuna_demix.cli._console import quiet_optuna, say, write_output
+from optuna_demix.cli._console import say, write_output
 from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command, add_storage
+from optuna_demix.cli._study import open_study
 from optuna_demix.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,8 +81,6 @@ def _export(arguments: argparse.Namespace) -> int:
     from optuna_demix.config.space import space_of
     from optuna_demix.export import FORMATS, export, export_stages
     from optuna_demix.search.recommendation import recommend
-    from optuna_demix.storage.connection import connect, storage_url
-    from optuna_demix.study.attach import check_directions, load_study
     from optuna_demix.study.search import options_of
 
     if arguments.format not in FORMATS:
@@ -89,11 +88,7 @@ def _export(arguments: argparse.Namespace) -> int:
     lengths = dict(_length(item) for item in arguments.example_tokens)
     config = load_study_config(arguments.study)
     space = space_of(config)
-    quiet_optuna(quiet=True)
-    study = load_study(
-        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
-    )
-    check_directions(study, config)
+    study = open_study(arguments, config)
     result = recommend(study, space, options=options_of(config, space, study))
     for line in result.warnings if arguments.mixture == "recommended" else ():
         say(f"warning: {line}")

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optuna_demix.cli._console import console, quiet_optuna, say
+from optuna_demix.cli._console import console, say
 from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command, add_storage
+from optuna_demix.cli._study import open_study
 from optuna_demix.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,8 +72,6 @@ def _import(arguments: argparse.Namespace) -> int:
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
     from optuna_demix.config.study import objective_names
-    from optuna_demix.storage.connection import connect, storage_url
-    from optuna_demix.study.attach import check_directions, load_study
     from optuna_demix.study.importing import (
         Columns,
         add_trials,
@@ -97,11 +96,7 @@ def _import(arguments: argparse.Namespace) -> int:
     if arguments.scores_table is not None:
         table = join(table, read_table(Path(arguments.scores_table)), arguments.key)
     trials = trials_of(table, columns, config, space)
-    quiet_optuna(quiet=True)
-    study = load_study(
-        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
-    )
-    check_directions(study, config)
+    study = open_study(arguments, config)
     if study.metric_names is None:
         study.set_metric_names(objective_names(config))
     n_added = add_trials(study, trials, config, console(shown=True))

@@ -13,6 +13,7 @@ from optuna_demix._wording import unknown_name
 from optuna_demix.cli._console import console, quiet_optuna, say, write_output
 from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command, add_device, add_no_progress, add_storage
+from optuna_demix.cli._study import open_study
 from optuna_demix.errors import InputError, StudyError
 
 if TYPE_CHECKING:
@@ -159,8 +160,6 @@ def _from_trials(arguments: argparse.Namespace) -> _Answer:
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
     from optuna_demix.search.recommendation import recommend
-    from optuna_demix.storage.connection import connect, storage_url
-    from optuna_demix.study.attach import check_directions, load_study
     from optuna_demix.study.search import options_of
 
     config = load_study_config(arguments.study)
@@ -171,11 +170,7 @@ def _from_trials(arguments: argparse.Namespace) -> _Answer:
         )
     config = _weighted(config, arguments.weights)
     space = space_of(config)
-    quiet_optuna(quiet=True)
-    study = load_study(
-        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
-    )
-    check_directions(study, config)
+    study = open_study(arguments, config)
     options = options_of(config, space, study)
     result = recommend(study, space, options=options)
     if not arguments.verify:

@@ -8,9 +8,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optuna_demix.cli._console import console, quiet_optuna, say
+from optuna_demix.cli._console import console, say
 from optuna_demix.cli._next import next_command, say_next, storage_words
 from optuna_demix.cli._options import add_command, add_storage
+from optuna_demix.cli._study import open_study
 from optuna_demix.storage.connection import STORAGE_ENV
 
 if TYPE_CHECKING:
@@ -42,16 +43,10 @@ def _report(arguments: argparse.Namespace) -> int:
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
     from optuna_demix.report.write import write_report
-    from optuna_demix.storage.connection import connect, storage_url
-    from optuna_demix.study.attach import check_directions, load_study
 
     config = load_study_config(arguments.study)
     space = space_of(config)
-    quiet_optuna(quiet=True)
-    study = load_study(
-        connect(storage_url(arguments.storage)), study_name=arguments.study_name, sampler=None
-    )
-    check_directions(study, config)
+    study = open_study(arguments, config)
     folder = Path(arguments.out) if arguments.out else None
     if folder is None and not arguments.dashboard:
         folder = config.run_path / "report"

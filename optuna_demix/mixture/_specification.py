@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -306,12 +307,9 @@ def group_constraints(
             row, taken = composition[:, summed].sum(axis=1), float(used[summed].sum())
         members = " + ".join(map(repr, group.members))
         what = f"group {group.name!r} ({group.of} of {members})"
-        if group.lower > 0:
-            text = f"lower bound {group.lower:g} of {what}"
-            constraints.append(Constraint(-row, taken - group.lower, text, -1.0, taken))
-        if group.upper < 1:
-            text = f"upper bound {group.upper:g} of {what}"
-            constraints.append(Constraint(row, group.upper - taken, text, 1.0, taken))
+        lower = group.lower if group.lower > 0 else None
+        upper = group.upper if group.upper < 1 else None
+        constraints += _two_sided(row, taken, lower, upper, partial(_bound_text, what))
     return constraints
 
 
@@ -331,24 +329,38 @@ def linear_constraints(
         row = coefficients if of_weights else composition @ coefficients
         taken = 0.0 if of_weights else float(used @ coefficients)
         what = f"constraint {each.title} (of {each.of})"
-        if each.lower is not None:
-            text = _bound_text("lower", each, what)
-            constraints.append(Constraint(-row, taken - each.lower, text, -1.0, taken))
-        if each.upper is not None:
-            text = _bound_text("upper", each, what)
-            constraints.append(Constraint(row, each.upper - taken, text, 1.0, taken))
+        text = partial(_linear_text, each, what)
+        constraints += _two_sided(row, taken, each.lower, each.upper, text)
     return constraints
 
 
-def _bound_text(side: Literal["lower", "upper"], constraint: LinearConstraint, what: str) -> str:
+def _two_sided(
+    row: Array,
+    taken: float,
+    lower: float | None,
+    upper: float | None,
+    text: Callable[[str, float], str],
+) -> list[Constraint]:
+    """``lower <= row @ w + taken <= upper``, where given; a text of side and bound tells it."""
+    constraints = []
+    if lower is not None:
+        constraints.append(Constraint(-row, taken - lower, text("lower", lower), -1.0, taken))
+    if upper is not None:
+        constraints.append(Constraint(row, upper - taken, text("upper", upper), 1.0, taken))
+    return constraints
+
+
+def _bound_text(what: str, side: str, bound: float) -> str:
+    return f"{side} bound {bound:g} of {what}"
+
+
+def _linear_text(constraint: LinearConstraint, what: str, side: str, bound: float) -> str:
     """A bound in words; what has a name and is compared with 0 is told by its name alone."""
-    bound = getattr(constraint, side)
+    if constraint.name is not None and bound == 0.0:
+        return what
     if constraint.lower == constraint.upper:
-        side_text = f"value {bound:g}"
-    else:
-        side_text = f"{side} bound {bound:g}"
-    named = constraint.name is not None and bound == 0.0
-    return what if named else f"{side_text} of {what}"
+        return f"value {bound:g} of {what}"
+    return _bound_text(what, side, bound)
 
 
 def _short(count: float) -> str:

@@ -18,7 +18,7 @@ from optuna_demix.errors import ConfigError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture.constraints import Constraint
 from optuna_demix.mixture.geometry.simplex import Array
-from optuna_demix.mixture.sums import check_fields
+from optuna_demix.mixture.sums import read_fields
 
 if TYPE_CHECKING:
     from optuna_demix.mixture.space import MixtureSpace
@@ -68,12 +68,7 @@ class Phase:
         Raises:
             ConfigError: If it is anything else, or a field cannot be used.
         """
-        if isinstance(value, Phase):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"a phase is a Phase or a mapping of its fields, got {value!r}")
-        check_fields(cls, value, ("name", "share", "mixture"), f"phase {value.get('name', '?')!r}")
-        return cls(**value)
+        return read_fields(cls, value, ("name", "share", "mixture"), "phase")
 
 
 def read_phases(values: Iterable[Any]) -> tuple[Phase, ...]:

@@ -22,7 +22,7 @@ def pinned(given: Specification, fixed: Iterable[tuple[str, float]]) -> tuple[Ar
         ConstraintError: If a weight lies outside its bounds, or below the minimum of those that
             take part.
     """
-    lower, upper = given.lower.copy(), given.upper.copy()
+    lower, upper, minima = given.lower.copy(), given.upper.copy(), given.least_weights
     for component, weight in fixed:
         i = given.components.index(component)
         nearest = float(np.clip(weight, lower[i], upper[i]))
@@ -31,7 +31,7 @@ def pinned(given: Specification, fixed: Iterable[tuple[str, float]]) -> tuple[Ar
             raise ConstraintError(
                 f"{component!r} cannot be pinned to {weight:g}: its {side} bound is {nearest:g}"
             )
-        least = float(given.least_weights[i])
+        least = float(minima[i])
         if 0.0 < nearest < least:
             raise ConstraintError(
                 f"{component!r} cannot be pinned to {weight:g}: min_weight is {least:g}; pin it "

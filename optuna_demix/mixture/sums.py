@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from optuna_demix.errors import ConfigError, ConstraintError
 from optuna_demix.mixture._arguments import names_of, number
 
 Of = Literal["weights", "shares"]
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,7 @@ class Group:
         Raises:
             ConfigError: If a field is missing, unknown or unusable.
         """
-        if isinstance(value, Group):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"a group is a Group or a mapping of its fields, got {value!r}")
-        check_fields(cls, value, ("name", "members"), f"group {value.get('name', '?')!r}")
-        return cls(**value)
+        return read_fields(cls, value, ("name", "members"), "group")
 
 
 @dataclass(frozen=True)
@@ -142,14 +138,7 @@ class LinearConstraint:
         Raises:
             ConfigError: If a field is missing, unknown or unusable.
         """
-        if isinstance(value, LinearConstraint):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(
-                f"a constraint is a LinearConstraint or a mapping of its fields, got {value!r}"
-            )
-        check_fields(cls, value, ("coefficients",), f"constraint {value.get('name', '?')!r}")
-        return cls(**value)
+        return read_fields(cls, value, ("coefficients",), "constraint")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields: the coefficients are a read-only view, which cannot be."""
@@ -175,6 +164,22 @@ def check_of(of: object, what: str) -> None:
     """
     if of not in get_args(Of):
         raise ConfigError(f'{what}: \'of\' is "weights" or "shares", got {of!r}')
+
+
+def read_fields(kind: type[Kind], value: Any, needed: Sequence[str], noun: str) -> Kind:
+    """Return an object of a dataclass as it is, or the one that a mapping of its fields describes.
+
+    Raises:
+        ConfigError: If it is anything else, or a field is missing, unknown or unusable.
+    """
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"a {noun} is a {kind.__name__} or a mapping of its fields, got {value!r}"
+        )
+    check_fields(kind, value, needed, f"{noun} {value.get('name', '?')!r}")
+    return kind(**value)
 
 
 def check_fields(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optuna_demix._text_table import ruled_table
-from optuna_demix.config.study import capabilities_of, objective_names
+from optuna_demix.config.study import objective_names
 from optuna_demix.errors import TaskError
 from optuna_demix.search._result import composite_note, without_nan
 from optuna_demix.search._weights import Weights
@@ -121,11 +121,9 @@ def recommend_directly(
         TaskError: If a benchmark is not finite under any mixture.
     """
     from optuna_demix.search.direct import optimize
-    from optuna_demix.search.rows.targets import objective_layout
-    from optuna_demix.study.search import options_from
+    from optuna_demix.study.search import layout_of, options_from
 
-    weights = config.capability_weights if config.objective == "composite" else None
-    layout = objective_layout(capabilities_of(config), weights)
+    layout = layout_of(config)
     # (m, B): how objectives follow from benchmarks
     M = np.array([[part.get(name, 0.0) for name in proxy.benchmarks] for part in layout])
 

@@ -17,7 +17,7 @@ from optuna_demix.attributes import IMPORTED_ATTR, OBJECTIVES_ATTR, SCORE_PREFIX
 from optuna_demix.config.study import capabilities_of, objective_names
 from optuna_demix.errors import ConfigError, DemixError, InputError
 from optuna_demix.mixture.reach import nearest_weights
-from optuna_demix.search.rows.targets import objective_layout
+from optuna_demix.study.search import layout_of
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -173,13 +173,15 @@ def trials_of(
             hint = unknown_name(column, table.columns, "column")
             raise InputError(f"{table.path}: weight of {name!r}: {hint}; see --weights, --rename")
     sign = -1.0 if columns.is_loss else 1.0
+    objectives, layout = objective_names(config), layout_of(config)
     trials = []
     for number, row in enumerate(table.rows, start=1):
         where = f"{table.path}: row {number}"
         weights = np.array([_number(row, column, where) for column in of_weights.values()])
         w = _merge_weights(weights, names, columns.of, space, where)
         scores = {name: sign * _number(row, column, where) for name, column in scored.items()}
-        trials.append(_trial(w, scores, config, space, f"{table.path.name}: row {number}"))
+        source = f"{table.path.name}: row {number}"
+        trials.append(_trial(w, scores, objectives, layout, space, source))
     return trials
 
 
@@ -191,7 +193,7 @@ def add_trials(
     Rows are known by table and row, and by their values: an import that was interrupted goes on
     where it stopped, and a table that was corrected is taken in anew.
     """
-    layout = _layout(config)
+    layout = layout_of(config)
     names = [name for objective in layout for name in objective]
     are_scored = all(SCORE_PREFIX + name in trials[0].user_attrs for name in names)
     if are_scored and study.user_attrs.get(OBJECTIVES_ATTR) != layout:
@@ -253,11 +255,11 @@ def _merge_weights(
 def _trial(
     w: np.ndarray,
     scores: Mapping[str, float],
-    config: StudyConfig,
+    objectives: Sequence[str],
+    layout: Sequence[Mapping[str, float]],
     space: MixtureSpace,
     source: str,
 ) -> FrozenTrial:
-    objectives = objective_names(config)
     attrs: dict[str, Any] = {IMPORTED_ATTR: source}
     if set(scores) == set(objectives):
         values = [scores[name] for name in objectives]
@@ -265,14 +267,9 @@ def _trial(
         attrs |= {SCORE_PREFIX + name: score for name, score in scores.items()}
         values = [
             sum(weight * scores[name] for name, weight in objective.items())
-            for objective in _layout(config)
+            for objective in layout
         ]
     return space.create_trial(w, values, user_attrs=attrs)
-
-
-def _layout(config: StudyConfig) -> list[dict[str, float]]:
-    weights = config.capability_weights if config.objective == "composite" else None
-    return objective_layout(capabilities_of(config), weights)
 
 
 def _identity(trial: FrozenTrial) -> tuple[Any, ...]:

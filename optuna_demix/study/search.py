@@ -97,6 +97,15 @@ def sampler_of(
     )
 
 
+def layout_of(config: StudyConfig) -> list[dict[str, float]]:
+    """How the objectives of a study follow from its benchmarks."""
+    from optuna_demix.config.study import capabilities_of
+    from optuna_demix.search.rows.targets import objective_layout
+
+    weights = config.capability_weights if config.objective == "composite" else None
+    return objective_layout(capabilities_of(config), weights)
+
+
 def pruner_of(config: StudyConfig) -> BasePruner:
     """The pruner that a study asks for; without racing, one that never prunes."""
     from optuna.pruners import MedianPruner, NopPruner, WilcoxonPruner
