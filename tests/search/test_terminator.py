@@ -59,6 +59,17 @@ def test_it_does_not_stop_before_anything_is_known() -> None:
     assert gains[0] > 5 * gains[1]
 
 
+def test_it_goes_on_while_predictions_rank_nothing() -> None:
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
+    rng = np.random.default_rng(1)
+    for weights in SPACE.sample(40, rng):
+        study.add_trial(SPACE.create_trial(weights, float(rng.standard_normal())))
+    found = recommend(study)
+    assert found.expected_gain <= 1.0  # nothing is left to gain, as far as noise can tell
+    assert not found.converged
+    assert not DemixTerminator().should_terminate(study)
+
+
 def test_one_terminator_serves_several_studies() -> None:
     terminator = DemixTerminator(SPACE, min_n_trials=8)
     converged = run(0.05, 60)
