@@ -147,9 +147,7 @@ def _with_trial(bill: Bill, config: StudyConfig, model: Model, counted: Counted)
     )
 
 
-def planned_runs(
-    config: StudyConfig, references: int = 0
-) -> tuple[list[TrainingRun], list[str]]:
+def planned_runs(config: StudyConfig, references: int = 0) -> tuple[list[TrainingRun], list[str]]:
     """The models that ``optuna-demix train`` would make, and components that need no training.
 
     Args:
@@ -164,7 +162,6 @@ def planned_runs(
         return [], list(config.components)
     from optuna_demix.training._checks import check_settings
     from optuna_demix.training._plan import plan_models
-    from optuna_demix.training._record import read_record
 
     check_settings(config, training)
     plan = plan_models(config, training, references, None)
@@ -177,7 +174,7 @@ def planned_runs(
             batch=training.batch_size,
             length=training.sequence_length,
             half=training.bf16,
-            done=read_record(run.path) is not None,
+            done=(run.path / "config.json").is_file(),
         )
         for run in plan.runs
     ]

@@ -22,7 +22,9 @@ class Assumptions:
         launch: Seconds that Python takes to start the kernels of one layer. 1.2 ms: PyTorch
             wrote 25.5 tokens/s with a 7 B model of 32 layers on an A100 (gpt-fast, 2023).
         graphed: The same where kernels are started from a captured graph, as vLLM does.
-        host: Seconds of a trial beside its model: the sampler, metrics and the database.
+        host: Seconds of a trial beside its model: the sampler and the database.
+        request: Seconds of each request beside its model: filters and metrics, where these are
+            lm-eval's own.
     """
 
     training: float = 0.4
@@ -31,7 +33,8 @@ class Assumptions:
     link: float = 0.7
     launch: float = 1.2e-3
     graphed: float = 0.05e-3
-    host: float = 1.0
+    host: float = 0.2
+    request: float = 0.05e-3
 
 
 @dataclass(frozen=True)

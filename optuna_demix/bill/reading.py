@@ -94,9 +94,7 @@ def _from_folder(folder: Path, tokenizer: Path | None, *, trust: bool) -> Model:
     from optuna_demix.merging.checkpoints.skeleton import build_skeleton, load_config
 
     config = load_config(folder, str(folder), trust_remote_code=trust)
-    skeleton = build_skeleton(
-        config, str(folder), folder / "config.json", trust_remote_code=trust
-    )
+    skeleton = build_skeleton(config, str(folder), folder / "config.json", trust_remote_code=trust)
     given = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
     dtype = given if given in MERGEABLE.values() else torch.float32
     return Model(skeleton, dtype, tokenizer)
@@ -140,11 +138,15 @@ def shape_of(model: Any) -> ModelShape:
     Attention over windows counts as full attention, and layers without attention, as of state
     space models, as having what the configuration says of heads.
     """
+    from torch import nn
+
     text = model.config.get_text_config()
     sizes = {name: p.numel() for name, p in model.named_parameters()}
-    table = model.get_input_embeddings().weight
     head = model.get_output_embeddings()
-    tied = head is not None and head.weight is table
+    tables = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    if head is not None:
+        tables.pop(id(head.weight), None)  # tied: looked up, but multiplied with as well
+    looked_up = sum(table.numel() for table in tables.values())
     experts = sum(n for name, n in sizes.items() if ".experts." in name)
     skipped = experts * (1 - _visited_share(text))
     heads = getattr(text, "num_attention_heads", None) or 0
@@ -153,7 +155,7 @@ def shape_of(model: Any) -> ModelShape:
     total = sum(sizes.values())
     return ModelShape(
         parameters=total,
-        multiplied=round(total - (0 if tied else table.numel()) - skipped),
+        multiplied=round(total - looked_up - skipped),
         layers=text.num_hidden_layers,
         attention_width=heads * width,
         cache_width=of_cache * width,

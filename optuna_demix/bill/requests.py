@@ -65,9 +65,7 @@ def count_requests(config: StudyConfig, model: Model, report: Report) -> Counted
         return Counted(found.workload(), _is_smooth(config, found), missing)
 
 
-def _missing(
-    config: StudyConfig, scorer: Callable[[list[str]], HarnessScorer]
-) -> dict[str, str]:
+def _missing(config: StudyConfig, scorer: Callable[[list[str]], HarnessScorer]) -> dict[str, str]:
     """Why some benchmarks cannot be counted."""
     reasons = {}
     for label in _labels(config):

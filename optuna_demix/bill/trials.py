@@ -84,13 +84,9 @@ def trial_cost(
         flops=_flops(work, shape),
         merge=merge,
         likelihoods=likelihood_seconds(work, shape, machine, precision),
-        writing=writing_seconds(
-            plain, shape, machine, precision, rows=rows, graphed=graphed
-        ),
-        screened=writing_seconds(
-            held_back, shape, machine, precision, rows=rows, graphed=graphed
-        ),
-        host=machine.assumed.host,
+        writing=writing_seconds(plain, shape, machine, precision, rows=rows, graphed=graphed),
+        screened=writing_seconds(held_back, shape, machine, precision, rows=rows, graphed=graphed),
+        host=machine.assumed.host + work.n_requests * machine.assumed.request,
     )
 
 

@@ -130,9 +130,11 @@ def _search(bill: Bill) -> Iterator[str]:
 
 def _total(bill: Bill) -> Iterator[str]:
     if bill.seconds is not None:
+        least = "at least " if bill.uncounted else ""
+        wall = duration(bill.seconds / bill.n_gpus)
         yield (
-            f"  in all: {_hours(bill.seconds)} GPU-hours, {duration(bill.seconds / bill.n_gpus)} "
-            f"on {bill.n_gpus} if all are busy"
+            f"  in all: {least}{_hours(bill.seconds)} GPU-hours, {wall} on {bill.n_gpus} if all "
+            "are busy"
         )
 
 
@@ -154,7 +156,8 @@ def _assumed(bill: Bill) -> str:
         f"{gpu.link / 1e9:,.0f} GB/s from the host ({gpu.source}); of these training reaches "
         f"{assumed.training:.0%}, passes {assumed.forward:.0%}, memory {assumed.bandwidth:.0%}, "
         f"the link {assumed.link:.0%}; {1e3 * assumed.launch:.3g} ms to start a layer "
-        f"({1e3 * assumed.graphed:.3g} ms by vLLM); {assumed.host:g} s of a trial on the host; "
+        f"({1e3 * assumed.graphed:.3g} ms by vLLM); {assumed.host:g} s for a trial and "
+        f"{1e3 * assumed.request:g} ms for a request on the host; "
         "FLOPs 2 N a token forward and 6 N in training, N without input embeddings, plus "
         "attention to whole rows; texts as long as allowed"
     )
@@ -189,4 +192,6 @@ def _hours(seconds: float) -> str:
 
 
 def _seconds(seconds: float) -> str:
+    if seconds < 1e-3:
+        return "0 s"
     return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix._wording import byte_size
+from optuna_demix._wording import byte_size as _size
 from optuna_demix.cli._console import console, write_output
 from optuna_demix.cli._next import next_command, say_next
 from optuna_demix.cli._options import add_command, positive_number, whole_number
@@ -18,7 +18,7 @@ from optuna_demix.errors import DemixError
 from optuna_demix.storage.connection import STORAGE_ENV
 
 if TYPE_CHECKING:
-    from optuna_demix.bill import Bill
+    from optuna_demix.bill import Bill, Gpu
     from optuna_demix.cli._options import Commands
     from optuna_demix.config import StudyConfig
     from optuna_demix.merging import ComponentSet
@@ -80,15 +80,18 @@ class _PrintSchema(argparse.Action):
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    gpu = _gpu(arguments)
     if arguments.json == "-":
         with contextlib.redirect_stdout(io.StringIO()):  # a bill alone
-            _, bill = _examine(arguments)
-        print("" if bill is None else bill.to_json())
+            config, components = _examine(arguments)
+        assert gpu is not None
+        print(_bill(arguments, gpu, config, components).to_json())
         return 0
-    config, bill = _examine(arguments)
-    if bill is not None:
+    config, components = _examine(arguments)
+    if gpu is not None:
         from optuna_demix.bill.words import bill_lines
 
+        bill = _bill(arguments, gpu, config, components)
         if arguments.json:
             write_output(Path(arguments.json), bill.to_json() + "\n")
         print(*bill_lines(bill), sep="\n")
@@ -96,8 +99,8 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _examine(arguments: argparse.Namespace) -> tuple[StudyConfig, Bill | None]:
-    """Check everything and tell it; the bill, if it is asked for."""
+def _examine(arguments: argparse.Namespace) -> tuple[StudyConfig, ComponentSet | None]:
+    """Check everything and tell it; the components that are there."""
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
     from optuna_demix.config.study import objective_names
@@ -134,23 +137,27 @@ def _examine(arguments: argparse.Namespace) -> tuple[StudyConfig, Bill | None]:
         n_tasks = sum(map(len, config.capabilities.values()))
         print(f"  {n_tasks} benchmarks found")
         print(*(f"  {note}\n" for note in notes), sep="", end="")
-    return config, _bill(arguments, config, components) if _wants_bill(arguments) else None
+    return config, components
 
 
-def _wants_bill(arguments: argparse.Namespace) -> bool:
-    """Whether the bill is asked for, if only by one of its options."""
+def _gpu(arguments: argparse.Namespace) -> Gpu | None:
+    """The GPU to reckon with, if a bill is asked for, and be it by one of its options."""
     options = ("gpu", "gpus", "n_trials", "references", "json")
-    return arguments.bill or any(getattr(arguments, name) is not None for name in options)
+    if not arguments.bill and all(getattr(arguments, name) is None for name in options):
+        return None
+    from optuna_demix.bill import find_gpu
+
+    return find_gpu(arguments.gpu or "H100")
 
 
 def _bill(
-    arguments: argparse.Namespace, config: StudyConfig, components: ComponentSet | None
+    arguments: argparse.Namespace, gpu: Gpu, config: StudyConfig, components: ComponentSet | None
 ) -> Bill:
-    from optuna_demix.bill import estimate_bill, find_gpu
+    from optuna_demix.bill import estimate_bill
 
     return estimate_bill(
         config,
-        find_gpu(arguments.gpu or "H100"),
+        gpu,
         n_gpus=arguments.gpus or 1,
         n_trials=arguments.n_trials or 64,
         references=arguments.references or 0,
@@ -185,7 +192,7 @@ def _is_there(path: Path) -> bool:
 
 def _print_memory(found: dict[str, Footprint]) -> None:
     """Tell what workers need: on one device in two lines, over several in one for each."""
-    arena = byte_size(next(iter(found.values())).arena)
+    arena = _size(next(iter(found.values())).arena)
     lines = [f"  arena: {arena} on disk, mapped and shared by all workers of a host"]
     for words, footprint in found.items():
         if words != "one device":
@@ -194,9 +201,9 @@ def _print_memory(found: dict[str, Footprint]) -> None:
             continue
         (one,) = footprint.devices
         lines += [
-            f"  each worker: {byte_size(one.model)} for the model and, on a GPU, {arena} for a copy "
+            f"  each worker: {_size(one.model)} for the model and, on a GPU, {arena} for a copy "
             "of the arena",
-            f"    or, where that does not fit, {byte_size(one.buffers)} of buffers and as much pinned "
+            f"    or, where that does not fit, {_size(one.buffers)} of buffers and as much pinned "
             "host memory;",
             "    forward passes come on top",
         ]
@@ -204,10 +211,10 @@ def _print_memory(found: dict[str, Footprint]) -> None:
 
 
 def _needs(device: DeviceFootprint) -> str:
-    model = f"{byte_size(device.model)} for the model"
+    model = f"{_size(device.model)} for the model"
     if device.device.startswith("cpu"):  # merges read the mapped file itself
         return model
-    copy, buffers = byte_size(device.arena), byte_size(device.buffers)
+    copy, buffers = _size(device.arena), _size(device.buffers)
     return f"{model}, {copy} for its part of the arena or {buffers} of buffers (as much pinned)"
 
 

@@ -148,9 +148,7 @@ class Texts:
 
     def _most(self, instance: Any) -> int:
         """How many tokens a request's text may have."""
-        return int(
-            normalize_gen_kwargs(instance.args[1], self._lm.max_gen_toks)["max_gen_toks"]
-        )
+        return int(normalize_gen_kwargs(instance.args[1], self._lm.max_gen_toks)["max_gen_toks"])
 
     def _encode(self, text: str, room: int) -> list[int]:
         ids, _ = self._lm.tok_batch_encode(
