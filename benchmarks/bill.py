@@ -9,7 +9,7 @@ CPU seconds of one thread, which other processes on the machine disturb less tha
 1. ``quickstart``: the quickstart's tasks, five components of its size (172 k parameters).
 2. ``larger``: some of their items with 25 M parameters, where arithmetic weighs more.
 3. ``texts``: texts of up to 64 tokens from passages, with 25 M parameters.
-4. ``training``: a base of either size.
+4. ``training``: a base of either size, with float32 as everywhere here.
 """
 
 from __future__ import annotations

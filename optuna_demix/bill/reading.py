@@ -96,7 +96,7 @@ def _from_folder(folder: Path, tokenizer: Path | None, *, trust: bool) -> Model:
     config = load_config(folder, str(folder), trust_remote_code=trust)
     skeleton = build_skeleton(config, str(folder), folder / "config.json", trust_remote_code=trust)
     given = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
-    dtype = given if given in MERGEABLE.values() else torch.float32
+    dtype = next((known for known in MERGEABLE.values() if known == given), torch.float32)
     return Model(skeleton, dtype, tokenizer)
 
 

@@ -244,16 +244,15 @@ class Suite:
     def workload(self) -> Workload:
         """What the model is given for one scoring."""
         plans = [(kind, plan) for kind, found in self._plans.items() for plan in found]
-        return Workload(
-            self.requests(),
-            tuple(each.shape for _, plan in plans for each in plan.passes),
-            tuple(
+        with quiet():
+            texts = tuple(
                 Text(prompt, most, kind.screened)
                 for kind, plan in plans
                 if plan.kind == "generate_until"
                 for prompt, most in self._model.text_sizes(plan)
-            ),
-        )
+            )
+        passes = tuple(each.shape for _, plan in plans for each in plan.passes)
+        return Workload(self.requests(), passes, texts)
 
     def forward_passes(self) -> int:
         """Batches of one scoring, generation not counted."""
