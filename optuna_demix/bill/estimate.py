@@ -68,14 +68,14 @@ def estimate_bill(
     try:
         model = find_model(config, components)
     except DemixError as error:
-        return replace(bill, notes=(f"the model: {one_line(error)}",))
+        return replace(bill, notes=(f"the model is not known: {one_line(error)}",))
     bill = _with_memory(bill, config, model)
     if not count_tasks:
-        return replace(bill, notes=(*bill.notes, "a trial: tasks are left out"))
+        return replace(bill, notes=(*bill.notes, "tasks are left out (--no-tasks)"))
     try:
         counted = count_requests(config, model, Report.of(report))
     except DemixError as error:
-        return replace(bill, notes=(*bill.notes, f"a trial: {one_line(error)}"))
+        return replace(bill, notes=(*bill.notes, f"tasks cannot be counted: {one_line(error)}"))
     return _with_trial(bill, config, model, counted)
 
 
@@ -89,8 +89,12 @@ def _with_memory(bill: Bill, config: StudyConfig, model: Model) -> Bill:
     state = training_bytes(shape)
     if any(run.tokens for run in bill.runs) and state > gpu.memory:
         notes.append(
-            f"training needs {byte_size(state)} for weights, gradients and the optimizer, more "
-            f"than one {gpu.name} has: what it costs to shard it"
+            f"training needs {byte_size(state)}, more than one {gpu.name} has; sharding is extra"
+        )
+    if any(run.tokens and not run.half for run in bill.runs) and gpu.half > gpu.single:
+        notes.append(
+            f"training is in float32; training.bf16 would be {gpu.half / gpu.single:.2g} times as "
+            "fast where arithmetic decides"
         )
     if one.model > n * gpu.memory * _MODEL_SHARE:
         notes.append(
@@ -133,10 +137,15 @@ def _with_trial(bill: Bill, config: StudyConfig, model: Model, counted: Counted)
         once = len(config.components) * (merge + trial.likelihoods) * bill.gpus_of_worker
     merges = config.resolved_proxy == "merged" or not counted.smooth
     notes = list(bill.notes)
+    if not precision.half and machine.gpu.half > machine.gpu.single:
+        notes.append(
+            f"scoring is in float32; scoring.dtype bfloat16 would be "
+            f"{machine.gpu.half / machine.gpu.single:.2g} times as fast where arithmetic decides"
+        )
     if scoring.shared_prefixes:
-        notes.append("what shared_prefixes saves")
+        notes.append("what shared_prefixes saves is not counted")
     if scoring.racing is not None:
-        notes.append("what racing saves by dropping trials early")
+        notes.append("what racing saves by dropping trials early is not counted")
     return replace(
         bill,
         trial=trial if merges else None,

@@ -143,9 +143,9 @@ def _left_out(bill: Bill) -> Iterator[str]:
     for name, reason in bill.uncounted.items():
         names.setdefault(reason, []).append(name)
     for reason, found in names.items():
-        yield f"  not in it: {', '.join(found)} ({reason})"
+        yield f"  not counted: {', '.join(found)} ({reason})"
     for note in bill.notes:
-        yield f"  not in it: {note}"
+        yield f"  note: {note}"
 
 
 def _assumed(bill: Bill) -> str:

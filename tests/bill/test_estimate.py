@@ -126,6 +126,7 @@ def test_models_to_train_are_paid_for_unless_they_are_there(root: Path) -> None:
     assert bill.shape is not None and bill.shape.parameters == 7728
     assert bill.runs[0].flops(bill.shape) == 3 * 3200 * (2 * 7728 + 4 * 16 * 8)
     said = text_of(bill)
+    assert "training is in float32; training.bf16 would be 15 times as fast" in said
     assert "2 components there" in said
     assert "1 component 320" in said and "2 references 640" in said
 
@@ -158,6 +159,24 @@ def test_a_model_that_is_not_trained_yet_is_read_from_the_study(root: Path) -> N
     assert to_come.trial == there.trial
 
 
+@pytest.mark.parametrize("where", ["base", "cache"])
+def test_a_model_may_lie_in_the_base_or_in_the_hubs_cache(
+    root: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    there = bill_of(root)
+    (root / "run" / "models" / "prose").rename(root / "found")
+    if where == "base":
+        shutil.rmtree(root / "run" / "models")
+        training = {**TRAINING, "tokenizer": "found", "base": None, "model": None}
+        write_study(root, base="found", training=training)
+    else:
+        found = str(root / "found" / "config.json")
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: found)
+        write_study(root, components={name: {"hub": f"nobody/{name}"} for name in "abc"})
+    bill = bill_of(root)
+    assert (bill.shape, bill.memory, bill.trial) == (there.shape, there.memory, there.trial)
+
+
 def test_benchmarks_without_data_are_named_and_the_others_counted(root: Path) -> None:
     fields = {"dataset_path": "nobody/nothing", "dataset_kwargs": {}}
     task = yaml.safe_load((root / "tasks" / "code.yaml").read_text())
@@ -166,14 +185,14 @@ def test_benchmarks_without_data_are_named_and_the_others_counted(root: Path) ->
     assert bill.uncounted == {"tiny_code/bits_per_byte": "no data on this host"}
     assert bill.trial is not None and bill.trial.requests == 8
     assert "at least" in text_of(bill)
-    assert "not in it: tiny_code/bits_per_byte (no data on this host)" in text_of(bill)
+    assert "not counted: tiny_code/bits_per_byte (no data on this host)" in text_of(bill)
 
 
 def test_what_is_nowhere_on_this_host_is_not_guessed(root: Path) -> None:
     write_study(root, components={name: {"hub": f"nobody/{name}"} for name in ("web", "code")})
     bill = bill_of(root)
     assert bill.shape is bill.memory is bill.trial is bill.seconds is None
-    assert "not known" in text_of(bill) and "not in it: the model" in text_of(bill)
+    assert "not known" in text_of(bill) and "note: the model is not known" in text_of(bill)
     assert json.loads(bill.to_json())["gpu_hours"] is None
 
 
@@ -196,7 +215,7 @@ def test_check_prints_the_bill(root: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["check", study, "--gpu", "a100", "--gpus", "8", "--no-tasks"]) == 0
     shown = capsys.readouterr().out
     assert "What it costs on 8 × A100, estimated:" in shown
-    assert "a trial: tasks are left out" in " ".join(shown.split())
+    assert "note: tasks are left out" in " ".join(shown.split())
     assert main(["check", study, "--bill", "--json", "-"]) == 0
     bill = json.loads(capsys.readouterr().out)
     assert bill["trial"]["requests"] == 12 and bill["model"]["parameters"] == 7728
