@@ -133,7 +133,7 @@ def _with_trial(bill: Bill, config: StudyConfig, model: Model, counted: Counted)
         graphed=by_vllm and not vllm.enforce_eager,
     )
     once = 0.0
-    if config.resolved_proxy != "merged":
+    if config.resolved_proxy != "merged" and work.passes:
         once = len(config.components) * (merge + trial.likelihoods) * bill.gpus_of_worker
     merges = config.resolved_proxy == "merged" or not counted.smooth
     notes = list(bill.notes)
