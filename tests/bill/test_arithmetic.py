@@ -128,6 +128,16 @@ def test_the_slowest_of_three_decides_a_pass() -> None:
     assert H100.pass_seconds(**start, half=True, graphed=True) < 24 * 1e-4
 
 
+def test_each_step_of_writing_reads_weights_and_what_stands_in_the_rows() -> None:
+    work = Workload({"generate_until": 8}, (), (Text(100, 50),) * 8)
+    slow = Machine(dataclasses.replace(GPUS["H100"], bandwidth=1e9))  # memory decides
+    found = trial_cost(work, SHAPE, slow, HALF, merge=0.0, rows=4)
+    weights = 2 * SHAPE.multiplied
+    stands = 8 * 50 * (100 + 25) * 2 * 24 * 512 * 2  # keys and values, layers, width, bytes
+    # Two rounds of four rows: two readings of prompts, 100 steps.
+    assert found.writing == pytest.approx((102 * weights + stands) / 0.7e9)
+
+
 def test_only_the_best_share_of_a_screened_search_writes() -> None:
     work = Workload({"generate_until": 8}, (), (Text(100, 1000, screened=True),) * 8)
     bill = Bill(H100, 8, 64, ("web",), shape=SHAPE, trial=cost(work))
