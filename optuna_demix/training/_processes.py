@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 
+def world_size() -> int:
+    """Number of processes that train one model together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def signal_group() -> Any:
     """A process group on the CPU, which does not wait for the GPU; None for a single process."""
     import torch
@@ -16,6 +21,28 @@ def signal_group() -> Any:
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return None
     return torch.distributed.new_group(backend="gloo")
+
+
+def agreed(value: Any, group: Any) -> Any:
+    """What the process of rank 0 says, of a :func:`signal_group`."""
+    if group is None:
+        return value
+    import torch
+
+    said = [value]
+    torch.distributed.broadcast_object_list(said, src=0, group=group)
+    return said[0]
+
+
+def greatest(value: int, group: Any) -> int:
+    """The greatest of the processes' values, of a :func:`signal_group`."""
+    if group is None:
+        return value
+    import torch
+
+    held = torch.tensor([value])
+    torch.distributed.all_reduce(held, torch.distributed.ReduceOp.MAX, group=group)
+    return int(held.item())
 
 
 def wait_for_all(arguments: TrainingArguments) -> None:

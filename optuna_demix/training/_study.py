@@ -13,6 +13,7 @@ from optuna_demix.training._all_models import train_all
 from optuna_demix.training._checks import check_device, check_settings
 from optuna_demix.training._files import is_write_error
 from optuna_demix.training._job import Job
+from optuna_demix.training._ledger import to_retrain
 from optuna_demix.training._plan import plan_models, selected_runs
 from optuna_demix.training._processes import rank
 from optuna_demix.training._results import TrainedModel
@@ -40,6 +41,10 @@ def train_study(
 
     Works under ``torchrun`` and ``accelerate launch`` (data parallel): ``batch_size`` is then the
     batch of all processes together.
+
+    Any number of calls, on any hosts that share the run's folder, share the models: each takes
+    those that nobody trains, the base first, goes on with those of killed processes, and returns
+    when all are there.
 
     Args:
         config: The study.
@@ -76,7 +81,7 @@ def train_study(
     try:
         say = Report(report, bars=progress) if rank() == 0 else Report()
         job = Job(config, training, Vocabulary.open(config, training), device, say)
-        return train_all(job, runs, frozenset(retrain))
+        return train_all(job, runs, to_retrain(runs, retrain))
     except OSError as error:
         where = error.filename or config.run_path
         raise ConfigError(
