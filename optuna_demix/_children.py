@@ -13,7 +13,7 @@ from optuna_demix._progress import Report
 from optuna_demix._stop import StopRequest
 
 MAX_RESTARTS = 3
-"""Times that a process is replaced before one of those in its place has done anything."""
+"""Times that a process is replaced; its owner may count anew once it has done some work."""
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _POLL_S = 0.5

@@ -10,7 +10,7 @@ from optuna_demix._wording import last_line, one_line
 from optuna_demix.config import StudyConfig
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._all_models import train_all
-from optuna_demix.training._checks import check_device, check_settings
+from optuna_demix.training._checks import check_device, check_settings, settings_of
 from optuna_demix.training._files import is_write_error
 from optuna_demix.training._job import Job
 from optuna_demix.training._ledger import to_retrain
@@ -66,9 +66,7 @@ def train_study(
             was trained with another recipe and is not in ``retrain``.
         TrainingInterrupted: If SIGINT or SIGTERM came; a checkpoint was saved before.
     """
-    training = config.training
-    if training is None:
-        raise ConfigError(f"{config.source}: training: is missing; add it to train models")
+    training = settings_of(config)
     for package in ("torch", "transformers", "accelerate", "filelock"):
         if importlib.util.find_spec(package) is None:
             raise DemixError(f"training needs {package}; pip install 'optuna-demix[models]'")
