@@ -53,6 +53,7 @@ def test_two_hosts_train_every_model_once(make: Make) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_hosts_train_every_model_once_whenever_they_are_killed(make: Make) -> None:
-    found = [kill_and_train(make, f"seed-{seed}", seed, 4) for seed in range(2, 22)]
-    assert sum(each["kills"]["first"] + each["kills"]["second"] for each in found) >= 60
+    found = [kill_and_train(make, f"seed-{seed}", seed, 4) for seed in range(2, 14)]
+    assert sum(each["kills"]["first"] + each["kills"]["second"] for each in found) >= 40

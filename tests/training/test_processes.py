@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tests.training.samples import Make, train
 
 torch = pytest.importorskip("torch")
+LAUNCH = Path(__file__).parents[2] / "studies" / "_launch"
 
 
 @pytest.mark.slow
@@ -40,3 +43,18 @@ def test_two_processes_train_the_same_model(make: Make) -> None:
         theirs = load_file(config.run_path / "models" / name / "model.safetensors")
         for tensor, values in ours.items():
             np.testing.assert_allclose(theirs[tensor], values, atol=1e-6)
+
+
+def test_ray_trains(make: Make) -> None:
+    pytest.importorskip("ray", reason="ray is not installed; pip install ray")
+    config = make()
+    done = subprocess.run(
+        [sys.executable, LAUNCH / "ray_train.py", config.source, "--references", "1",
+         "--n-processes", "2", "--gpus", "0", "--address", "local"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("all 5 models are there") == 2
+    for name in ("base", "web", "code", "math", "references/0"):
+        assert len(re.findall(rf"trained .*\b{name}\b.*; all", done.stdout)) == 1
