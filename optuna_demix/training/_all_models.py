@@ -52,11 +52,11 @@ def train_all(job: Job, runs: list[Run], retrain: Mapping[str, str | None]) -> l
         TrainingStop() as stop,
         training_progress(total, job.report) as meter,
     ):
-        trained = Turns(job, runs, standing, blocks, stop, meter).take_all()
+        trained, found = Turns(job, runs, standing, blocks, stop, meter).take_all()
     return [
         trained_model(
             run,
-            trained.get(run.name) or standing.records[run.name],
+            trained.get(run.name) or found[run.name],
             skipped=run.name not in trained,
         )
         for run in runs

@@ -49,7 +49,7 @@ class Standing:
         return self.base_is_new or self._base is not None
 
     @property
-    def records(self) -> Mapping[str, dict[str, Any]]:
+    def records(self) -> dict[str, dict[str, Any]]:
         """Records of the runs that were found done."""
         return self._ledger.records
 

@@ -69,11 +69,11 @@ class Turns:
             make_arguments(job, runs[0], job.partial(runs[0]))  # joins the processes
             self._group = signal_group()
 
-    def take_all(self) -> dict[str, dict[str, Any]]:
+    def take_all(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """Train models until all are there, and wait for those of other processes.
 
         Returns:
-            Records of those which this process has trained.
+            Records of those which this process has trained, and of those which it found.
         """
         trained: dict[str, dict[str, Any]] = {}
         while True:
@@ -82,7 +82,7 @@ class Turns:
                 turn = agreed(turn, self._group)
                 self._left = turn.left
                 if not self._left:
-                    return trained
+                    return trained, agreed(self._standing.records, self._group)
                 if greatest(int(self._stop.requested), self._group):
                     raise self._stop.error(f"before {turn.name or self._left[0]}")
                 if turn.name is None:
