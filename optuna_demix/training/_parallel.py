@@ -25,7 +25,7 @@ from optuna_demix.errors import InputError
 from optuna_demix.training._checks import check_settings, settings_of
 from optuna_demix.training._ledger import RETRAIN_ENV, to_retrain
 from optuna_demix.training._plan import plan_models, selected_runs
-from optuna_demix.training._processes import world_size
+from optuna_demix.training._processes import process_count
 
 
 def train_parallel(
@@ -60,7 +60,7 @@ def train_parallel(
         ConfigError: If the study has models that cannot be trained.
         InputError: If this process was started by ``torchrun``.
     """
-    if world_size() > 1:
+    if process_count() > 1:
         raise InputError("--parallel starts processes by itself; leave out torchrun")
     training = settings_of(config)
     check_settings(config, training)

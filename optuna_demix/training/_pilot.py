@@ -87,8 +87,11 @@ class Pilot:
         sizes = {file.name: file.stat().st_size for file in checkpoint.iterdir()}
         write_json(checkpoint / MARKER, {"seconds": self.seconds, "files": sizes})
 
+    def may_write(self) -> bool:
+        """Whether no other process has taken the model over, for certain."""
+        return self._lease is None or self._lease.holds()
+
     def _is_lost(self, writes: bool) -> bool:
-        """Whether another process has taken the model over; asked for certain before a write."""
-        if self._lease is None:
-            return False
-        return not self._lease.holds() if writes else self._lease.is_lost()
+        if writes:
+            return not self.may_write()
+        return self._lease is not None and self._lease.is_lost()

@@ -9,11 +9,6 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 
-def world_size() -> int:
-    """Number of processes that train one model together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def signal_group() -> Any:
     """A process group on the CPU, which does not wait for the GPU; None for a single process."""
     import torch
@@ -54,3 +49,8 @@ def wait_for_all(arguments: TrainingArguments) -> None:
 def rank() -> int:
     """Number of this process, 0 for a single one."""
     return int(os.environ.get("RANK", "0"))
+
+
+def process_count() -> int:
+    """Number of processes that train a model together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optuna_demix.errors import DemixError
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._lease import Lease, LeaseLostError, fresh_time, holder_of
 from optuna_demix.training._one_model import train_one
-from optuna_demix.training._processes import agreed, greatest, rank, signal_group, world_size
+from optuna_demix.training._processes import agreed, greatest, process_count, rank, signal_group
 from optuna_demix.training._progress import Progress
 from optuna_demix.training._signals import TrainingStop
 from optuna_demix.training._standing import Standing
@@ -65,7 +66,7 @@ class Turns:
         self._runs = {run.name: run for run in runs}
         self._left = [run.name for run in standing.todo]
         self._group = None
-        if runs and world_size() > 1:
+        if runs and process_count() > 1:
             make_arguments(job, runs[0], job.partial(runs[0]))  # joins the processes
             self._group = signal_group()
 
@@ -77,9 +78,11 @@ class Turns:
         """
         trained: dict[str, dict[str, Any]] = {}
         while True:
-            lease, turn = self._next() if rank() == 0 else (None, None)
+            lease, said = self._next() if rank() == 0 else (None, None)
             with lease or contextlib.nullcontext():
-                turn = agreed(turn, self._group)
+                turn: _Turn | DemixError = agreed(said, self._group)
+                if isinstance(turn, DemixError):
+                    raise turn
                 self._left = turn.left
                 if not self._left:
                     return trained, agreed(self._standing.records, self._group)
@@ -96,7 +99,14 @@ class Turns:
                 if rank() == 0:
                     self._standing.needs(run)  # what starts from a base is compared with it now
 
-    def _next(self) -> tuple[Lease | None, _Turn]:
+    def _next(self) -> tuple[Lease | None, _Turn | DemixError]:
+        """What all processes do next, or the mistake that each of them raises."""
+        try:
+            return self._take()
+        except DemixError as error:
+            return None, error
+
+    def _take(self) -> tuple[Lease | None, _Turn]:
         """Take a model that nobody trains, if there is one."""
         holders: dict[str, str] = {}
         for run in [self._runs[name] for name in self._left]:
