@@ -27,7 +27,7 @@ class Pilot:
         stop: TrainingStop,
         meter: Progress,
         checkpoint: Path | None,
-        lease: Lease | None,
+        lease: Lease | None = None,
     ) -> None:
         self._job = job
         self._run = run
