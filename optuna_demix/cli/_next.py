@@ -7,10 +7,10 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from optuna_demix._process_id import PARENT_ENV
 from optuna_demix.cli._password import TYPED_ENV
 from optuna_demix.storage.connection import STORAGE_ENV
 from optuna_demix.storage.secrets import mask_url
-from optuna_demix.workers.process_id import PARENT_ENV
 
 if TYPE_CHECKING:
     import argparse

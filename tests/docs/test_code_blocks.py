@@ -66,6 +66,8 @@ EXCHANGED = {
     "--n-trials 2000": "--n-trials 4",
     "--n-trials 224": "--n-trials 4",
     "--n-trials 40": "--n-trials 6",
+    # Each process imports torch for itself.
+    "--parallel 8": "--parallel 1",
     # Models are trained for minutes; a few steps go the same way.
     "tokens: 8e5": "tokens: 1e4",
     "tokens: 2e5": "tokens: 1e4",
