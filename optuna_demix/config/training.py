@@ -33,10 +33,10 @@ class BudgetConfig(StrictModel):
     """``cosine``, or ``wsd``: warm up, stay at the peak, and decay as one minus a square root over
     the last ``decay_ratio`` of the steps."""
     decay_ratio: Share = 0.2
-    """Share of the steps, the last ones, in which ``wsd`` decays; 0 leaves the rate at its peak."""
+    """Share of the steps, the last ones, in which ``wsd`` decays; with 0 it never does."""
     average: Annotated[PositiveCount, Field(ge=2)] | None = None
-    """With ``wsd``, do not decay at all: the model is the mean of this many snapshots, spread evenly
-    over the last ``decay_ratio`` of the steps, taken in float32 (WSM, arXiv:2507.17634)."""
+    """Instead of decaying, take the mean, in float32, of this many snapshots, spread evenly over
+    the last ``decay_ratio`` of the steps (WSM, arXiv:2507.17634)."""
     composition: dict[str, Share] | None = None
     """Data shares, ``{dataset: share}``; for the base model only."""
 
@@ -71,7 +71,7 @@ class TrainingConfig(StrictModel):
     """Compute in bfloat16; weights and optimizer states stay float32."""
     sharding: Literal["none", "full"] = "none"
     """``full`` spreads weights, gradients and optimizer states over the processes of ``torchrun``
-    (FSDP2), for models that do not fit into one GPU; with ``none`` each process has all of them."""
+    (FSDP2), for models that do not fit into one GPU; with ``none`` each process has them all."""
     checkpoints: Literal["sharded", "full"] = "sharded"
     """With ``sharding: full``, whether each process writes its part of a checkpoint or the first
     one writes it whole. Finished models are always whole."""

@@ -14,11 +14,11 @@ def schedule_arguments(run: Run) -> dict[str, Any]:
     """What TrainingArguments must know of a run's learning rate."""
     budget = run.budget
     warmup = math.ceil(budget.warmup_ratio * run.steps)
-    common = {"learning_rate": budget.learning_rate, "warmup_steps": warmup}
+    options: dict[str, Any] = {}
     if budget.schedule == "cosine":
         name, options = "cosine_with_min_lr", {"min_lr_rate": budget.final_lr_ratio}
     elif budget.average is not None or not decay_steps(run):
-        name, options = "constant_with_warmup", {}
+        name = "constant_with_warmup"
     else:
         name = "warmup_stable_decay"
         options = {
@@ -26,7 +26,12 @@ def schedule_arguments(run: Run) -> dict[str, Any]:
             "decay_type": "1-sqrt",  # ahead of linear and cosine: arXiv:2405.18392
             "min_lr_ratio": budget.final_lr_ratio,
         }
-    return {**common, "lr_scheduler_type": name, "lr_scheduler_kwargs": options}
+    return {
+        "learning_rate": budget.learning_rate,
+        "warmup_steps": warmup,
+        "lr_scheduler_type": name,
+        "lr_scheduler_kwargs": options,
+    }
 
 
 def decay_steps(run: Run) -> int:

@@ -18,20 +18,12 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
 
-def sharding_arguments(job: Job) -> dict[str, Any]:
-    """What TrainingArguments must know of the sharding; nothing where there is none.
-
-    Raises:
-        ConfigError: If a single process is asked to share a model with itself.
-    """
-    training = job.training
+def sharding_arguments(training: TrainingConfig) -> dict[str, Any]:
+    """What TrainingArguments must know of the sharding; nothing where there is none."""
     if training.sharding == "none":
         return {}
-    if process_count() == 1:
-        raise ConfigError(
-            f"{job.config.source}: training.sharding: full needs several processes; launch with "
-            "torchrun --nproc-per-node N, or set none"
-        )
+    if training.compile:  # layer by layer: around a whole model no layer would be gathered
+        os.environ["ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION"] = "true"
     os.environ["ACCELERATE_USE_FSDP"] = "true"  # one process of a host reads the base, for all
     return {
         "fsdp": True,
@@ -68,7 +60,7 @@ def check_layout(job: Job, run: Run, checkpoint: Path) -> None:
         if field != "processes":
             raise ConfigError(
                 f"{job.config.source}: training.{field}: {run.name} was begun with {then}; set it "
-                f"again, or train it again with --retrain {run.name}"
+                f"again, or remove {checkpoint.parent} to begin anew"
             )
         job.report(
             f"{run.name}: begun by {then} processes, {now} go on; its weights are the same up to "
@@ -76,12 +68,21 @@ def check_layout(job: Job, run: Run, checkpoint: Path) -> None:
         )
 
 
-def keep_sums_exact(arguments: TrainingArguments) -> None:
-    """Compute in bfloat16, but add gradients up in float32, which accelerate's default does not."""
+def refine_sharding(job: Job, arguments: TrainingArguments) -> None:
+    """Compute in bfloat16, but add gradients up in float32, which accelerate's default does not.
+
+    Raises:
+        ConfigError: If transformers is too old for FSDP2.
+    """
     import torch
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
-    if arguments.fsdp and arguments.bf16:
+    if getattr(arguments, "fsdp_plugin_args", None) is None:
+        raise ConfigError(
+            f"{job.config.source}: training.sharding: full needs a newer transformers; "
+            "pip install -U transformers accelerate"
+        )
+    if arguments.bf16:
         arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32
         )
@@ -104,19 +105,17 @@ def shard_on_cpu(trainer: Trainer) -> None:
     trainer.is_fsdp_enabled = True
 
 
-def check_sharding(model: nn.Module, training: TrainingConfig) -> None:
-    """Refuse to train a model that is sharded otherwise than the study says.
+def check_sharded(model: nn.Module) -> None:
+    """Refuse to train a model that should be sharded and is not: a library may fall back to DDP.
 
     Raises:
-        DemixError: If a parameter is whole in each process, though all should be sharded.
+        DemixError: If a parameter is whole in each process.
     """
-    if training.sharding == "none":
-        return
     from torch.distributed.tensor import DTensor
 
     whole = [name for name, p in model.named_parameters() if not isinstance(p, DTensor)]
     if whole:
         raise DemixError(
-            f"training.sharding: full: {len(whole)} parameters of the model would not be sharded, "
-            f"such as {whole[0]}; set none"
+            f"training.sharding: full: {len(whole)} parameters, such as {whole[0]}, are not "
+            "sharded here; set none"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,8 @@ from optuna_demix.training._pilot import Pilot
 from optuna_demix.training._processes import process_count, rank, wait_for_all
 from optuna_demix.training._schedule import schedule_arguments
 from optuna_demix.training._sharding import (
-    check_sharding,
-    keep_sums_exact,
+    check_sharded,
+    refine_sharding,
     shard_on_cpu,
     sharding_arguments,
 )
@@ -38,9 +37,11 @@ def make_arguments(job: Job, run: Run, partial: Path) -> TrainingArguments:
             f"{job.config.source}: training.batch_size: {training.batch_size} cannot be shared "
             f"by {processes} processes; give a multiple"
         )
-    sharding = sharding_arguments(job)
-    if sharding and training.compile:
-        os.environ["ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION"] = "true"  # hooks stay outside
+    sharding = sharding_arguments(training)
+    memory: dict[str, Any] = {}
+    if training.gradient_checkpointing and not sharding:
+        renamed = hasattr(TrainingArguments, "activation_checkpointing")  # after transformers 5.19
+        memory["activation_checkpointing" if renamed else "gradient_checkpointing"] = True
     try:
         arguments = TrainingArguments(
             output_dir=str(partial),
@@ -48,10 +49,10 @@ def make_arguments(job: Job, run: Run, partial: Path) -> TrainingArguments:
             per_device_train_batch_size=training.batch_size // processes,
             **schedule_arguments(run),
             **sharding,
+            **memory,
             weight_decay=training.weight_decay,
             max_grad_norm=training.max_grad_norm,
             bf16=training.bf16,
-            activation_checkpointing=training.gradient_checkpointing and not sharding,
             torch_compile=training.compile,
             seed=training.seed,
             use_cpu=job.device == "cpu",
@@ -75,7 +76,8 @@ def make_arguments(job: Job, run: Run, partial: Path) -> TrainingArguments:
         raise ConfigError(
             f"{job.config.source}: training: this device cannot run it ({last_line(error)})"
         ) from None
-    keep_sums_exact(arguments)
+    if sharding:
+        refine_sharding(job, arguments)
     if arguments.n_gpu > 1:
         launch = f"torchrun --nproc-per-node {arguments.n_gpu}"
         job.report(f"{run.name}: one GPU of {arguments.n_gpu} is used; {launch} uses all")
@@ -93,8 +95,9 @@ def make_trainer(
     class Hooks(TrainerCallback):
         """Tells the pilot what Trainer does."""
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            check_sharding(trainer.model, job.training)
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if args.fsdp:
+                check_sharded(kwargs["model"])
             pilot.begin(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -134,7 +137,7 @@ def make_trainer(
         data_collator=collate,  # type: ignore[arg-type]
         callbacks=[Hooks()],
     )
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled != bool(arguments.fsdp):
+    if trainer.is_deepspeed_enabled or (trainer.is_fsdp_enabled and not arguments.fsdp):
         raise DemixError(
             "the launcher's own sharding (FSDP, DeepSpeed) is not supported; launch with torchrun "
             "and set training.sharding: full"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix._files import sync
+from optuna_demix.training._model import causal_models
 from optuna_demix.training._processes import rank
 
 if TYPE_CHECKING:
@@ -27,13 +28,12 @@ def whole_model(trainer: Trainer, model: PreTrainedModel) -> PreTrainedModel | N
     if not trainer.args.fsdp:
         return model
     import torch
-    from transformers import AutoModelForCausalLM
 
     state = trainer.accelerator.get_state_dict(trainer.model)
     if rank() != 0:
         return None
     with torch.device("meta"):
-        whole: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
+        whole: PreTrainedModel = causal_models().from_config(model.config)
     whole.load_state_dict(state, assign=True)
     whole.tie_weights()
     whole.generation_config = model.generation_config
