@@ -10,7 +10,7 @@ import pytest
 
 from optuna_demix._progress import Report
 from optuna_demix.errors import ConfigError, DemixError
-from optuna_demix.training import TrainingInterrupted
+from optuna_demix.training import TrainingInterrupted, _study
 from optuna_demix.training._checkpoints import newest_checkpoint
 from optuna_demix.training._job import Run
 from optuna_demix.training._pilot import Pilot
@@ -97,3 +97,14 @@ def test_memory_is_saved_without_another_model(make: Make, field: str) -> None:
     far = max(abs(ours[name] - theirs[name]).max() for name in ours)
     assert far < (1e-6 if field == "gradient_checkpointing" else 0.01)
     assert {values.dtype.name for values in theirs.values()} == {"float32"}
+
+
+def test_a_compiler_that_fails_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import InternalTorchDynamoError
+
+    def failing(*_: Any) -> None:
+        raise InternalTorchDynamoError("no working C++ compiler")
+
+    monkeypatch.setattr(_study, "train_all", failing)
+    with pytest.raises(ConfigError, match="training.compile: .*no working C.*; set it to false"):
+        train(make())
