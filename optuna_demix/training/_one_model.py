@@ -52,7 +52,7 @@ def train_one(
         data = realized_data(run, order, available, job.block_tokens)
         pilot = Pilot(job, run, stop, meter, checkpoint)
         rows = Rows([blocks[name] for name in run.shares], order)
-        trainer = make_trainer(job, arguments, model, rows, pilot)
+        trainer = make_trainer(run, arguments, model, rows, pilot)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if pilot.stopped:
             raise stop.error(

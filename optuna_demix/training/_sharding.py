@@ -103,8 +103,8 @@ def shard_on_cpu(trainer: Trainer) -> None:
         return
     if torch.accelerator.is_available():
         raise InputError(
-            "device cpu: training.sharding: full takes the GPUs that are here; give --device cuda, "
-            "or hide them with CUDA_VISIBLE_DEVICES="
+            "device cpu: training.sharding: full takes the GPUs that are here; give --device "
+            "cuda, or hide them with CUDA_VISIBLE_DEVICES="
         )
     plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
     if trainer.args.bf16:
