@@ -130,9 +130,8 @@ def make_trainer(
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             rate = own_rate(run)
             if rate is not None and self.lr_scheduler is None:
-                self.lr_scheduler = LambdaLR(
-                    self.optimizer if optimizer is None else optimizer, rate
-                )
+                steered: Any = self.optimizer if optimizer is None else optimizer
+                self.lr_scheduler = LambdaLR(steered, rate)
                 self._created_lr_scheduler = True
             return super().create_scheduler(num_training_steps, optimizer)
 
