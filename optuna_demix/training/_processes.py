@@ -1,4 +1,4 @@
-"""The processes of a data parallel run."""
+"""The processes that train a model together."""
 
 from __future__ import annotations
 
