@@ -76,7 +76,7 @@ class DatasetConfig(StrictModel):
         names = [name for _, name, _, _ in parts if name is not None]
         if not names or any(re.search(r"[.\[]|^\d*$", name) for name in names):
             raise ValueError(
-                "template: must name fields in braces, such as {title}; {{ and }} mean braces"
+                "template: must hold fields in braces, such as {title}; {{ and }} mean braces"
             )
         return self
 
