@@ -15,7 +15,8 @@ from optuna_demix.training._results import TrainedModel
 from optuna_demix.training._signals import TrainingStop
 from optuna_demix.training._standing import Standing
 from optuna_demix.training._turns import Turns, await_base, tokenize_all
-from optuna_demix.training.data.text import corpus_of
+from optuna_demix.training.data.corpus import corpus_of
+from optuna_demix.training.data.order import repetitions
 
 
 def train_all(job: Job, runs: list[Run], retrain: Mapping[str, str | None]) -> list[TrainedModel]:
@@ -45,6 +46,8 @@ def train_all(job: Job, runs: list[Run], retrain: Mapping[str, str | None]) -> l
             job.report(f"{run.name}: is there already")
     needed = [name for name in names if any(name in run.shares for run in todo)]
     blocks = tokenize_all(job, corpora, needed)
+    for line in repetitions(job, todo, blocks):
+        job.report(line)
     step_tokens = job.block_tokens * job.training.batch_size
     total = sum(run.steps for run in todo) * step_tokens
     with (

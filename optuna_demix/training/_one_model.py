@@ -19,8 +19,8 @@ from optuna_demix.training._sharding import check_layout
 from optuna_demix.training._signals import TrainingStop
 from optuna_demix.training._trainer import make_arguments, make_trainer
 from optuna_demix.training._weights import snapshot_file, take_mean, whole_model
+from optuna_demix.training.data.blocks import Blocks
 from optuna_demix.training.data.order import Rows, draw_order, realized_data
-from optuna_demix.training.data.tokens import Blocks
 
 
 def train_one(

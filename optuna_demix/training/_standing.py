@@ -9,7 +9,7 @@ from optuna_demix.training._job import Job, Run
 from optuna_demix.training._ledger import Ledger
 from optuna_demix.training._recipe import recipe_of
 from optuna_demix.training._record import base_digest
-from optuna_demix.training.data.text import Corpus
+from optuna_demix.training.data.corpus import Corpus
 
 
 class Standing:

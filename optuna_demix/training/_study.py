@@ -67,7 +67,7 @@ def train_study(
         TrainingInterrupted: If SIGINT or SIGTERM came; a checkpoint was saved before.
     """
     training = settings_of(config)
-    for package in ("torch", "transformers", "accelerate", "filelock"):
+    for package in ("torch", "transformers", "accelerate", "datasets", "filelock"):
         if importlib.util.find_spec(package) is None:
             raise DemixError(f"training needs {package}; pip install 'optuna-demix[models]'")
     import torch

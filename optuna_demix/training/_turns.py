@@ -18,8 +18,9 @@ from optuna_demix.training._progress import Progress
 from optuna_demix.training._signals import TrainingStop
 from optuna_demix.training._standing import Standing
 from optuna_demix.training._trainer import make_arguments
-from optuna_demix.training.data.text import Corpus
-from optuna_demix.training.data.tokens import Blocks, blocks_of
+from optuna_demix.training.data.blocks import Blocks
+from optuna_demix.training.data.corpus import Corpus
+from optuna_demix.training.data.tokens import blocks_of
 
 POLL_S = 2.0
 """Seconds between two looks at what other processes hold."""

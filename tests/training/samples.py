@@ -15,7 +15,7 @@ from optuna_demix.config import StudyConfig
 from optuna_demix.training import TrainedModel, train_study
 from optuna_demix.training._job import Job
 from optuna_demix.training._pilot import Pilot
-from optuna_demix.training.data.text import corpus_of
+from optuna_demix.training.data.corpus import corpus_of
 from optuna_demix.training.data.tokens import blocks_of
 from optuna_demix.training.data.vocabulary import Vocabulary
 from tests.tiny_models import LLAMA
@@ -70,8 +70,8 @@ def job_of(config: StudyConfig) -> Job:
 
 
 def cache_of(config: StudyConfig, dataset: str) -> Path:
-    blocks: Any = blocks_of(job_of(config), corpus_of(config, dataset))
-    return Path(blocks.filename)
+    (shard,) = blocks_of(job_of(config), corpus_of(config, dataset)).shards
+    return Path(shard.file.url)
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, signum: int, at: int) -> None:
