@@ -8,10 +8,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix.cli._next import next_command, say_next
+from optuna_demix.cli._next import next_command, say_next, search_commands
 from optuna_demix.cli._options import add_command
 from optuna_demix.errors import DemixError
-from optuna_demix.storage.connection import STORAGE_ENV
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -55,7 +54,6 @@ def _check(arguments: argparse.Namespace) -> int:
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
     from optuna_demix.config.study import objective_names
-    from optuna_demix.study.attach import create_command
     from optuna_demix.study.components import check_components, footprints_of, require_merging
     from optuna_demix.study.search import sampler_of
 
@@ -92,13 +90,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if config.training is not None and not all(map(_is_there, _trained_paths(config))):
         say_next(arguments, next_command(arguments, "train"))
         return 0
-    storage = None if STORAGE_ENV in os.environ else "sqlite:///mix.db"
-    given = [] if storage is None else ["--storage", storage]
-    say_next(
-        arguments,
-        create_command(config, storage=storage, study_name="mix"),
-        next_command(arguments, "worker", *given, "--study-name", "mix", "--n-trials", "64"),
-    )
+    say_next(arguments, *search_commands(arguments, config))
     return 0
 
 

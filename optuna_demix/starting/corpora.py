@@ -1,0 +1,150 @@
+"""The datasets below a folder: their formats, their text and about how many tokens they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna_demix.errors import ConfigError, InputError
+from optuna_demix.starting.folders import listed, relative
+from optuna_demix.starting.names import usable_names
+from optuna_demix.starting.sizes import in_words, rounded
+
+if TYPE_CHECKING:
+    from optuna_demix.training.data.sample import Sample
+
+GENERAL_NAMES = ("general", "web", "cc", "commoncrawl", "common_crawl", "c4", "dclm", "fineweb")
+"""Datasets that are general data where nobody says which one is."""
+
+_MOST = 64
+_COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+_ENDINGS = (
+    *(".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".csv", ".tsv", ".txt"),
+    *(".bin", ".npy", ".ds"),
+)
+
+Encode = Callable[[list[str]], list[list[int]]]
+"""Texts to token ids."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One corpus.
+
+    Attributes:
+        path: Its folder or file.
+        sample: What a sample of it shows.
+    """
+
+    path: Path
+    sample: Sample
+
+    def fields(self, folder: Path) -> dict[str, Any]:
+        """Its fields in a study that lies in a folder, tokens left out."""
+        fields: dict[str, Any] = {"files": [as_pattern(relative(self.path, folder))]}
+        text = self.sample.text_field
+        if text is not None and text != "text":
+            fields["text_field"] = text
+        return fields
+
+    def size(self, encode: Encode) -> tuple[int, str]:
+        """Its tokens, and in words how they are known."""
+        tokens = self.sample.estimated_tokens(encode)
+        if self.sample.tokens is not None:
+            return tokens, f"{self.sample.format}, {in_words(tokens)} tokens"
+        estimated = rounded(tokens)
+        read = f"{100 * self.sample.share:.2g} %"
+        return (
+            estimated,
+            f"{self.sample.format}, about {in_words(estimated)} tokens by {read} of it",
+        )
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """What a folder of data holds.
+
+    Attributes:
+        by_name: The corpora, by their names in the study.
+        notes: Lines for the user: what was left out or renamed.
+    """
+
+    by_name: Mapping[str, Dataset]
+    notes: list[str] = field(default_factory=list)
+
+
+def find_datasets(folder: Path) -> Datasets:
+    """Find a dataset in each subfolder and each file, and read a sample of it.
+
+    Raises:
+        InputError: If there is none, or one cannot be read.
+    """
+    from optuna_demix.config import DatasetConfig
+    from optuna_demix.training.data.sample import sample_of
+
+    flag = f"--data {folder}"
+    places: dict[str, Path] = {}
+    notes: list[str] = []
+    for entry in listed(folder, "--data"):
+        name = entry.name if entry.is_dir() else _stem(entry)
+        if name is None or entry.suffix == ".idx":
+            if entry.suffix != ".idx":
+                notes.append(f"left out {entry}: its name is not that of a file of data")
+            continue
+        if name in places:
+            name = entry.name
+        places[name] = entry
+    if not places:
+        raise InputError(f"{flag}: holds no data; put one folder or file for each dataset into it")
+    if len(places) > _MOST:
+        raise InputError(
+            f"{flag}: holds {len(places)} files and folders, each of which would be a dataset; "
+            "put the files of each dataset into a folder of its own"
+        )
+    names = usable_names(places)
+    notes += [
+        f"{ascii(found)} is called {name} in the study" for found, name in names.items()
+        if found != name
+    ]  # fmt: skip
+    by_name = {}
+    for found, place in places.items():
+        try:
+            config = DatasetConfig(files=[as_pattern(str(place.absolute()))])
+            sample = sample_of(config, folder)
+        except ConfigError as error:
+            raise InputError(f"{flag}: {found}: {error}") from None
+        by_name[names[found]] = Dataset(place, sample)
+    return Datasets(by_name, notes)
+
+
+def general_of(names: Mapping[str, Any], wanted: str | None) -> str | None:
+    """The general dataset: the one that is wanted, or the one whose name says so."""
+    if wanted is not None:
+        if wanted == "none":
+            return None
+        if wanted not in names:
+            from optuna_demix._wording import unknown_name
+
+            raise InputError(f"--general: {unknown_name(wanted, names, 'dataset')}")
+        return wanted
+    return next((name for name in names if name.casefold() in GENERAL_NAMES), None)
+
+
+def as_pattern(path: str) -> str:
+    """A path as a glob that finds it alone."""
+    from glob import escape
+
+    return escape(path)
+
+
+def _stem(file: Path) -> str | None:
+    """The name of a dataset that is one file; ``None`` if the file is no data."""
+    name = file.name
+    for ending in _COMPRESSED:
+        name = name.removesuffix(ending)
+    for ending in _ENDINGS:
+        if name.endswith(ending) and name != ending:
+            return name.removesuffix(ending)
+    return None
