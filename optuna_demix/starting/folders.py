@@ -31,8 +31,18 @@ def listed(folder: Path, flag: str) -> list[Path]:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """A path as a study in a folder names it: relative if it lies there, else absolute."""
+    """A path as a study in a folder names it: relative if it lies there, else absolute.
+
+    Raises:
+        InputError: If its bytes are no text, which no study could hold.
+    """
     absolute = Path(os.path.abspath(path))
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{ascii(str(path))}: the name is not UTF-8, and a study cannot hold it; rename it"
+        ) from None
     home = Path(os.path.abspath(folder))
     if absolute == home or not absolute.is_relative_to(home):
         return str(absolute)

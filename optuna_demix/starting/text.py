@@ -85,8 +85,9 @@ def _pair(name: str, value: Any, note: str) -> str:
 
 
 def _comment(note: str) -> str:
-    # What a name holds must not end the comment.
-    return "  # " + " ".join(note.split()) if note else ""
+    # What a name holds must not end the comment, or be refused by YAML.
+    shown = "".join(letter if letter.isprintable() else " " for letter in note)
+    return "  # " + " ".join(shown.split()) if shown.strip() else ""
 
 
 def scalar(value: Any) -> str:
