@@ -16,7 +16,7 @@ from optuna_demix.training._recipe import recipe_of
 from optuna_demix.training._record import base_digest, read_record, trained_model
 from optuna_demix.training._results import TrainedModel
 from optuna_demix.training._signals import TrainingStop
-from optuna_demix.training.data.text import corpus_of
+from optuna_demix.training.data.corpus import corpus_of
 from optuna_demix.training.data.tokens import blocks_of
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from optuna_demix._apportion import apportion
 from optuna_demix.training._job import Run
-from optuna_demix.training.data.tokens import Blocks
+from optuna_demix.training.data.blocks import Blocks
 
 
 @dataclass(frozen=True, eq=False)
