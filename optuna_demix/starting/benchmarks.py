@@ -20,7 +20,7 @@ GENERAL = "general"
 # The first that fits a word of the task's name or of one of its tags. The paper has the first two
 # (arXiv 2602.00747, section 4); the others are as common as to be told apart.
 _CAPABILITIES = (
-    ("code", r"code|coding|humaneval|mbpp|cruxeval|swe|apps|ds1000|conala|program"),
+    ("code", r"code|coding|humaneval|mbpp|cruxeval|swe|apps|ds1000|conala|program\w*"),
     ("math", r"math|gsm\w*|mgsm\w*|mathqa|asdiv|svamp|mawps|aime\w*|arithmetic|aqua|algebra"),
     ("long_context", r"longcxt|longbench\w*|ruler|niah|scrolls|infinitebench|longproc|babilong"),
     (

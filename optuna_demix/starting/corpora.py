@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix.errors import ConfigError, InputError
+from optuna_demix._wording import unknown_name
+from optuna_demix.errors import InputError
 from optuna_demix.starting.folders import listed, relative
 from optuna_demix.starting.names import usable_names
 from optuna_demix.starting.sizes import in_words, rounded
@@ -19,11 +22,6 @@ GENERAL_NAMES = ("general", "web", "cc", "commoncrawl", "common_crawl", "c4", "d
 """Datasets that are general data where nobody says which one is."""
 
 _MOST = 64
-_COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
-_ENDINGS = (
-    *(".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".csv", ".tsv", ".txt"),
-    *(".bin", ".npy", ".ds"),
-)
 
 Encode = Callable[[list[str]], list[list[int]]]
 """Texts to token ids."""
@@ -49,17 +47,17 @@ class Dataset:
             fields["text_field"] = text
         return fields
 
-    def size(self, encode: Encode) -> tuple[int, str]:
-        """Its tokens, and in words how they are known."""
+    def size(self, encode: Encode) -> tuple[int | None, str]:
+        """Its tokens, where they can be told, and in words how they are known."""
         tokens = self.sample.estimated_tokens(encode)
-        if self.sample.tokens is not None:
+        if tokens is None:
+            return None, self.sample.format
+        if self.sample.tokens is not None and self.sample.share == 1:
             return tokens, f"{self.sample.format}, {in_words(tokens)} tokens"
         estimated = rounded(tokens)
-        read = f"{100 * self.sample.share:.2g} %"
-        return (
-            estimated,
-            f"{self.sample.format}, about {in_words(estimated)} tokens by {read} of it",
-        )
+        share = 100 * self.sample.share
+        read = "all" if share > 99 else f"{share:.2g} %"
+        return estimated, f"{self.sample.format}, {in_words(estimated)} tokens by {read} of it"
 
 
 @dataclass(frozen=True)
@@ -82,16 +80,18 @@ def find_datasets(folder: Path) -> Datasets:
         InputError: If there is none, or one cannot be read.
     """
     from optuna_demix.config import DatasetConfig
+    from optuna_demix.training.data.files import stem_of
     from optuna_demix.training.data.sample import sample_of
 
     flag = f"--data {folder}"
     places: dict[str, Path] = {}
     notes: list[str] = []
     for entry in listed(folder, "--data"):
-        name = entry.name if entry.is_dir() else _stem(entry)
-        if name is None or entry.suffix == ".idx":
-            if entry.suffix != ".idx":
-                notes.append(f"left out {entry}: its name is not that of a file of data")
+        if entry.suffix == ".idx":  # goes with the .bin beside it
+            continue
+        name = entry.name if entry.is_dir() else stem_of(entry.name)
+        if name is None:
+            notes.append(f"left out {entry}: its name is not that of a file of data")
             continue
         if name in places:
             name = entry.name
@@ -110,11 +110,8 @@ def find_datasets(folder: Path) -> Datasets:
     ]  # fmt: skip
     by_name = {}
     for found, place in places.items():
-        try:
-            config = DatasetConfig(files=[as_pattern(str(place.absolute()))])
-            sample = sample_of(config, folder)
-        except ConfigError as error:
-            raise InputError(f"{flag}: {found}: {error}") from None
+        config = DatasetConfig(files=[as_pattern(os.path.abspath(place))])
+        sample = sample_of(config, folder, where=f"{flag}: {ascii(found)[1:-1]}")
         by_name[names[found]] = Dataset(place, sample)
     return Datasets(by_name, notes)
 
@@ -125,8 +122,6 @@ def general_of(names: Mapping[str, Any], wanted: str | None) -> str | None:
         if wanted == "none":
             return None
         if wanted not in names:
-            from optuna_demix._wording import unknown_name
-
             raise InputError(f"--general: {unknown_name(wanted, names, 'dataset')}")
         return wanted
     return next((name for name in names if name.casefold() in GENERAL_NAMES), None)
@@ -134,17 +129,4 @@ def general_of(names: Mapping[str, Any], wanted: str | None) -> str | None:
 
 def as_pattern(path: str) -> str:
     """A path as a glob that finds it alone."""
-    from glob import escape
-
-    return escape(path)
-
-
-def _stem(file: Path) -> str | None:
-    """The name of a dataset that is one file; ``None`` if the file is no data."""
-    name = file.name
-    for ending in _COMPRESSED:
-        name = name.removesuffix(ending)
-    for ending in _ENDINGS:
-        if name.endswith(ending) and name != ending:
-            return name.removesuffix(ending)
-    return None
+    return glob.escape(path)

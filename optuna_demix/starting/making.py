@@ -196,10 +196,11 @@ def _datasets(
         note = ""
         if found is not None and name in found.by_name and tokenizer is not None:
             fields = found.by_name[name].fields(folder)
-            if name not in wishes.tokens:
-                sizes[name], note = found.by_name[name].size(tokenizer.encode)
+            size, note = found.by_name[name].size(tokenizer.encode)
+            if size is not None:
+                sizes[name] = size
         if name in wishes.tokens:
-            sizes[name] = wishes.tokens[name]
+            sizes[name], note = wishes.tokens[name], ""
         if name in sizes:
             fields["tokens"] = compact(sizes[name])
         entries[name] = Entry(fields, note)

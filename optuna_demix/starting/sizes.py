@@ -30,7 +30,9 @@ def read_number(text: str) -> int:
     Raises:
         ValueError: If it is none, or not positive.
     """
-    found = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]*)?(?:e\+?[0-9]+)?)\s*([kmbgt]?)", text.strip().lower())
+    found = re.fullmatch(
+        r"([0-9][0-9_]*(?:\.[0-9]*)?(?:e\+?[0-9]+)?)\s*([kmbgt]?)", text.strip().lower()
+    )
     value = float(found[1].replace("_", "")) * _SUFFIXES[found[2]] if found else 0.0
     if not 1 <= value < 1e18:
         raise ValueError(f"{text!r} is no number of at least 1; write it as 150M, 2e9 or 100B")

@@ -141,6 +141,8 @@ def training_of(
     Raises:
         InputError: If there is too little text.
     """
+    if not sizes:
+        raise InputError("--data: no dataset's size can be told; give --tokens NAME=N for each")
     smallest = min(sizes, key=lambda name: sizes[name])
     sequence = sequence_of(start.longest, sizes[smallest])
     shares = {

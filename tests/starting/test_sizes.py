@@ -20,13 +20,22 @@ from optuna_demix.starting.sizes import (
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("640", 640), ("150M", 150e6), ("1.5e9", 1.5e9), ("100 B", 1e11), ("2_000k", 2e6), ("1t", 1e12)],
+    [
+        ("640", 640),
+        ("150M", 150e6),
+        ("1.5e9", 1.5e9),
+        ("100 B", 1e11),
+        ("2_000k", 2e6),
+        ("1t", 1e12),
+    ],
 )
 def test_numbers_are_read_as_people_write_them(text: str, number: float) -> None:
     assert read_number(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "1e-3", "many", "1.2.3", "5 %", "e9", "nan", "1e99"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-3", "1e-3", "many", "1.2.3", "5 %", "e9", "nan", "1e99"]
+)
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write it as 150M"):
         read_number(text)
@@ -34,7 +43,13 @@ def test_what_is_no_number_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "vocabulary"),
-    [(8_000, 320), (100_000, 320), (5_000_000, 8_192), (150_000_000, 50_257), (7 * 10**9, 128_256)],
+    [
+        (8_000, 320),
+        (100_000, 320),
+        (5_000_000, 8_192),
+        (150_000_000, 50_257),
+        (7 * 10**9, 128_256),
+    ],
 )
 def test_a_llama_has_the_parameters_that_transformers_counts(
     parameters: int, vocabulary: int

@@ -21,7 +21,23 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 NAMES = st.lists(TEXT.filter(bool), unique=True, min_size=2, max_size=5).map(
     lambda found: list(usable_names(found).values())
 )
-ODD = ["null", "yes", "1e9", "~", "a: b", "a #b", "- x", "{x}", "'", '"', "<<", "=", "", "\x85", "!"]
+ODD = [
+    "null",
+    "yes",
+    "1e9",
+    "~",
+    "a: b",
+    "a #b",
+    "- x",
+    "{x}",
+    "'",
+    '"',
+    "<<",
+    "=",
+    "",
+    "\x85",
+    "!",
+]
 
 
 def draft_of(names: list[str], **fields: Any) -> Draft:
