@@ -98,10 +98,21 @@ def add_parser(commands: Commands) -> None:
         help="size of a dataset in tokens, instead of an estimate",
     )
     parser.add_argument(
+        "--token-dtype",
+        choices=("uint16", "uint32"),
+        help="type of token ids in files that do not say it",
+    )
+    parser.add_argument(
         "--component-tokens",
         type=_number,
         metavar="N",
-        help="tokens of each component's training (default: 6 a parameter, at most 4 epochs)",
+        help="tokens of each component's training (default: 6 a parameter, 1 if text is scarce)",
+    )
+    parser.add_argument(
+        "--base-tokens",
+        type=_number,
+        metavar="N",
+        help="tokens of the training of a new base (default: 20 a parameter, at most 4 epochs)",
     )
     parser.add_argument(
         "--general",
@@ -221,7 +232,9 @@ def _wishes(arguments: argparse.Namespace) -> Wishes:
         budget=arguments.budget,
         max_epochs=arguments.max_epochs,
         tokens=dict(arguments.tokens),
+        token_dtype=arguments.token_dtype,
         component_tokens=arguments.component_tokens,
+        base_tokens=arguments.base_tokens,
         general=arguments.general,
         run_unsafe_code=arguments.confirm_run_unsafe_code,
     )

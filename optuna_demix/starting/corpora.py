@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from optuna_demix._wording import unknown_name
-from optuna_demix.errors import InputError
+from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.starting.folders import listed, relative
 from optuna_demix.starting.names import usable_names
 from optuna_demix.starting.sizes import in_words, rounded
@@ -34,10 +34,12 @@ class Dataset:
     Attributes:
         path: Its folder or file.
         sample: What a sample of it shows.
+        token_dtype: Type of its token ids, where its files do not say it.
     """
 
     path: Path
     sample: Sample
+    token_dtype: Literal["uint16", "uint32"] | None = None
 
     def fields(self, folder: Path) -> dict[str, Any]:
         """Its fields in a study that lies in a folder, tokens left out."""
@@ -45,6 +47,8 @@ class Dataset:
         text = self.sample.text_field
         if text is not None and text != "text":
             fields["text_field"] = text
+        if self.token_dtype is not None:
+            fields["token_dtype"] = self.token_dtype
         return fields
 
     def size(self, encode: Encode) -> tuple[int | None, str]:
@@ -57,7 +61,8 @@ class Dataset:
         estimated = rounded(tokens)
         share = 100 * self.sample.share
         read = "all" if share > 99 else f"{share:.2g} %"
-        return estimated, f"{self.sample.format}, {in_words(estimated)} tokens by {read} of it"
+        kind = self.sample.format
+        return estimated, f"{kind}, about {in_words(estimated)} tokens, from {read} of it"
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,14 @@ class Datasets:
     notes: list[str] = field(default_factory=list)
 
 
-def find_datasets(folder: Path) -> Datasets:
+def find_datasets(
+    folder: Path, token_dtype: Literal["uint16", "uint32"] | None = None
+) -> Datasets:
     """Find a dataset in each subfolder and each file, and read a sample of it.
+
+    Args:
+        folder: The folder.
+        token_dtype: Type of token ids in files that do not say it.
 
     Raises:
         InputError: If there is none, or one cannot be read.
@@ -110,9 +121,18 @@ def find_datasets(folder: Path) -> Datasets:
     ]  # fmt: skip
     by_name = {}
     for found, place in places.items():
-        config = DatasetConfig(files=[as_pattern(os.path.abspath(place))])
-        sample = sample_of(config, folder, where=f"{flag}: {ascii(found)[1:-1]}")
-        by_name[names[found]] = Dataset(place, sample)
+        where = f"{flag}: {ascii(found)[1:-1]}"
+        files = [as_pattern(os.path.abspath(place))]
+        try:
+            sample = sample_of(DatasetConfig(files=files), folder, where=where)
+        except ConfigError:
+            if token_dtype is None:
+                raise
+            config = DatasetConfig(files=files, token_dtype=token_dtype)
+            sample = sample_of(config, folder, where=where)
+            by_name[names[found]] = Dataset(place, sample, token_dtype)
+        else:
+            by_name[names[found]] = Dataset(place, sample)
     return Datasets(by_name, notes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from optuna_demix._files import write_new
 from optuna_demix._wording import counted, unknown_name
@@ -37,8 +37,10 @@ class Wishes:
         include_path: Folders of local lm-eval tasks.
         budget: Tokens of the planned run.
         max_epochs: How often it may repeat a dataset.
-        tokens: Tokens of datasets that are not there, by name.
+        tokens: Tokens of datasets, by name, instead of an estimate.
+        token_dtype: Type of token ids in files that do not say it.
         component_tokens: Tokens of each component's training.
+        base_tokens: Tokens of the training of a base from nothing.
         general: The general dataset, or ``none``.
         run_unsafe_code: Whether tasks may run code which the model writes.
     """
@@ -52,7 +54,9 @@ class Wishes:
     budget: int | None = None
     max_epochs: float = EPOCHS
     tokens: Mapping[str, int] = field(default_factory=dict)
+    token_dtype: Literal["uint16", "uint32"] | None = None
     component_tokens: int | None = None
+    base_tokens: int | None = None
     general: str | None = None
     run_unsafe_code: bool = False
 
@@ -85,7 +89,7 @@ def inspect(wishes: Wishes) -> Found:
     checkpoints = None
     if wishes.components is not None:
         checkpoints = find_checkpoints(wishes.components, wishes.base)
-    datasets = None if wishes.data is None else find_datasets(wishes.data)
+    datasets = None if wishes.data is None else find_datasets(wishes.data, wishes.token_dtype)
     if checkpoints is not None and datasets is not None:
         datasets = _of_components(datasets, checkpoints)
     return Found(checkpoints, datasets)
@@ -135,12 +139,14 @@ def make_draft(wishes: Wishes, found: Found, benchmarks: Benchmarks, folder: Pat
         general = general_of(dict.fromkeys(names), wishes.general)
     training: dict[str, Entry] = {}
     if start is not None:
-        training, said = training_of(start, sizes, general, wishes.component_tokens, folder)
+        training, said = training_of(
+            start, sizes, general, wishes.component_tokens, wishes.base_tokens, folder
+        )
         notes += said
         if general is None and wishes.general is None:
             notes.append(
-                "no dataset is named as general data; with --general NAME half of every "
-                "component's training is that dataset, which makes merges more like real runs"
+                "components are trained on their own data alone; with --general NAME half of it "
+                "is that dataset, and proxies are nearer to real runs"
             )
     scoring = {}
     if wishes.include_path:

@@ -66,12 +66,12 @@ def in_words(number: float) -> str:
 
 
 def learning_rate(parameters: int) -> float:
-    """Peak learning rate for a model of N parameters.
+    """Peak learning rate of components of N parameters; a base from nothing takes twice as much.
 
-    ``0.003239 - 0.0001395 ln N`` (Kaplan et al., arXiv 2001.08361, D.6), which gives 2.7e-4 at
-    1.7 B, where the paper took 3e-4; not below 5e-5.
+    The paper's 3e-4 at 1.7 B, falling as ``N ** -0.3``, as GPT-3's table does (arXiv 2005.14165);
+    at most the quickstart's 3e-3.
     """
-    return float(f"{max(5e-5, 0.003239 - 0.0001395 * math.log(parameters)):.2g}")
+    return float(f"{min(3e-3, 3e-4 * (1.7e9 / parameters) ** 0.3):.2g}")
 
 
 def sequence_of(longest: int | None, smallest: float) -> int:

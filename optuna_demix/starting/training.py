@@ -127,6 +127,7 @@ def training_of(
     sizes: Mapping[str, int],
     general: str | None,
     component_tokens: int | None,
+    base_tokens: int | None,
     folder: Path,
 ) -> tuple[dict[str, Entry], list[str]]:
     """The section ``training``, and what has to be said about it.
@@ -136,6 +137,7 @@ def training_of(
         sizes: Tokens of each dataset.
         general: The general dataset, if components have a share of it.
         component_tokens: Tokens of a component's run, if the user has said it.
+        base_tokens: Those of a base from nothing, likewise.
         folder: Folder of the study.
 
     Raises:
@@ -143,11 +145,9 @@ def training_of(
     """
     if not sizes:
         raise InputError("--data: no dataset's size can be told; give --tokens NAME=N for each")
-    smallest = min(sizes, key=lambda name: sizes[name])
-    sequence = sequence_of(start.longest, sizes[smallest])
-    shares = {
-        name: 1.0 if general in (None, name) else 1.0 - GENERAL_SHARE for name in sizes
-    }  # fmt: skip
+    shares = {name: 1.0 if general in (None, name) else 1.0 - GENERAL_SHARE for name in sizes}
+    smallest = min(sizes, key=lambda name: sizes[name] / shares[name])
+    sequence = sequence_of(start.longest, min(sizes.values()))
     notes: list[str] = []
     entries: dict[str, Entry] = {"tokenizer": Entry(relative(start.tokenizer.path, folder))}
     parameters = start.parameters
@@ -158,20 +158,17 @@ def training_of(
         )
     most = rounded(min(EPOCHS * size / shares[name] for name, size in sizes.items()))
     wanted = rounded(COMPONENT_TOKENS_PER_PARAMETER * parameters)
-    tokens = component_tokens or min(wanted, most)
+    least = rounded(parameters)  # the paper's shortest runs were of 1.2 tokens a parameter
+    tokens = component_tokens or min(wanted, max(most, least))
     why = f"{tokens / parameters:.3g} tokens a parameter"
     if component_tokens is None:
-        limit = f"{EPOCHS} epochs of {smallest}" if most < wanted else "the default"
         notes.append(
-            f"each component is trained on {in_words(tokens)} tokens, {why} ({limit}); "
-            "--component-tokens N says otherwise"
+            f"each component is trained on {in_words(tokens)} tokens, {why}; --component-tokens "
+            "changes it"
         )
-    elif tokens > most:
-        epochs = max(tokens * shares[name] / size for name, size in sizes.items())
-        notes.append(
-            f"--component-tokens {in_words(tokens)}: a dataset is repeated up to {epochs:.3g} "
-            "times"
-        )
+    if tokens > most:
+        epochs = tokens * shares[smallest] / sizes[smallest]
+        notes.append(f"{smallest} is small: training repeats it {epochs:.3g} times")
     if tokens < sequence:
         raise InputError(
             f"a component would be trained on {tokens:,} tokens, less than one sequence of "
@@ -182,14 +179,15 @@ def training_of(
     rate = learning_rate(parameters)
     if not start.is_there:
         total = EPOCHS * sum(sizes.values())
-        of_base = max(
+        of_base = base_tokens or max(
             rounded(min(BASE_TOKENS_PER_PARAMETER * parameters, total)),
             sequence * entries["batch_size"].value,
         )
-        entries["base"] = Entry(
-            {"tokens": compact(of_base), "learning_rate": rate},
-            f"{of_base / parameters:.3g} tokens a parameter",
+        each = f"{of_base / parameters:.3g} tokens a parameter"
+        entries["base"] = Entry({"tokens": compact(of_base), "learning_rate": 2 * rate}, each)
+        notes.append(
+            f"a base of {in_words(parameters)} parameters is trained on {in_words(of_base)} "
+            f"tokens, {each}; --base-tokens changes it"
         )
-        notes.append(f"the base, {in_words(parameters)} parameters, on {in_words(of_base)} tokens")
     entries["component"] = Entry({"tokens": compact(tokens), "learning_rate": rate}, why)
     return entries, notes

@@ -224,9 +224,8 @@ def _answer(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 def test_it_asks_for_what_is_missing(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _answer(
-        monkeypatch, "", "nowhere", "data", "models/base", "", "tasks", "lots", "5k", "perhaps", "y"
-    )  # fmt: skip
+    folders = ["", "nowhere", "data", "models/base"]
+    _answer(monkeypatch, *folders, "", "tasks", "lots", "5k", "perhaps", "y")
     assert main(["init", "--component-tokens", "2k"]) == 0
     shown = capsys.readouterr().err
     for said in ("there is no folder nowhere", "is needed", "'lots' is no number", "yes or no"):
