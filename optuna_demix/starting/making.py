@@ -130,6 +130,11 @@ def make_draft(wishes: Wishes, found: Found, benchmarks: Benchmarks, folder: Pat
     else:
         assert found.datasets is not None
         names = list(found.datasets.by_name)
+        if len(names) < 2:
+            raise InputError(
+                f"--data {wishes.data}: holds one dataset, and a mixture needs two at least; put "
+                "a folder or file for each into it"
+            )
         paths = {name: Entry({}) for name in names}
         start = start_of(wishes.base, wishes.tokenizer, wishes.parameters)
         base, tokenizer = wishes.base, start.tokenizer

@@ -118,11 +118,13 @@ def _trained_tokens(home: Path) -> dict[str, int]:
 
 def test_a_base_from_nothing_is_trained_first(home: Path) -> None:
     where = ["--data", "data", "--tokenizer", "tokenizer", "--include-path", "tasks"]
-    done = command("optuna-demix", "init", *where, "--parameters", "8k", "--yes", cwd=home)
+    sizes = ["--parameters", "8k", "--base-tokens", "9k"]
+    done = command("optuna-demix", "init", *where, *sizes, "--yes", cwd=home)
     assert done.returncode == 0, done.stderr
     training = load_study_config("study.yaml").training
     assert training is not None and training.model is not None and training.base is not None
     assert training.model["max_position_embeddings"] == training.sequence_length == 256
+    assert training.base.tokens == 9000
     assert main(["check", "study.yaml"]) == 0
     typed = ["train", "study.yaml", "--only", "base", "--device", "cpu", "--no-progress"]
     assert main(typed) == 0
@@ -160,6 +162,10 @@ def test_a_base_from_nothing_is_trained_first(home: Path) -> None:
             ["--data", "data", "--tokenizer", "tokenizer", "--parameters", "1B",
              "--include-path", "tasks", "--component-tokens", "10"],
             ["trained on 10 tokens, less than one sequence of"],
+        ),
+        (
+            ["--data", "other", "--base", "models/base", "--include-path", "tasks"],
+            ["--data other: holds one dataset, and a mixture needs two"],
         ),
         (
             ["--components", "models", "--data", "other", "--include-path", "tasks"],
