@@ -104,7 +104,10 @@ def explained(file: DataFile) -> Iterator[None]:
         raise ConfigError(f"{file}: is not UTF-8 (byte {error.start}); convert it") from None
     except OSError as error:
         if file.is_local and error.errno is not None:
-            raise
+            told = error.strerror or one_line(error)
+            raise ConfigError(
+                f"{error.filename or file}: {told}; check the path and its permissions"
+            ) from None
         told = one_line(error)
         if file.is_local:
             raise ConfigError(f"{file}: is damaged ({told}); copy it again") from None
