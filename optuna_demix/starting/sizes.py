@@ -17,7 +17,7 @@ EPOCHS = 4
 
 _LONGEST_SEQUENCE = 1024
 _MOST_SEQUENCES = 32  # of a step: fits a GPU with a model of some billions
-_STEPS = 200  # at least so many, while a step has several sequences
+_STEPS = 100  # at least so many, while a step has several sequences
 _HEAD = 64
 _SMALL_HEAD = 8
 _WIDTH_PER_LAYER = 96
@@ -74,8 +74,13 @@ def learning_rate(parameters: int) -> float:
     return float(f"{min(3e-3, 3e-4 * (1.7e9 / parameters) ** 0.3):.2g}")
 
 
+def longest_of(parameters: int) -> int:
+    """The longest input of a base from nothing: as the quickstart's where it is as small."""
+    return 128 if parameters < 1e6 else _LONGEST_SEQUENCE
+
+
 def sequence_of(longest: int | None, smallest: float) -> int:
-    """Tokens of a training sequence: a power of two.
+    """Tokens of a training sequence: a power of two, or the longest input.
 
     Args:
         longest: The longest input of the model, if it is known.

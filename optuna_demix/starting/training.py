@@ -20,6 +20,7 @@ from optuna_demix.starting.sizes import (
     in_words,
     learning_rate,
     llama_of,
+    longest_of,
     rounded,
     sequence_of,
 )
@@ -106,7 +107,8 @@ def start_of(base: Path | None, tokenizer: Path | None, parameters: int | None) 
                 "--data: components need a base to start from; give --base DIR, or --tokenizer "
                 "DIR and --parameters N to train one"
             )
-        return Start(Tokenizer.of(tokenizer), parameters, None, is_there=False)
+        found = Tokenizer.of(tokenizer)
+        return Start(found, parameters, longest_of(parameters), is_there=False)
     if parameters is not None:
         raise InputError("--parameters is the size of a base from nothing; leave it or --base out")
     from optuna_demix.study.components import require_merging

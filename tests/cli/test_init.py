@@ -123,7 +123,7 @@ def test_a_base_from_nothing_is_trained_first(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     training = load_study_config("study.yaml").training
     assert training is not None and training.model is not None and training.base is not None
-    assert training.model["max_position_embeddings"] == training.sequence_length == 256
+    assert training.model["max_position_embeddings"] == training.sequence_length == 128
     assert training.base.tokens == 9000
     assert main(["check", "study.yaml"]) == 0
     typed = ["train", "study.yaml", "--only", "base", "--device", "cpu", "--no-progress"]
