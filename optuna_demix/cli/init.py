@@ -28,8 +28,7 @@ def add_parser(commands: Commands) -> None:
         "init",
         _init,
         "write a study's file from folders of data or checkpoints, tasks and a budget",
-        "optuna-demix init study.yaml --data data --base models/base \\\n"
-        "      --tasks hellaswag gsm8k --budget 100B --yes\n\n"
+        "optuna-demix init --data data --base base --tasks hellaswag gsm8k --budget 100B\n\n"
         "It asks for what is missing, loads no model, downloads nothing and overwrites nothing.",
         takes_study=False,
     )

@@ -19,7 +19,7 @@ _LONGEST_SEQUENCE = 1024
 _MOST_SEQUENCES = 32  # of a step: fits a GPU with a model of some billions
 _STEPS = 100  # at least so many, while a step has several sequences
 _HEAD = 64
-_SMALL_HEAD = 8
+_SMALL_HEAD = 16  # below a width of 256, as in the quickstart
 _WIDTH_PER_LAYER = 96
 _SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
@@ -120,7 +120,7 @@ def llama_of(parameters: int, vocabulary: int, positions: int) -> tuple[dict[str
             f"--parameters {in_words(parameters)}: no Llama with a vocabulary of {vocabulary:,} "
             f"is near; the nearest has {in_words(made)}: give another size or --base"
         )
-    head = _HEAD if width % _HEAD == 0 else _SMALL_HEAD
+    head = _HEAD if width >= 4 * _HEAD else _SMALL_HEAD
     return {
         "model_type": "llama",
         "hidden_size": width,
