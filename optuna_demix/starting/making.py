@@ -282,5 +282,8 @@ def _check(config: StudyConfig) -> None:
     try:
         sampler_of(config, space_of(config))
     except ConstraintError as error:
-        raise ConstraintError(f"{error}; lower --budget or raise --max-epochs") from None
+        remedy = "lower --budget or raise --max-epochs"
+        if config.general is not None:
+            remedy += ", or train components on their own data alone with --general none"
+        raise ConstraintError(f"{error}; {remedy}") from None
     check_benchmarks(config, check_components(config))

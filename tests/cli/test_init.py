@@ -155,6 +155,11 @@ def test_a_base_from_nothing_is_trained_first(home: Path) -> None:
         ),
         (
             ["--data", "data", "--base", "models/base", "--include-path", "tasks",
+             "--general", "prose", "--budget", "36k"],
+            ["cap 0.", "on the share of 'prose'", "lower --budget", "--general none"],
+        ),
+        (
+            ["--data", "data", "--base", "models/base", "--include-path", "tasks",
              "--general", "web"],
             ["--general: no dataset 'web'"],
         ),
