@@ -54,7 +54,7 @@ def read_study_config(text: str, source: Path) -> StudyConfig:
         raise ConfigError(f"{source}: is nested too deeply to be a study.yaml") from None
     if not isinstance(data, dict):
         raise ConfigError(
-            f"{source}: must be a mapping of fields, as 'optuna-demix demo' writes one"
+            f"{source}: must be a mapping of fields, as 'optuna-demix init' writes one"
         )
     try:
         config = StudyConfig.model_validate(data)

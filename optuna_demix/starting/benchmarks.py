@@ -114,7 +114,8 @@ def choose_benchmarks(wanted: Sequence[str], include_path: Sequence[Path]) -> Be
         capability, task, metric = _parts(name)
         for spec in _scored(task, catalog, notes):
             tags = [tag for leaf in spec.leaves[:1] for tag in _tags(leaf.config.get("tag"))]
-            chosen = _choose(spec, metric)
+            note = "" if spec.name == task else f"of {task}"
+            chosen = _choose(spec, metric, note)
             if (chosen.task, chosen.metric) in seen:
                 continue
             seen.add((chosen.task, chosen.metric))
@@ -165,7 +166,7 @@ def _scored(name: str, catalog: Catalog, notes: list[str]) -> Iterator[TaskSpec]
     yield from members
 
 
-def _choose(spec: TaskSpec, wanted: str | None) -> Chosen:
+def _choose(spec: TaskSpec, wanted: str | None, note: str) -> Chosen:
     """The benchmark of a task."""
     from optuna_demix.scoring import Benchmark
     from optuna_demix.scoring.harness.task_specs import direction_of, filters_of, resolve_filter
@@ -190,7 +191,7 @@ def _choose(spec: TaskSpec, wanted: str | None) -> Chosen:
     higher = None
     if direction_of(benchmark, spec) is None and benchmark.measure in _HIGHER:
         higher = True
-    return Chosen(spec.name, benchmark.metric, higher)
+    return Chosen(spec.name, benchmark.metric, higher, note)
 
 
 def _is_directed(spec: TaskSpec, metric: str) -> bool:

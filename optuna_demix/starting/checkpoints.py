@@ -93,11 +93,7 @@ def open_set(found: Checkpoints) -> tuple[ComponentSet, str | None]:
 
     Raises:
         ComponentError: If one is damaged or unlike the others.
-        DemixError: If torch or another package that merging needs is missing.
     """
-    from optuna_demix.study.components import require_merging
-
-    require_merging()
     from optuna_demix.merging import ComponentSet
 
     first = next(iter(found.components))

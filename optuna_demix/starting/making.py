@@ -84,8 +84,11 @@ def inspect(wishes: Wishes) -> Found:
     """Look into the folders.
 
     Raises:
-        DemixError: If one cannot be used.
+        DemixError: If one cannot be used, or torch or another package is missing.
     """
+    from optuna_demix.study.components import require_merging
+
+    require_merging()  # the packages of training and scoring come with those of merging
     checkpoints = None
     if wishes.components is not None:
         checkpoints = find_checkpoints(wishes.components, wishes.base)

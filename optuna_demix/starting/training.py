@@ -111,9 +111,6 @@ def start_of(base: Path | None, tokenizer: Path | None, parameters: int | None) 
         return Start(found, parameters, longest_of(parameters), is_there=False)
     if parameters is not None:
         raise InputError("--parameters is the size of a base from nothing; leave it or --base out")
-    from optuna_demix.study.components import require_merging
-
-    require_merging()
     from optuna_demix.merging import ComponentSet
 
     try:

@@ -15,6 +15,7 @@ import pytest
 
 from optuna_demix.cli import main
 from optuna_demix.config import load_study_config
+from optuna_demix.errors import DemixError
 from tests.tiny_study import COMPONENTS, TEXTS, command, make_tokenizer, save_model, write_task
 
 pytest.importorskip("torch")
@@ -293,3 +294,15 @@ def test_data_beside_components_say_how_much_there_is(home: Path) -> None:
     config = load_study_config("study.yaml")
     assert config.training is None and all(data.tokens for data in config.datasets.values())
     assert len(config.dataset_files("code[x]")) >= 1
+
+
+def test_without_torch_it_says_what_to_install(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> None:
+        raise DemixError("merging needs torch")
+
+    monkeypatch.setattr("optuna_demix.study.components.require_merging", missing)
+    for where in (["--components", "models"], ["--data", "data", "--base", "models/base"]):
+        assert main(["init", *where, "--include-path", "tasks", "--yes"]) == 2
+        assert capsys.readouterr().err == "optuna-demix: error: merging needs torch\n"

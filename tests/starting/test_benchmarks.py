@@ -96,7 +96,8 @@ def test_a_tag_stands_for_its_tasks(tmp_path: Path) -> None:
     for name in ("one", "two"):
         _task(tmp_path, name, tag="mine")
     found = choose_benchmarks(["mine", "one"], [tmp_path])
-    assert [each.task for each in found.by_capability["general"]] == ["one", "two"]
+    of_mine = [Chosen(name, "bits_per_byte", None, "of mine") for name in ("one", "two")]
+    assert found.by_capability["general"] == of_mine
     assert found.notes == ["mine stands for one, two"]
 
 
