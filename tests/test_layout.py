@@ -25,7 +25,7 @@ FLOORS = (
     ("ensemble", "export", "merging", "mixture", "quickstart", "scoring", "storage", "surrogate"),
     ("config", "search"),
     ("study", "training"),
-    ("fidelity", "report", "starting"),
+    ("bill", "fidelity", "report", "starting"),
     ("workers",),
     ("cli",),
     ("__init__", "__main__"),

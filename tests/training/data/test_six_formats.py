@@ -84,7 +84,7 @@ def test_six_formats_lead_to_a_recommendation(tmp_path: Path) -> None:
     ):
         done = command(*line.split(), cwd=tmp_path, environment=environment)
         assert done.returncode == 0, f"{line}: {done.stderr}{done.stdout}"
-    weights = json.loads(done.stdout)["merge_weights"]
+    weights = json.loads(done.stdout)["mixtures"]["recommended"]["merge_weights"]
     assert set(weights) == set(FILES) and sum(weights.values()) == pytest.approx(1.0)
     for name in FILES:
         record = json.loads((tmp_path / f"run/models/{name}/training.json").read_text())
