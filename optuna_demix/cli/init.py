@@ -149,7 +149,7 @@ def _init(arguments: argparse.Namespace) -> int:
     benchmarks = choose_benchmarks(arguments.tasks, arguments.include_path)
     if asks:
         wishes = _ask_for_trust(wishes, benchmarks)
-    draft = make_draft(wishes, found, benchmarks, file.parent)
+    draft = make_draft(wishes, found, benchmarks, file)
     for note in draft.notes:
         print(f"  {note}")
     for capability, chosen in draft.capabilities.items():
@@ -158,7 +158,7 @@ def _init(arguments: argparse.Namespace) -> int:
         print("nothing was written")
         return 0
     config = write_study(draft, file)
-    print(f"{file}: written; optuna-demix check tells what workers will need")
+    print(f"{file}: written; optuna-demix check --bill tells what the study costs")
     train = [] if config.training is None else [next_command(arguments, "train")]
     say_next(arguments, *train, *search_commands(arguments, config))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,7 +42,7 @@ class Dataset:
 
     def fields(self, folder: Path) -> dict[str, Any]:
         """Its fields in a study that lies in a folder, tokens left out."""
-        fields: dict[str, Any] = {"files": [as_pattern(relative(self.path, folder))]}
+        fields: dict[str, Any] = {"files": [relative(self.path, folder)]}
         text = self.sample.text_field
         if text is not None and text != "text":
             fields["text_field"] = text
@@ -122,7 +121,7 @@ def find_datasets(
     by_name = {}
     for found, place in places.items():
         where = f"{flag}: {ascii(found)[1:-1]}"
-        files = [as_pattern(os.path.abspath(place))]
+        files = [os.path.abspath(place)]
         try:
             sample = sample_of(DatasetConfig(files=files), folder, where=where)
         except ConfigError:
@@ -145,8 +144,3 @@ def general_of(names: Mapping[str, Any], wanted: str | None) -> str | None:
             raise InputError(f"--general: {unknown_name(wanted, names, 'dataset')}")
         return wanted
     return next((name for name in names if name.casefold() in GENERAL_NAMES), None)
-
-
-def as_pattern(path: str) -> str:
-    """A path as a glob that finds it alone."""
-    return glob.escape(path)

@@ -98,19 +98,19 @@ def inspect(wishes: Wishes) -> Found:
     return Found(checkpoints, datasets)
 
 
-def make_draft(wishes: Wishes, found: Found, benchmarks: Benchmarks, folder: Path) -> Draft:
+def make_draft(wishes: Wishes, found: Found, benchmarks: Benchmarks, file: Path) -> Draft:
     """Put a study together.
 
     Args:
         wishes: What the user has said.
         found: What lies in the folders.
         benchmarks: What it is scored on.
-        folder: Folder of its file, from which its paths start.
+        file: Its file, from whose folder its paths start.
 
     Raises:
         DemixError: If something is missing or does not fit.
     """
-    notes = [*found.notes, *benchmarks.notes]
+    folder, notes = file.parent, [*found.notes, *benchmarks.notes]
     if benchmarks.unsafe and not wishes.run_unsafe_code:
         raise InputError(
             f"--tasks: {benchmarks.unsafe[0]!r} runs code that the model writes, in a sandbox; "
@@ -164,7 +164,8 @@ def make_draft(wishes: Wishes, found: Found, benchmarks: Benchmarks, folder: Pat
         scoring["confirm_run_unsafe_code"] = Entry(True, f"for {', '.join(benchmarks.unsafe)}")
     mixture, said = _mixture(wishes, sizes, names)
     return Draft(
-        run_dir="run",
+        # Studies beside each other must not take each other's models for their own.
+        run_dir="run" if file.stem == "study" else f"run-{file.stem}",
         base=None if base is None else relative(base, folder),
         datasets=datasets,
         components=paths,

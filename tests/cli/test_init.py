@@ -90,6 +90,7 @@ def test_parquet_leads_to_a_recommendation(home: Path) -> None:
     done = command("optuna-demix", "init", "mine.yaml", *where, *options, cwd=home)
     assert done.returncode == 0, done.stderr
     config = load_study_config("mine.yaml")
+    assert config.run_dir == "run-mine"  # not that of another study beside it
     assert config.datasets["code"].files == ["data/code"]
     assert config.datasets["code"].text_field == "content"
     assert config.training is not None and config.training.base is None
