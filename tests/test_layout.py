@@ -28,7 +28,7 @@ FLOORS = (
     ("ensemble", "export", "merging", "mixture", "quickstart", "scoring", "storage", "surrogate"),
     ("config", "search"),
     ("study", "training"),
-    ("bill", "fidelity", "report"),
+    ("bill", "fidelity", "report", "starting"),
     ("workers",),
     ("cli",),
     ("__init__", "__main__"),

@@ -21,6 +21,7 @@ from optuna_demix.cli import (
     export,
     fidelity,
     import_runs,
+    init,
     recommend,
     report,
     serve,
@@ -40,6 +41,8 @@ _DESCRIPTION = """\
 Search pre-training data mixtures with merged-model proxies, in an Optuna study.
 
   optuna-demix demo
+
+  optuna-demix init --data data --base base --tasks hellaswag gsm8k
 
 example, with a study.yaml of three capabilities:
   optuna-demix check study.yaml
@@ -116,6 +119,7 @@ def build_parser() -> CommandParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (
         demo,
+        init,
         check,
         train,
         import_runs,

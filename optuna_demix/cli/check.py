@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna_demix._wording import byte_size as _size
 from optuna_demix.cli._console import console, write_output
-from optuna_demix.cli._next import next_command, say_next
+from optuna_demix.cli._next import next_command, say_next, search_commands
 from optuna_demix.cli._options import add_command, positive_number, whole_number
 from optuna_demix.errors import DemixError
-from optuna_demix.storage.connection import STORAGE_ENV
 
 if TYPE_CHECKING:
     from optuna_demix.bill import Bill, Gpu
@@ -168,18 +167,10 @@ def _bill(
 
 
 def _say_what_is_next(arguments: argparse.Namespace, config: StudyConfig) -> None:
-    from optuna_demix.study.attach import create_command
-
     if config.training is not None and not all(map(_is_there, _trained_paths(config))):
         say_next(arguments, next_command(arguments, "train"))
         return
-    storage = None if STORAGE_ENV in os.environ else "sqlite:///mix.db"
-    given = [] if storage is None else ["--storage", storage]
-    say_next(
-        arguments,
-        create_command(config, storage=storage, study_name="mix"),
-        next_command(arguments, "worker", *given, "--study-name", "mix", "--n-trials", "64"),
-    )
+    say_next(arguments, *search_commands(arguments, config))
 
 
 def _trained_paths(config: StudyConfig) -> list[Path]:
