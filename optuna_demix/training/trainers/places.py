@@ -1,0 +1,136 @@
+"""Where a trainer finds the data of each dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from optuna_demix._wording import unknown_name
+from optuna_demix.config import StudyConfig
+from optuna_demix.errors import ConfigError, InputError
+from optuna_demix.export import DataSource, sources_of
+from optuna_demix.training._job import Run
+from optuna_demix.training.trainers.runs import PlanOptions, TextFiles, Trainer
+
+_LOADERS = {
+    ".jsonl": "json",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".csv": "csv",
+    ".txt": "text",
+}
+_PACKED = (".gz", ".zst", ".bz2", ".xz")
+
+
+def check_names(config: StudyConfig, options: PlanOptions) -> None:
+    """Refuse ``--data`` of a dataset that the study has not, and a template without a name."""
+    for name in options.data:
+        if name not in config.dataset_names:
+            raise InputError(f"--data: {unknown_name(name, config.dataset_names, 'dataset')}")
+    if options.paths is not None and "{dataset}" not in options.paths:
+        raise InputError(
+            f"--paths {options.paths!r}: write {{dataset}} where the name of each one belongs"
+        )
+
+
+def place_of(name: str, options: PlanOptions) -> str | None:
+    """The path that was given for a dataset on the command line; ``None`` if none was."""
+    if name in options.data:
+        return options.data[name]
+    return None if options.paths is None else options.paths.replace("{dataset}", name)
+
+
+def paths_of(config: StudyConfig, name: str, trainer: Trainer, options: PlanOptions) -> list[str]:
+    """Paths of a dataset in the trainer's own format.
+
+    Raises:
+        InputError: If neither the command line nor the study names any.
+    """
+    given = place_of(name, options)
+    if given is not None:
+        return [given if "://" in given else os.path.abspath(given)]
+    dataset = config.datasets.get(name)
+    found = trainer.find([str(f) for f in config.dataset_files(name)]) if dataset else []
+    if not found:
+        raise InputError(
+            f"{trainer.title} reads {trainer.data}, which datasets.{name}.files of "
+            f"{config.source} does not name; give --data {name}=PATH, or --paths for all"
+        )
+    return found
+
+
+def texts_of(config: StudyConfig, name: str, options: PlanOptions) -> TextFiles:
+    """What ``load_dataset`` takes for a dataset of texts.
+
+    Raises:
+        InputError: If its files are no texts, or of several kinds.
+    """
+    given = place_of(name, options)
+    if given is not None:
+        path = given if "://" in given or not os.path.exists(given) else os.path.abspath(given)
+        return TextFiles({"path": path})
+    files = [str(file) for file in config.dataset_files(name)]
+    kinds = {_loader(file) for file in files}
+    if len(kinds) > 1 or None in kinds:
+        raise InputError(
+            f"datasets.{name}.files of {config.source}: a plan takes texts of one kind, each "
+            f"{', '.join(_LOADERS)}; give --data {name}=FOLDER of such files"
+        )
+    (kind,) = kinds
+    load: dict[str, object] = {"path": kind, "data_files": files}
+    if kind == "text":
+        load["sample_by"] = "document"
+    return TextFiles(load)
+
+
+def _loader(file: str) -> str | None:
+    """The builder of ``datasets`` that reads a file."""
+    path = Path(file)
+    return _LOADERS.get(Path(path.stem).suffix if path.suffix in _PACKED else path.suffix)
+
+
+def sources_for(
+    run: Run, places: Mapping[str, Sequence[str]], sizes: Mapping[str, float], tokens: int
+) -> list[DataSource]:
+    """Sources of a run, those of a dataset of several paths shared out by size.
+
+    Args:
+        run: The run.
+        places: Paths of each dataset.
+        sizes: Tokens of each dataset, where known.
+        tokens: Those that the run sees.
+
+    Raises:
+        ConfigError: If the study gives a dataset no share that can be written.
+    """
+    weighed: dict[str, float] = {}
+    paths: dict[str, str] = {}
+    parts: dict[str, float] = {}
+    for name, share in run.shares.items():
+        found = places[name]
+        bytes_of = [_size(path) for path in found]
+        total = sum(bytes_of)
+        for index, path in enumerate(found):
+            part = bytes_of[index] / total if total else 1.0 / len(found)
+            key = name if len(found) == 1 else f"{name}-{index}"
+            if key in paths:
+                raise ConfigError(f"two sources would be called {key!r}; rename a dataset")
+            weighed[key], paths[key] = share * part, path
+            if name in sizes:
+                parts[key] = sizes[name] * part
+    found_sources = sources_of(weighed, tokens=parts, budget=tokens)
+    return [dataclasses.replace(s, path=paths[s.name]) for s in found_sources]
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, of the ``.bin`` of a prefix, or of the files in a folder; 0 if unknown."""
+    place = Path(path)
+    if place.is_dir():
+        return sum(file.stat().st_size for file in place.iterdir() if file.is_file())
+    for file in (place, Path(f"{path}.bin")):
+        if file.is_file():
+            return file.stat().st_size
+    return 0
