@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from string import Formatter
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,15 +17,74 @@ from optuna_demix.config._base import (
     TokenCount,
 )
 
+DataFormat = Literal[
+    "jsonl", "json", "parquet", "arrow", "csv", "text", "saved", "megatron", "mds", "tokens"
+]
+
 
 class DatasetConfig(StrictModel):
-    """A corpus that the mixture weighs."""
+    """A corpus that the mixture weighs; where its text is, is needed by ``train`` alone."""
 
     files: list[str] = Field(default_factory=list)
-    """Text to train on: paths or globs of ``.jsonl`` files (one ``{"text": …}`` a line) or plain
-    ``.txt`` files (one document a file). Needed by ``train`` alone."""
+    """Text or tokens to train on: paths, globs, folders, or URLs that fsspec opens
+    (``s3://…``, ``gs://…``, ``hf://…``)."""
+    hub: str | None = None
+    """``owner/name`` of a dataset on the Hugging Face hub, instead of ``files``."""
+    config: str | None = None
+    """Configuration (subset) of the dataset on the hub."""
+    split: str | None = None
+    """Split of the dataset on the hub, or in folders of ``save_to_disk`` and MDS; default:
+    ``train``, and in a folder without splits all of it."""
+    revision: str | None = None
+    """Commit, tag or branch of the dataset on the hub."""
+    streaming: bool = True
+    """Read the dataset from the hub as it is tokenized, and keep only its tokens."""
+    format: DataFormat | None = None
+    """What the files are; default: by their names and first bytes."""
+    text_field: str | None = None
+    """Field or column that holds the text; default ``text``. A column of token ids is taken as it
+    is; in MDS shards it is ``tokens``."""
+    template: str | None = None
+    """Text made of several fields, such as ``"{title}\n\n{body}"``, instead of ``text_field``."""
+    token_dtype: Literal["uint16", "uint32"] | None = None
+    """Type of the token ids in files that do not say it: ``.bin``, ``.ds``, OLMo's ``.npy``."""
     tokens: TokenCount | None = None
     """Size of the whole corpus in tokens; needed for epoch caps."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DatasetConfig:
+        if self.hub is not None and self.files:
+            raise ValueError("give either 'files' or 'hub', not both")
+        if self.hub is None and (self.config is not None or self.revision is not None):
+            raise ValueError("'config' and 'revision' belong to 'hub'; add it or remove them")
+        if self.hub is not None and (self.format is not None or self.token_dtype is not None):
+            raise ValueError("'format' and 'token_dtype' belong to 'files'; remove them")
+        return self
+
+    @model_validator(mode="after")
+    def _one_text(self) -> DatasetConfig:
+        if self.template is None:
+            return self
+        if self.text_field is not None:
+            raise ValueError("give either 'text_field' or 'template', not both")
+        try:
+            parts = list(Formatter().parse(self.template))
+        except ValueError as error:
+            raise ValueError(f"template: {error}; write {{{{ and }}}} for braces") from None
+        names = [name for _, name, _, _ in parts if name is not None]
+        if not names or any(re.search(r"[.\[]|^\d*$", name) for name in names):
+            raise ValueError(
+                "template: name fields in braces, such as {title}; write {{ and }} for braces"
+            )
+        return self
+
+    @property
+    def field_names(self) -> list[str]:
+        """The fields that the text is made of."""
+        if self.template is None:
+            return [self.text_field or "text"]
+        names = [name for _, name, _, _ in Formatter().parse(self.template) if name]
+        return list(dict.fromkeys(names))
 
 
 class ComponentConfig(StrictModel):

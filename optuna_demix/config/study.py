@@ -260,27 +260,45 @@ class StudyConfig(StrictModel):
             return {component: 1.0}
         return {component: 1.0 - self.general.share, self.general.dataset: self.general.share}
 
-    def dataset_files(self, dataset: str) -> list[Path]:
-        """Files of a dataset, globs expanded, sorted.
+    def dataset_files(self, dataset: str) -> list[str]:
+        """Files and folders of a dataset, those of a pattern sorted, and URLs as they are given.
 
         Raises:
             ConfigError: If the dataset names no file, or a pattern matches none.
         """
         config = self.datasets.get(dataset, DatasetConfig())
-        if not config.files:
+        where = f"{self._source}: datasets.{dataset}.files"
+        if not config.files and config.hub is None:
+            raise ConfigError(f"{where} is empty; name the text to train on")
+        return paths_of(config, self._source.parent, where)
+
+
+def paths_of(dataset: DatasetConfig, folder: Path, where: str) -> list[str]:
+    """Files and folders of a dataset, those of a pattern sorted, and URLs as they are given.
+
+    Args:
+        dataset: The dataset.
+        folder: Where relative paths start.
+        where: The field that names them, for messages.
+
+    Raises:
+        ConfigError: If a pattern matches nothing.
+    """
+    found: list[str] = []
+    for pattern in dataset.files:
+        if "://" in pattern:
+            found.append(pattern)
+            continue
+        path = os.path.abspath(folder / Path(pattern).expanduser())
+        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        if not matches and os.path.exists(f"{path}.idx"):
+            matches = [f"{path}.bin"]  # Megatron names both files by what they share
+        if not matches:
             raise ConfigError(
-                f"{self._source}: datasets.{dataset}.files is empty; name the text to train on"
+                f"{where}: nothing matches {pattern!r}; correct the path or make the data first"
             )
-        found: list[Path] = []
-        for pattern in config.files:
-            matches = sorted(glob.glob(str(self.resolve(pattern)), recursive=True))
-            if not matches:
-                raise ConfigError(
-                    f"{self._source}: datasets.{dataset}.files: nothing matches {pattern!r}; "
-                    "correct the path or make the data first"
-                )
-            found += [Path(match) for match in matches]
-        return found
+        found += matches
+    return found
 
 
 def capabilities_of(config: StudyConfig) -> dict[str, list[str]]:

@@ -16,7 +16,8 @@ from optuna_demix.training._recipe import recipe_of
 from optuna_demix.training._record import base_digest, read_record, trained_model
 from optuna_demix.training._results import TrainedModel
 from optuna_demix.training._signals import TrainingStop
-from optuna_demix.training.data.text import corpus_of
+from optuna_demix.training.data.corpus import corpus_of
+from optuna_demix.training.data.order import repetitions
 from optuna_demix.training.data.tokens import blocks_of
 
 
@@ -50,6 +51,8 @@ def train_all(job: Job, runs: list[Run], retrain: frozenset[str]) -> list[Traine
         for name in names
         if any(name in run.shares for run in todo)
     }
+    for line in repetitions(job, todo, blocks):
+        job.report(line)
     step_tokens = job.block_tokens * job.training.batch_size
     total = sum(run.steps for run in todo) * step_tokens
     results: dict[str, TrainedModel] = {}

@@ -17,8 +17,8 @@ from optuna_demix.training._progress import Progress
 from optuna_demix.training._record import make_record
 from optuna_demix.training._signals import TrainingStop
 from optuna_demix.training._trainer import make_arguments, make_trainer
+from optuna_demix.training.data.blocks import Blocks
 from optuna_demix.training.data.order import Rows, draw_order, realized_data
-from optuna_demix.training.data.tokens import Blocks
 
 
 def train_one(

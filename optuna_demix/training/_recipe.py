@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna_demix._wording import shortened
 from optuna_demix.training._job import Job, Run
-from optuna_demix.training.data.text import Corpus
+from optuna_demix.training.data.corpus import Corpus
 
 
 def recipe_of(

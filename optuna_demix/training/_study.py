@@ -64,7 +64,7 @@ def train_study(
     training = config.training
     if training is None:
         raise ConfigError(f"{config.source}: training: is missing; add it to train models")
-    for package in ("torch", "transformers", "accelerate", "filelock"):
+    for package in ("torch", "transformers", "accelerate", "datasets", "filelock"):
         if importlib.util.find_spec(package) is None:
             raise DemixError(f"training needs {package}; pip install 'optuna-demix[models]'")
     import torch

@@ -11,7 +11,7 @@ from optuna_demix._progress import Report
 from optuna_demix.config import StudyConfig
 from optuna_demix.training import TrainedModel, train_study
 from optuna_demix.training._job import Job
-from optuna_demix.training.data.text import corpus_of
+from optuna_demix.training.data.corpus import corpus_of
 from optuna_demix.training.data.tokens import blocks_of
 from optuna_demix.training.data.vocabulary import Vocabulary
 from tests.tiny_models import LLAMA
@@ -67,5 +67,5 @@ def cache_of(config: StudyConfig, dataset: str) -> Path:
         "cpu",
         Report(),
     )
-    blocks: Any = blocks_of(job, corpus_of(config, dataset))
-    return Path(blocks.filename)
+    (shard,) = blocks_of(job, corpus_of(config, dataset)).shards
+    return Path(shard.file.url)

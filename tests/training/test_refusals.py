@@ -26,7 +26,7 @@ class TestBadInput:
             ({"training.tokenizer": "nowhere"}, "training.tokenizer: .*nowhere is no directory"),
             ({"training.tokenizer": "."}, "training.tokenizer: .* holds no usable tokenizer"),
             ({"datasets.code.files": ["none*.jsonl"]}, "datasets.code.files: nothing matches"),
-            ({"datasets.code.files": ["study.yaml"]}, "neither .jsonl nor .txt"),
+            ({"datasets.code.files": ["study.yaml"]}, "is none of the formats jsonl"),
             ({"datasets.code.files": []}, "datasets.code.files is empty"),
             ({"training.model": None}, "training.model: is missing"),
             ({"training.model": {}}, "training.model: model_type is missing"),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from optuna_demix._apportion import apportion
-from optuna_demix.training._job import Run
-from optuna_demix.training.data.tokens import Blocks
+from optuna_demix.training._job import Job, Run
+from optuna_demix.training.data.blocks import Blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,36 @@ def draw_order(run: Run, available: Sequence[int], seed: int, batch_size: int) -
         if epochs:
             rows[datasets == i] = np.concatenate(epochs)[: counts[i]]
     return Order(datasets, rows)
+
+
+def repetitions(job: Job, runs: Sequence[Run], blocks: Mapping[str, Blocks]) -> Iterator[str]:
+    """A line for each dataset that a run sees more than once, with the run that does so most.
+
+    Args:
+        job: What all runs share.
+        runs: The runs.
+        blocks: The blocks of their datasets.
+    """
+    limits = job.config.mixture.max_epochs
+    for name, available in blocks.items():
+        asked = [run for run in runs if name in run.shares]
+        batch = job.training.batch_size
+        epochs = [run.steps * batch * run.shares[name] / len(available) for run in asked]
+        if max(epochs, default=0.0) <= 1.0:
+            continue
+        most = asked[int(np.argmax(epochs))]
+        line = (
+            f"{name}: its {len(available) * job.block_tokens:,} tokens are less than its share "
+            f"of {most.name} needs: {max(epochs):.3g} epochs"
+        )
+        limit = limits.get(name) if isinstance(limits, dict) else limits
+        if limit is not None and max(epochs) > limit:
+            tokens = int(most.budget.tokens * limit / max(epochs))
+            line += (
+                f", more than the {limit:g} of mixture.max_epochs; add text, or lower "
+                f"{most.section}.tokens to {tokens:,}"
+            )
+        yield line
 
 
 class Rows:

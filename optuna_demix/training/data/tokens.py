@@ -1,81 +1,99 @@
-"""Datasets as blocks of tokens: tokenized once, kept under the digest of text and tokenizer."""
+"""Datasets as blocks of tokens: tokenized once, or mapped where they lie as tokens already."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from optuna_demix._files import whole_file
-from optuna_demix._progress import Step
+from optuna_demix._files import write_whole
+from optuna_demix._wording import counted
 from optuna_demix.errors import ConfigError
 from optuna_demix.training._job import Job
-from optuna_demix.training.data.text import Corpus, batches_of, documents_of
-from optuna_demix.training.data.vocabulary import Vocabulary
+from optuna_demix.training.data.blocks import Blocks
+from optuna_demix.training.data.corpus import Corpus
+from optuna_demix.training.data.files import TOKENIZED, DataFile
+from optuna_demix.training.data.shards import Shard, shard_of
+from optuna_demix.training.data.streams import explained
+from optuna_demix.training.data.tokenizing import write_tokens
 
-CACHE_FORMAT = 1
-Blocks = npt.NDArray[np.unsignedinteger[Any]]  # (n, sequence_length), memory-mapped
+CACHE_FORMAT = 2
+_CHUNK = 1 << 22  # ids that are checked at once
 
 
 def blocks_of(job: Job, corpus: Corpus) -> Blocks:
-    """The blocks of a dataset, tokenized once and kept under the digest of text and tokenizer.
+    """The blocks of a dataset.
 
-    Returns:
-        Token ids, (n, sequence_length), memory-mapped; the rest of less than a block is left out.
+    Text is tokenized once and kept under the digest of text and tokenizer; what a killed process
+    has left is gone on with. Token ids in local files stay where they are and are mapped.
+
+    Raises:
+        ConfigError: If there is no text, or less than a block, or ids are not the tokenizer's.
+        DemixError: If a file cannot be reached.
     """
     from filelock import FileLock
 
     key = hashlib.sha256(f"{CACHE_FORMAT}\0{corpus.digest}\0{job.vocabulary.digest}".encode())
-    file = job.config.run_path / "cache" / f"tokens-{key.hexdigest()[:32]}.npy"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        with FileLock(f"{file}.lock"):
-            if not file.exists():
-                what = f"{corpus.name}: tokenizing {len(corpus.files)} file(s)"
-                with job.report.step(what, unit="token") as tokens:
-                    _write_tokens(file, corpus, job.vocabulary, tokens)
-    try:
-        tokens = np.load(file, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        raise ConfigError(f"{file}: is damaged; delete it, it is made again") from None
-    rows = len(tokens) // job.block_tokens
-    if rows == 0:
+    cache = job.config.run_path / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    stem = f"tokens-{key.hexdigest()[:32]}"
+    if all(file.format in TOKENIZED and _is_mappable(file) for file in corpus.files):
+        shards = [_shard(corpus, file) for file in corpus.files]
+        checked = cache / f"{stem}.checked"
+        if not checked.exists():
+            with FileLock(cache / f"{stem}.lock"):
+                if not checked.exists():
+                    _check(job, corpus, shards)
+                    write_whole(checked, "")
+    else:
+        file = cache / f"{stem}.npy"
+        if not file.exists():
+            with FileLock(cache / f"{stem}.lock"):
+                if not file.exists():
+                    write_tokens(file, corpus, job.vocabulary, job.report)
+        with explained(DataFile(str(file), "tokens")):
+            shards = [_own_shard(file, corpus)]
+    blocks = Blocks(shards, job.block_tokens)
+    if len(blocks) == 0:
         raise ConfigError(
-            f"{job.config.source}: datasets.{corpus.name}.files: {len(tokens):,} tokens are less "
-            f"than one sequence of {job.block_tokens:,}; add text or lower "
-            "training.sequence_length"
+            f"{corpus.where}.files: {blocks.tokens:,} tokens are less than one sequence of "
+            f"{job.block_tokens:,}; add text or lower training.sequence_length"
         )
-    blocks: Blocks = tokens[: rows * job.block_tokens].reshape(rows, job.block_tokens)
     return blocks
 
 
-def _write_tokens(file: Path, corpus: Corpus, vocabulary: Vocabulary, tokens: Step) -> None:
-    length = 0
-    # Under a lock: what a killed process left there is overwritten.
-    with whole_file(file, aside=file.with_name(f".{file.name}.new")) as stream:
-        _write_header(stream, length, vocabulary.dtype)
-        for batch in batches_of(documents_of(corpus)):
-            for ids in vocabulary.encode(batch):
-                ids.append(vocabulary.eos)
-                stream.write(np.asarray(ids, dtype=vocabulary.dtype).tobytes())
-                length += len(ids)
-            tokens.update(length)
-        if length == 0:
-            raise ConfigError(
-                f"dataset {corpus.name!r}: no text in {corpus.files[0]}"
-                + (f" and {len(corpus.files) - 1} more files" if corpus.files[1:] else "")
-                + "; add some"
-            )
-        stream.seek(0)
-        _write_header(stream, length, vocabulary.dtype)
+def _is_mappable(file: DataFile) -> bool:
+    return file.is_local and file.compression is None
 
 
-def _write_header(stream: Any, length: int, dtype: np.dtype[Any]) -> None:
-    # numpy pads the header for a longer first axis: it can be written again in place.
-    np.lib.format.write_array_header_1_0(
-        stream,
-        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)},
-    )
+def _shard(corpus: Corpus, file: DataFile) -> Shard:
+    with explained(file):
+        return shard_of(file, corpus.dataset, corpus.where)
+
+
+def _own_shard(file: Path, corpus: Corpus) -> Shard:
+    try:
+        return shard_of(DataFile(str(file), "tokens"), corpus.dataset, corpus.where)
+    except ConfigError:
+        raise ConfigError(f"{file}: is damaged; delete it, it is made again") from None
+
+
+def _check(job: Job, corpus: Corpus, shards: list[Shard]) -> None:
+    """Compare all ids with the vocabulary, in chunks."""
+    vocabulary, total, done, ends = job.vocabulary, sum(s.length for s in shards), 0, 0
+    what = f"{corpus.name}: checking {counted(len(shards), 'file')} of tokens"
+    with job.report.step(what, unit="token", total=total) as step:
+        for shard in shards:
+            ids = shard.mapped()
+            for start in range(0, len(ids), _CHUNK):
+                chunk = ids[start : start + _CHUNK]
+                vocabulary.check(chunk, str(shard.file), start)
+                ends += int(np.count_nonzero(chunk == vocabulary.eos))
+                step.update(done + start + len(chunk))
+            done += len(ids)
+    if not ends:
+        job.report(
+            f"{corpus.name}: no document ends with the tokenizer's eos token (id "
+            f"{vocabulary.eos}); they run into each other"
+        )
