@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator, model_validator
 
 from optuna_demix.config._base import (
     NonNegativeNumber,
@@ -24,13 +24,31 @@ class BudgetConfig(StrictModel):
     tokens: TokenCount
     """Tokens to train on, repetitions counted."""
     learning_rate: PositiveNumber
-    """Peak of the cosine schedule."""
+    """Peak of the schedule."""
     warmup_ratio: Share = 0.02
     """Share of the steps that warm up linearly."""
     final_lr_ratio: Share = 0.2
-    """Where the cosine ends, as a share of the peak (the paper: 0.2)."""
+    """Where the schedule ends, as a share of the peak (the paper: 0.2)."""
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    """``cosine``, or ``wsd``: warm up, stay at the peak, and decay as one minus a square root over
+    the last ``decay_ratio`` of the steps."""
+    decay_ratio: Share = 0.2
+    """Share of the steps, the last ones, in which ``wsd`` decays; with 0 it never does."""
+    average: Annotated[PositiveCount, Field(ge=2)] | None = None
+    """Instead of decaying, take the mean, in float32, of this many snapshots, spread evenly over
+    the last ``decay_ratio`` of the steps (WSM, arXiv:2507.17634)."""
     composition: dict[str, Share] | None = None
     """Data shares, ``{dataset: share}``; for the base model only."""
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> BudgetConfig:
+        if self.schedule != "wsd":
+            for field in ("decay_ratio", "average"):
+                if field in self.model_fields_set:
+                    raise ValueError(f"'{field}' belongs to 'schedule: wsd'; add it or remove it")
+        elif self.warmup_ratio + self.decay_ratio > 1.0:
+            raise ValueError("'warmup_ratio' and 'decay_ratio' sum to more than 1; lower one")
+        return self
 
 
 class TrainingConfig(StrictModel):
@@ -50,7 +68,18 @@ class TrainingConfig(StrictModel):
     max_grad_norm: PositiveNumber = 1.0
     """Gradients are clipped to this norm."""
     bf16: bool = False
-    """Train in bfloat16 mixed precision."""
+    """Compute in bfloat16; weights and optimizer states stay float32."""
+    sharding: Literal["none", "full"] = "none"
+    """``full`` spreads weights, gradients and optimizer states over the processes of ``torchrun``
+    (FSDP2), for models that do not fit into one GPU; with ``none`` each process has them all."""
+    checkpoints: Literal["sharded", "full"] = "sharded"
+    """With ``sharding: full``, whether each process writes its part of a checkpoint or the first
+    one writes it whole. Finished models are always whole."""
+    gradient_checkpointing: bool = False
+    """Keep only the inputs of each layer and compute the rest again in the backward pass: less
+    memory, about a third more time."""
+    compile: bool = False
+    """Compile the model with ``torch.compile``; with ``sharding: full`` each layer by itself."""
     seed: Seed = 0
     """Seed of initial weights and of the order of the data."""
     save_every: PositiveCount = 500

@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna_demix.config import StudyConfig, TrainingConfig
 from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.training._job import Run
+from optuna_demix.training._processes import process_count
 
 
 def check_settings(config: StudyConfig, training: TrainingConfig) -> None:
@@ -16,6 +17,11 @@ def check_settings(config: StudyConfig, training: TrainingConfig) -> None:
     if training.base is not None and training.model is None:
         raise ConfigError(
             f"{source}: training.model: is missing; training.base trains a new model from it"
+        )
+    if training.sharding != "none" and process_count() == 1:
+        raise ConfigError(
+            f"{source}: training.sharding: {training.sharding} needs several processes; launch "
+            "with torchrun --nproc-per-node N, or set none"
         )
     for section in ("component", "reference"):
         budget = getattr(training, section)

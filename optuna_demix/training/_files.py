@@ -36,10 +36,9 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def sync_all(directory: Path) -> None:
-    """Bring a directory and its files to the disk."""
-    for file in directory.iterdir():
-        if file.is_file():
-            sync(file)
+    """Bring a directory and all that lies inside to the disk."""
+    for path in directory.rglob("*"):
+        sync(path)
     sync(directory)
 
 

@@ -54,7 +54,7 @@ def scratch_config(job: Job) -> PreTrainedConfig:
     try:
         config = AutoConfig.for_model(kind, **{**filled, **given})
         with torch.device("meta"):
-            _causal_models().from_config(config)
+            causal_models().from_config(config)
     except Exception as error:  # each architecture has its own way to complain
         raise ConfigError(f"{field}: {last_line(error)}") from None
     _check_fit(job, config, field)
@@ -83,10 +83,10 @@ def start_model(job: Job, run: Run) -> tuple[PreTrainedModel, Any]:
 
     set_seed(job.training.seed)
     if run.is_base:
-        return _causal_models().from_config(scratch_config(job)), torch.float32
+        return causal_models().from_config(scratch_config(job)), torch.float32
     path = job.config.base_path
     try:
-        model = _causal_models().from_pretrained(
+        model = causal_models().from_pretrained(
             str(path),
             dtype="auto",
             use_safetensors=True,
@@ -100,7 +100,8 @@ def start_model(job: Job, run: Run) -> tuple[PreTrainedModel, Any]:
     return model.float(), dtype
 
 
-def _causal_models() -> Any:
+def causal_models() -> Any:
+    """Transformers' class of causal language models, without types of its own."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM

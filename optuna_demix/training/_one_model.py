@@ -15,8 +15,10 @@ from optuna_demix.training._place import put_in_place
 from optuna_demix.training._processes import rank, wait_for_all
 from optuna_demix.training._progress import Progress
 from optuna_demix.training._record import make_record
+from optuna_demix.training._sharding import check_layout
 from optuna_demix.training._signals import TrainingStop
 from optuna_demix.training._trainer import make_arguments, make_trainer
+from optuna_demix.training._weights import snapshot_file, take_mean, whole_model
 from optuna_demix.training.data.blocks import Blocks
 from optuna_demix.training.data.order import Rows, draw_order, realized_data
 
@@ -42,13 +44,15 @@ def train_one(
             open_partial(partial, recipe)
         wait_for_all(arguments)
         checkpoint = newest_checkpoint(partial)
+        if checkpoint is not None:
+            check_layout(job, run, checkpoint)
         model, dtype = start_model(job, run)
         available = [len(blocks[name]) for name in run.shares]
         order = draw_order(run, available, job.training.seed, job.training.batch_size)
         data = realized_data(run, order, available, job.block_tokens)
         pilot = Pilot(job, run, stop, meter, checkpoint)
         rows = Rows([blocks[name] for name in run.shares], order)
-        trainer = make_trainer(arguments, model, rows, pilot)
+        trainer = make_trainer(job, arguments, model, rows, pilot)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if pilot.stopped:
             raise stop.error(
@@ -57,8 +61,11 @@ def train_one(
         if trainer.state.global_step != run.steps:
             raise RuntimeError(f"{run.name}: {trainer.state.global_step} steps of {run.steps}")
         record = make_record(job, run, recipe, data, trainer, pilot)
-        if rank() == 0:
-            put_in_place(job, run, model.to(dtype), record)
+        whole = whole_model(trainer, model)
+        if rank() == 0 and whole is not None:
+            if pilot.snapshots:
+                take_mean(whole, [snapshot_file(partial, step) for step in pilot.snapshots])
+            put_in_place(job, run, whole.to(dtype), record)
             shutil.rmtree(partial, ignore_errors=True)
         wait_for_all(arguments)
     meter.say(

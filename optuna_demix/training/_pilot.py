@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from optuna_demix.training._files import read_json, sync_all, write_json
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._processes import signal_group
 from optuna_demix.training._progress import Progress
+from optuna_demix.training._schedule import snapshot_steps
+from optuna_demix.training._sharding import layout_of
 from optuna_demix.training._signals import TrainingStop
+from optuna_demix.training._weights import snapshot_file
 
 
 class Pilot:
@@ -26,6 +30,7 @@ class Pilot:
         self._run = run
         self._stop = stop
         self._meter = meter
+        self.snapshots = snapshot_steps(run)
         self._log_every = max(1, min(50, run.steps // 20))
         marker = None if checkpoint is None else read_json(checkpoint / MARKER)
         self._seconds_before = 0.0 if marker is None else float(marker["seconds"])
@@ -72,8 +77,15 @@ class Pilot:
     def saved(self, checkpoint: Path) -> None:
         """Mark a checkpoint whole, once it is safe on the disk."""
         sync_all(checkpoint)
-        sizes = {file.name: file.stat().st_size for file in checkpoint.iterdir()}
-        write_json(checkpoint / MARKER, {"seconds": self.seconds, "files": sizes})
+        files = [path for path in checkpoint.rglob("*") if path.is_file()]
+        files += [
+            snapshot_file(checkpoint.parent, step)
+            for step in self.snapshots
+            if step <= int(checkpoint.name.split("-")[1])
+        ]
+        sizes = {os.path.relpath(file, checkpoint): file.stat().st_size for file in files}
+        marker = {"seconds": self.seconds, "files": sizes, **layout_of(self._job.training)}
+        write_json(checkpoint / MARKER, marker)
 
     def _agreed(self, requested: bool) -> bool:
         """Whether any process was asked to stop: all must do it after the same step."""

@@ -17,6 +17,7 @@ from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.training._checks import check_paths
 from optuna_demix.training._job import Run
 from optuna_demix.training._record import read_record
+from optuna_demix.training._schedule import check_schedule
 
 _SHARES_SUM = 1e-6  # how far data shares may miss the sum 1
 
@@ -126,7 +127,9 @@ def _make_run(
             f"{config.source}: {section}.tokens: {budget.tokens:,} tokens are less than one step "
             f"of sequence_length * batch_size = {step_tokens:,}; give more"
         )
-    return Run(name, section, path, budget, _checked_shares(config, shares, field), steps)
+    run = Run(name, section, path, budget, _checked_shares(config, shares, field), steps)
+    check_schedule(config, run)
+    return run
 
 
 def _checked_shares(

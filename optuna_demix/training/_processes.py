@@ -1,4 +1,4 @@
-"""The processes of a data parallel run."""
+"""The processes that train a model together."""
 
 from __future__ import annotations
 
@@ -27,3 +27,8 @@ def wait_for_all(arguments: TrainingArguments) -> None:
 def rank() -> int:
     """Number of this process, 0 for a single one."""
     return int(os.environ.get("RANK", "0"))
+
+
+def process_count() -> int:
+    """Number of processes that train a model together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

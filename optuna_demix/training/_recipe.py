@@ -22,6 +22,7 @@ def recipe_of(
         "learning_rate": budget.learning_rate,
         "warmup_ratio": budget.warmup_ratio,
         "final_lr_ratio": budget.final_lr_ratio,
+        "schedule": budget.schedule,
         "sequence_length": training.sequence_length,
         "batch_size": training.batch_size,
         "weight_decay": training.weight_decay,
@@ -30,6 +31,9 @@ def recipe_of(
         "seed": training.seed,
         "tokenizer": job.vocabulary.digest,
     }
+    if budget.schedule == "wsd":
+        recipe["decay_ratio"] = budget.decay_ratio
+        recipe["average"] = budget.average
     for name, share in run.shares.items():
         recipe[f"share of {name}"] = share
         recipe[f"text of {name}"] = corpora[name].digest

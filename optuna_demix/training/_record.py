@@ -105,6 +105,8 @@ def make_record(
         "tokens_per_second": tokens / max(seconds, 1e-9),
         "device": str(trainer.args.device),
         "processes": trainer.args.world_size,
+        "sharding": job.training.sharding,
+        "averaged_steps": pilot.snapshots,
         "versions": {
             "numpy": np.__version__,
             "torch": torch.__version__,

@@ -85,9 +85,15 @@ def train_study(
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"{config.source}: training.batch_size: {training.batch_size} sequences do not fit "
-            "into the device's memory; lower it or start more processes with torchrun"
+            "into the device's memory; lower it, start more processes with torchrun, or set "
+            "gradient_checkpointing or sharding"
         ) from None
     except Exception as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise ConfigError(
+                f"{config.source}: training.compile: torch.compile fails here "
+                f"({last_line(error)}); set it to false"
+            ) from None
         if not is_write_error(error):
             raise
         raise ConfigError(

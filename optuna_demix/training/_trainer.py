@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,15 @@ from optuna_demix._wording import last_line
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._pilot import Pilot
-from optuna_demix.training._processes import rank, wait_for_all
+from optuna_demix.training._processes import process_count, rank, wait_for_all
+from optuna_demix.training._schedule import schedule_arguments
+from optuna_demix.training._sharding import (
+    check_sharded,
+    refine_sharding,
+    shard_on_cpu,
+    sharding_arguments,
+)
+from optuna_demix.training._weights import keep_snapshot, snapshot_file, whole_model
 from optuna_demix.training.data.order import Rows
 
 if TYPE_CHECKING:
@@ -25,25 +31,29 @@ def make_arguments(job: Job, run: Run, partial: Path) -> TrainingArguments:
     """Settings of Trainer for one run."""
     from transformers import TrainingArguments
 
-    training, budget = job.training, run.budget
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    training, processes = job.training, process_count()
     if training.batch_size % processes:
         raise ConfigError(
             f"{job.config.source}: training.batch_size: {training.batch_size} cannot be shared "
             f"by {processes} processes; give a multiple"
         )
+    sharding = sharding_arguments(training)
+    memory: dict[str, Any] = {}
+    if training.gradient_checkpointing and not sharding:
+        renamed = hasattr(TrainingArguments, "activation_checkpointing")  # after transformers 5.19
+        memory["activation_checkpointing" if renamed else "gradient_checkpointing"] = True
     try:
         arguments = TrainingArguments(
             output_dir=str(partial),
             max_steps=run.steps,
             per_device_train_batch_size=training.batch_size // processes,
-            learning_rate=budget.learning_rate,
-            lr_scheduler_type="cosine_with_min_lr",
-            lr_scheduler_kwargs={"min_lr_rate": budget.final_lr_ratio},
-            warmup_steps=math.ceil(budget.warmup_ratio * run.steps),
+            **schedule_arguments(run),
+            **sharding,
+            **memory,
             weight_decay=training.weight_decay,
             max_grad_norm=training.max_grad_norm,
             bf16=training.bf16,
+            torch_compile=training.compile,
             seed=training.seed,
             use_cpu=job.device == "cpu",
             train_sampling_strategy="sequential",  # the order is ours
@@ -66,6 +76,8 @@ def make_arguments(job: Job, run: Run, partial: Path) -> TrainingArguments:
         raise ConfigError(
             f"{job.config.source}: training: this device cannot run it ({last_line(error)})"
         ) from None
+    if sharding:
+        refine_sharding(job, arguments)
     if arguments.n_gpu > 1:
         launch = f"torchrun --nproc-per-node {arguments.n_gpu}"
         job.report(f"{run.name}: one GPU of {arguments.n_gpu} is used; {launch} uses all")
@@ -73,7 +85,9 @@ def make_arguments(job: Job, run: Run, partial: Path) -> TrainingArguments:
     return arguments
 
 
-def make_trainer(arguments: TrainingArguments, model: Any, rows: Rows, pilot: Pilot) -> Trainer:
+def make_trainer(
+    job: Job, arguments: TrainingArguments, model: Any, rows: Rows, pilot: Pilot
+) -> Trainer:
     """Build the Trainer of one run, steered by its pilot."""
     import torch
     from transformers import PrinterCallback, Trainer, TrainerCallback
@@ -81,10 +95,16 @@ def make_trainer(arguments: TrainingArguments, model: Any, rows: Rows, pilot: Pi
     class Hooks(TrainerCallback):
         """Tells the pilot what Trainer does."""
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if args.fsdp:
+                check_sharded(kwargs["model"])
             pilot.begin(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step in pilot.snapshots:
+                whole = whole_model(trainer, model)
+                if rank() == 0 and whole is not None:
+                    keep_snapshot(snapshot_file(Path(args.output_dir), state.global_step), whole)
             pilot.step(state.global_step, control)
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -102,6 +122,10 @@ def make_trainer(arguments: TrainingArguments, model: Any, rows: Rows, pilot: Pi
         def floating_point_ops(self, inputs: Any) -> int:
             return 0
 
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            shard_on_cpu(self)
+
     def collate(batch: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
         tokens = torch.from_numpy(batch)  # (b, sequence_length)
         return {"input_ids": tokens, "labels": tokens}  # the model shifts them
@@ -113,10 +137,10 @@ def make_trainer(arguments: TrainingArguments, model: Any, rows: Rows, pilot: Pi
         data_collator=collate,  # type: ignore[arg-type]
         callbacks=[Hooks()],
     )
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if trainer.is_deepspeed_enabled or (trainer.is_fsdp_enabled and not arguments.fsdp):
         raise DemixError(
-            "sharded training (FSDP, DeepSpeed) is not supported; launch plain data parallelism "
-            "with torchrun"
+            "the launcher's own sharding (FSDP, DeepSpeed) is not supported; launch with torchrun "
+            "and set training.sharding: full"
         )
     trainer.remove_callback(PrinterCallback)
     # All blocks are full: the mean over a batch is the mean over its tokens, nothing to count.

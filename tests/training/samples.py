@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from optuna_demix._progress import Report
 from optuna_demix.config import StudyConfig
 from optuna_demix.training import TrainedModel, train_study
 from optuna_demix.training._job import Job
+from optuna_demix.training._pilot import Pilot
 from optuna_demix.training.data.corpus import corpus_of
 from optuna_demix.training.data.tokens import blocks_of
 from optuna_demix.training.data.vocabulary import Vocabulary
@@ -59,13 +63,24 @@ def record(model: TrainedModel) -> dict[str, Any]:
     return value
 
 
+def job_of(config: StudyConfig) -> Job:
+    assert config.training is not None
+    vocabulary = Vocabulary.open(config, config.training)
+    return Job(config, config.training, vocabulary, "cpu", Report())
+
+
 def cache_of(config: StudyConfig, dataset: str) -> Path:
-    job = Job(
-        config,
-        config.training,  # type: ignore[arg-type]
-        Vocabulary.open(config, config.training),  # type: ignore[arg-type]
-        "cpu",
-        Report(),
-    )
-    (shard,) = blocks_of(job, corpus_of(config, dataset)).shards
+    (shard,) = blocks_of(job_of(config), corpus_of(config, dataset)).shards
     return Path(shard.file.url)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, signum: int, at: int) -> None:
+    """Send this process a signal after a step."""
+    step = Pilot.step
+
+    def stopped(self: Any, number: int, control: Any) -> None:
+        if number == at:
+            os.kill(os.getpid(), signum)
+        step(self, number, control)
+
+    monkeypatch.setattr(Pilot, "step", stopped)

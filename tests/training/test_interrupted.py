@@ -5,14 +5,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training import TrainingInterrupted, _place
-from optuna_demix.training._pilot import Pilot
-from tests.training.samples import Make, train, weights
+from tests.training.samples import Make, interrupt, train, weights
 
 torch = pytest.importorskip("torch")
 
@@ -65,7 +63,7 @@ class TestInterruptions:
     ) -> None:
         whole = train(make("whole"), only=["base"])["base"]
         config = make("stopped")
-        self.interrupt(monkeypatch, signum, at=4)
+        interrupt(monkeypatch, signum, at=4)
         before = signal.getsignal(signum)
         with pytest.raises(
             TrainingInterrupted, match=f"{signum.name} after step 4 of 10 of base; the same"
@@ -79,22 +77,11 @@ class TestInterruptions:
         assert "resuming after step 4" in "\n".join(lines)
         assert weights(resumed) == weights(whole)
 
-    @staticmethod
-    def interrupt(monkeypatch: pytest.MonkeyPatch, signum: int, at: int) -> None:
-        step = Pilot.step
-
-        def stopped(self: Any, number: int, control: Any) -> None:
-            if number == at:
-                os.kill(os.getpid(), signum)
-            step(self, number, control)
-
-        monkeypatch.setattr(Pilot, "step", stopped)
-
     def test_a_signal_in_the_last_step_stops_before_the_next_model(
         self, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         config = make()
-        self.interrupt(monkeypatch, signal.SIGTERM, at=10)  # the components have 9 steps
+        interrupt(monkeypatch, signal.SIGTERM, at=10)  # the components have 9 steps
         with pytest.raises(TrainingInterrupted, match="before code"):
             train(config, only=["base", "code"])
         assert (config.base_path / "training.json").exists()
@@ -105,7 +92,7 @@ class TestInterruptions:
     ) -> None:
         whole = train(make("whole"), only=["base"])["base"]
         config = make("stopped")
-        self.interrupt(monkeypatch, signal.SIGTERM, at=8)
+        interrupt(monkeypatch, signal.SIGTERM, at=8)
         with pytest.raises(TrainingInterrupted):
             train(config, only=["base"])
         monkeypatch.undo()
@@ -120,7 +107,7 @@ class TestInterruptions:
         self, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         config = make()
-        self.interrupt(monkeypatch, signal.SIGTERM, at=4)
+        interrupt(monkeypatch, signal.SIGTERM, at=4)
         with pytest.raises(TrainingInterrupted):
             train(config, only=["base"])
         monkeypatch.undo()
