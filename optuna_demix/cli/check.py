@@ -33,6 +33,12 @@ def add_parser(commands: Commands) -> None:
         "--no-tasks", action="store_true", help="do not look the lm-eval tasks up (faster)"
     )
     parser.add_argument(
+        "--components",
+        action="store_true",
+        help="read every weight of components that another trainer has made, and print the lines "
+        "of study.yaml that name them",
+    )
+    parser.add_argument(
         "--schema",
         action=_PrintSchema,
         nargs=0,
@@ -82,6 +88,10 @@ def _check(arguments: argparse.Namespace) -> int:
         which = "the" if n_found == n_all else f"{n_found} of {n_all}"
         print(f"  {which} components fit together, {components.n_parameters:,} parameters each")
         _print_memory(footprints_of(config, components))
+    if arguments.components:
+        from optuna_demix.cli._returned import print_returned
+
+        print_returned(config)
     if not arguments.no_tasks:
         from optuna_demix.study.evaluation import check_benchmarks
 

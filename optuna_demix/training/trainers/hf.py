@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optuna_demix.training._schedule import schedule_arguments
 from optuna_demix.training.trainers.runs import PlannedRun, Surroundings
 from optuna_demix.training.trainers.scripts import script
 from optuna_demix.training.trainers.shell import torchrun, words
@@ -39,10 +40,7 @@ def _arguments(run: PlannedRun, around: Surroundings) -> dict[str, Any]:
         "max_steps": run.steps,
         "per_device_train_batch_size": around.micro_batch,
         "gradient_accumulation_steps": around.accumulation,
-        "learning_rate": run.learning_rate,
-        "lr_scheduler_type": "cosine_with_min_lr",
-        "lr_scheduler_kwargs": {"min_lr_rate": run.final_lr_ratio},
-        "warmup_steps": run.warmup_steps,
+        **schedule_arguments(run.run),
         "weight_decay": around.weight_decay,
         "max_grad_norm": around.max_grad_norm,
         "bf16": around.bf16,

@@ -62,11 +62,7 @@ def _content(run: PlannedRun, around: Surroundings) -> dict[str, Any]:
             # Decoupled: not multiplied by the learning rate, as AdamW's is.
             "weight_decay": float(f"{around.weight_decay * run.learning_rate:.6g}"),
         },
-        "scheduler": {
-            "name": "cosine_with_warmup",
-            "t_warmup": f"{run.warmup_steps}ba",
-            "alpha_f": run.final_lr_ratio,
-        },
+        "scheduler": _scheduler(run),
         "algorithms": {
             "gradient_clipping": {
                 "clipping_type": "norm",
@@ -94,6 +90,13 @@ def _content(run: PlannedRun, around: Surroundings) -> dict[str, Any]:
     if around.gpus > 1:
         content["fsdp_config"] = {"sharding_strategy": "FULL_SHARD", "mixed_precision": "PURE"}
     return content
+
+
+def _scheduler(run: PlannedRun) -> dict[str, Any]:
+    warmup = {"t_warmup": f"{run.warmup_steps}ba"}
+    if run.schedule == "constant":
+        return {"name": "constant_with_warmup", **warmup}
+    return {"name": "cosine_with_warmup", **warmup, "alpha_f": run.final_lr_ratio}
 
 
 def _stream(stream: dict[str, Any]) -> dict[str, Any]:

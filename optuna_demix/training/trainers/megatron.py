@@ -17,6 +17,9 @@ from optuna_demix.training.trainers.shell import torchrun, variable, words
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 """What Megatron's GPT model can be told to be by arguments, and AutoBridge converts."""
 
+LR_DECAY = {"cosine": "cosine", "wsd": "WSD", "constant": "constant"}
+"""Names of schedules on Megatron core."""
+
 CHECKOUT = "MEGATRON_LM"
 
 
@@ -53,7 +56,7 @@ def arguments(run: PlannedRun, around: Surroundings) -> list[tuple[str | int | f
         ("--train-iters", run.steps),
         ("--lr", run.learning_rate),
         ("--min-lr", run.last_lr),
-        ("--lr-decay-style", "cosine"),
+        ("--lr-decay-style", LR_DECAY[run.schedule]),
         ("--lr-decay-iters", run.steps),
         ("--lr-warmup-iters", run.warmup_steps),
         ("--weight-decay", around.weight_decay),
@@ -74,6 +77,11 @@ def arguments(run: PlannedRun, around: Surroundings) -> list[tuple[str | int | f
         ("--use-distributed-optimizer",),
         ("--log-interval", max(1, min(50, run.steps // 20))),
     ]
+    if run.schedule == "wsd":
+        train += [
+            ("--lr-wsd-decay-style", "minus_sqrt"),
+            ("--lr-wsd-decay-iters", run.decay_steps),
+        ]
     if around.bf16:
         train.append(("--bf16",))
     return [*_model(shape_of(around.shape, "megatron")), *train]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from optuna_demix.export import export
-from optuna_demix.training.trainers.megatron import BRIDGE
+from optuna_demix.training.trainers.megatron import BRIDGE, LR_DECAY
 from optuna_demix.training.trainers.runs import PlannedRun, Surroundings
 from optuna_demix.training.trainers.shell import torchrun, words
 
@@ -13,7 +13,7 @@ from optuna_demix.training.trainers.shell import torchrun, words
 def write(run: PlannedRun, around: Surroundings) -> Mapping[str, str]:
     """``<run>.py`` with ``config()``, and its blend."""
     code = _SCRIPT.format(
-        name=run.name.replace("\\", "/").replace('"', "'"),
+        name=run.name,
         blend=f"{run.slug}.blend.json",
         tokenizer=str(around.tokenizer),
         output=str(run.output),
@@ -22,6 +22,8 @@ def write(run: PlannedRun, around: Surroundings) -> Mapping[str, str]:
         learning_rate=run.learning_rate,
         last_lr=run.last_lr,
         warmup_steps=run.warmup_steps,
+        lr_decay=LR_DECAY[run.schedule],
+        wsd_decay=run.decay_steps if run.schedule == "wsd" else None,
         steps=run.steps,
         micro_batch=around.micro_batch,
         batch_size=around.batch_size,
@@ -103,7 +105,9 @@ def config(model=None) -> ConfigContainer:
             use_distributed_optimizer=True,
         ),
         scheduler=SchedulerConfig(
-            lr_decay_style="cosine",
+            lr_decay_style={lr_decay!r},
+            lr_wsd_decay_style="minus_sqrt",
+            lr_wsd_decay_iters={wsd_decay!r},
             lr_decay_iters={steps},
             lr_warmup_iters={warmup_steps},
             start_weight_decay={weight_decay!r},

@@ -38,8 +38,9 @@ def write(run: PlannedRun, around: Surroundings) -> Mapping[str, str]:
         rows=around.shape["vocab_size"],
         eos=around.eos,
         learning_rate=run.learning_rate,
-        final_lr_ratio=run.final_lr_ratio,
-        warmup_steps=run.warmup_steps,
+        scheduler=f"ConstantWithWarmup(warmup={run.warmup_steps})"
+        if run.schedule == "constant"
+        else f"CosWithWarmup(warmup={run.warmup_steps}, alpha_f={run.final_lr_ratio!r})",
         steps=run.steps,
         micro_batch=around.micro_batch,
         batch_size=around.batch_size,
@@ -93,7 +94,7 @@ from olmo_core.distributed.utils import barrier, get_rank
 from olmo_core.nn.feed_forward import FeedForwardConfig
 from olmo_core.nn.hf import convert_state_from_hf, convert_state_to_hf
 from olmo_core.nn.transformer import TransformerBlockType, TransformerConfig
-from olmo_core.optim import AdamWConfig, CosWithWarmup
+from olmo_core.optim import AdamWConfig, ConstantWithWarmup, CosWithWarmup
 from olmo_core.train import (
     Duration,
     TrainerConfig,
@@ -134,7 +135,7 @@ def train_module_config() -> TransformerTrainModuleConfig:
             reduce_dtype=DType.float32,
         ),
         max_grad_norm={max_grad_norm!r},
-        scheduler=CosWithWarmup(warmup={warmup_steps}, alpha_f={final_lr_ratio!r}),
+        scheduler={scheduler},
     )
 
 

@@ -8,21 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optuna_demix._wording import unknown_name
-from optuna_demix.config import StudyConfig
+from optuna_demix.config import DatasetConfig, StudyConfig
 from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.export import DataSource, sources_of
 from optuna_demix.training._job import Run
+from optuna_demix.training.data.files import DataFile, data_files
 from optuna_demix.training.trainers.runs import PlanOptions, TextFiles, Trainer
 
+# Builders of load_dataset by format.
 _LOADERS = {
-    ".jsonl": "json",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".csv": "csv",
-    ".txt": "text",
+    "jsonl": "json",
+    "json": "json",
+    "parquet": "parquet",
+    "arrow": "arrow",
+    "csv": "csv",
+    "text": "text",
 }
-_PACKED = (".gz", ".zst", ".bz2", ".xz")
 
 
 def check_names(config: StudyConfig, options: PlanOptions) -> None:
@@ -52,8 +53,7 @@ def paths_of(config: StudyConfig, name: str, trainer: Trainer, options: PlanOpti
     given = place_of(name, options)
     if given is not None:
         return [given if "://" in given else os.path.abspath(given)]
-    dataset = config.datasets.get(name)
-    found = trainer.find([str(f) for f in config.dataset_files(name)]) if dataset else []
+    found = trainer.find([file.url for file in _files(config, name)])
     if not found:
         raise InputError(
             f"{trainer.title} reads {trainer.data}, which datasets.{name}.files of "
@@ -72,24 +72,37 @@ def texts_of(config: StudyConfig, name: str, options: PlanOptions) -> TextFiles:
     if given is not None:
         path = given if "://" in given or not os.path.exists(given) else os.path.abspath(given)
         return TextFiles({"path": path})
-    files = [str(file) for file in config.dataset_files(name)]
-    kinds = {_loader(file) for file in files}
-    if len(kinds) > 1 or None in kinds:
+    dataset = config.datasets.get(name, DatasetConfig())
+    template = dataset.template or f"{{{dataset.text_field or 'text'}}}"
+    if dataset.hub is not None:
+        load = {
+            "path": dataset.hub,
+            "name": dataset.config,
+            "split": dataset.split,
+            "revision": dataset.revision,
+        }
+        return TextFiles({key: value for key, value in load.items() if value}, template)
+    files = _files(config, name)
+    kinds = {_LOADERS.get(file.format) for file in files}
+    (kind,) = kinds if len(kinds) == 1 else (None,)
+    if kind is None:
         raise InputError(
-            f"datasets.{name}.files of {config.source}: a plan takes texts of one kind, each "
+            f"datasets.{name}.files of {config.source}: a plan takes texts of one format, one of "
             f"{', '.join(_LOADERS)}; give --data {name}=FOLDER of such files"
         )
-    (kind,) = kinds
-    load: dict[str, object] = {"path": kind, "data_files": files}
+    arguments: dict[str, object] = {"path": kind, "data_files": [file.url for file in files]}
     if kind == "text":
-        load["sample_by"] = "document"
-    return TextFiles(load)
+        arguments["sample_by"] = "document"
+    return TextFiles(arguments, template)
 
 
-def _loader(file: str) -> str | None:
-    """The builder of ``datasets`` that reads a file."""
-    path = Path(file)
-    return _LOADERS.get(Path(path.stem).suffix if path.suffix in _PACKED else path.suffix)
+def _files(config: StudyConfig, name: str) -> list[DataFile]:
+    """The files of a dataset that the study names; none where it has a name alone."""
+    dataset = config.datasets.get(name, DatasetConfig())
+    if not dataset.files:
+        return []
+    where = f"{config.source}: datasets.{name}.files"
+    return data_files(dataset, config.dataset_files(name), where)
 
 
 def sources_for(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -77,6 +76,7 @@ def write_plan(
     planned = []
     for run in found.runs:
         plan = _planned(config, run, chosen, options, folder, report)
+        _check_schedule(config, plan, chosen)
         planned.append(plan)
         files |= chosen.write(plan, around)
         files[f"{plan.slug}.sh"] = _run_script(plan, around, chosen, folder)
@@ -158,6 +158,20 @@ def _check_kind(config: StudyConfig, around: Surroundings, trainer: Trainer) -> 
         )
 
 
+def _check_schedule(config: StudyConfig, plan: PlannedRun, trainer: Trainer) -> None:
+    where = f"{config.source}: {plan.run.section}"
+    if plan.run.budget.average is not None:
+        raise ConfigError(
+            f"{where}.average: other trainers take no mean of snapshots; remove it, or train with "
+            "'optuna-demix train'"
+        )
+    if plan.schedule not in trainer.schedules:
+        raise ConfigError(
+            f"{where}.schedule: {trainer.title} has none that decays as one minus a square root; "
+            "take cosine, or plan for another trainer"
+        )
+
+
 def _planned(
     config: StudyConfig,
     run: Run,
@@ -180,14 +194,10 @@ def _planned(
         report(f"{run.name}: left out, since the share rounds to 0: {name} ({share:.1e})")
     kept = {source.name for source in sources}
     return PlannedRun(
-        name=run.name,
+        run=run,
         slug=slug_of(run.name, is_base=run.is_base),
         sources=sources,
         texts={name: found for name, found in texts.items() if name in kept},
-        steps=run.steps,
-        warmup_steps=math.ceil(run.budget.warmup_ratio * run.steps),
-        learning_rate=run.budget.learning_rate,
-        final_lr_ratio=run.budget.final_lr_ratio,
         start=folder / "start" if run.is_base else config.base_path.absolute(),
         output=folder / "out" / slug_of(run.name, is_base=run.is_base),
         final=run.path.absolute(),
@@ -213,7 +223,7 @@ def _run_script(plan: PlannedRun, around: Surroundings, trainer: Trainer, folder
     finish += ["--config", plan.start, "--tokenizer", around.tokenizer, "--dtype", around.dtype]
     lines = [
         "#!/usr/bin/env bash",
-        f"# {' '.join(plan.name.split())}: {plan.steps:,} steps of "
+        f"# {plan.name}: {plan.steps:,} steps of "
         f"{around.batch_size * around.sequence_length:,} tokens; {_shares(plan)}",
         "set -euo pipefail",
         'cd "$(dirname "$0")"',

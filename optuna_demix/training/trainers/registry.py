@@ -42,6 +42,7 @@ TRAINERS: Mapping[str, Trainer] = {
         data="files of raw tokens, .npy without a header",
         find=olmo_core.find,
         kinds=olmo_core.KINDS,
+        schedules=("cosine", "constant"),
     ),
     "nanotron": Trainer(
         "nanotron",
@@ -58,6 +59,7 @@ TRAINERS: Mapping[str, Trainer] = {
         llm_foundry.commands,
         data="folders of MDS shards of concatenated tokens",
         find=llm_foundry.find,
+        schedules=("cosine", "constant"),
         needs={llm_foundry.CHECKOUT: "a checkout of LLM Foundry"},
     ),
     "hf": Trainer("transformers", hf.write, hf.commands),

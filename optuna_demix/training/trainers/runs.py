@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from optuna_demix.errors import ConfigError
 from optuna_demix.export import DataSource
+from optuna_demix.training._job import Run
+from optuna_demix.training._schedule import decay_steps
+
+Schedule: TypeAlias = Literal["cosine", "wsd", "constant"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,7 @@ class TextFiles:
     """What ``datasets.load_dataset`` takes to stream the texts of a dataset.
 
     Attributes:
-        load: Its arguments but for ``split``, which is ``train``, and ``streaming``.
+        load: Its arguments but for ``streaming``; without a ``split`` it is ``train``.
         template: A template of the text, with the names of fields in braces.
     """
 
@@ -29,40 +34,71 @@ class PlannedRun:
     """One model for another trainer to train.
 
     Attributes:
-        name: ``base``, the component's name, or ``references/<i>``.
+        run: What the study says of it.
         slug: Its name in the names of files and modules: letters, digits and underscores.
         sources: Its data; a dataset of several files has several where the trainer reads paths.
         texts: By the name of a source, where the trainer reads texts.
-        steps: Optimizer steps.
-        warmup_steps: Those that warm up linearly.
-        learning_rate: Peak of the cosine schedule.
-        final_lr_ratio: Where the cosine ends, as a share of the peak.
         start: Hugging Face checkpoint that it starts from; for a new base, one of random weights.
         output: Where the trainer keeps its own checkpoints.
         final: Where the Hugging Face checkpoint shall lie.
     """
 
-    name: str
+    run: Run
     slug: str
     sources: Sequence[DataSource]
     texts: Mapping[str, TextFiles]
-    steps: int
-    warmup_steps: int
-    learning_rate: float
-    final_lr_ratio: float
     start: Path
     output: Path
     final: Path
 
     @property
-    def hf(self) -> Path:
-        """Where the trainer leaves its model in the layout of Hugging Face."""
-        return self.output / "hf"
+    def name(self) -> str:
+        """``base``, the component's name, or ``references/<i>``, in one line for a comment."""
+        return " ".join(self.run.name.replace("\\", "/").replace('"', "'").split())
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return self.run.steps
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps that warm up linearly."""
+        return math.ceil(self.run.budget.warmup_ratio * self.steps)
+
+    @property
+    def decay_steps(self) -> int:
+        """How many of the last steps decay."""
+        if self.run.budget.schedule == "wsd":
+            return min(decay_steps(self.run), self.steps - self.warmup_steps)
+        return self.steps - self.warmup_steps
+
+    @property
+    def schedule(self) -> Schedule:
+        """What happens to the learning rate after the warm-up."""
+        if self.run.budget.schedule == "cosine":
+            return "cosine"
+        return "wsd" if self.decay_steps else "constant"
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak of the schedule."""
+        return self.run.budget.learning_rate
+
+    @property
+    def final_lr_ratio(self) -> float:
+        """Where the schedule ends, as a share of the peak."""
+        return 1.0 if self.schedule == "constant" else self.run.budget.final_lr_ratio
 
     @property
     def last_lr(self) -> float:
         """The learning rate that the schedule ends with."""
         return float(f"{self.learning_rate * self.final_lr_ratio:.6g}")
+
+    @property
+    def hf(self) -> Path:
+        """Where the trainer leaves its model in the layout of Hugging Face."""
+        return self.output / "hf"
 
 
 @dataclass(frozen=True)
@@ -141,6 +177,7 @@ class Trainer:
         write: The files of a run by name.
         commands: The shell lines that train a run and leave a Hugging Face checkpoint in ``hf``.
         kinds: Values of ``model_type`` that it can start from; ``None`` for all of transformers.
+        schedules: What it can make of the learning rate after the warm-up.
         needs: What must be set in the environment, with what it is, by variable.
     """
 
@@ -150,6 +187,7 @@ class Trainer:
     data: str | None = None
     find: Callable[[Sequence[str]], list[str]] = list
     kinds: Collection[str] | None = None
+    schedules: Collection[Schedule] = ("cosine", "wsd", "constant")
     needs: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -15,13 +15,15 @@ def write(run: PlannedRun, around: Surroundings) -> Mapping[str, str]:
     entries = "".join(f"    {name!r}: {_entry(found)!r},\n" for name, found in texts.items())
     code = export(run.sources, "torchtitan") + _CONFIG.format(
         entries=entries,
-        name=run.name.replace("\\", "/").replace('"', "'"),
+        name=run.name,
         tokenizer=str(around.tokenizer),
         output=str(run.output),
         start=str(run.start),
         learning_rate=run.learning_rate,
         final_lr_ratio=run.final_lr_ratio,
         warmup_steps=run.warmup_steps,
+        decay_ratio=None if run.schedule == "cosine" else run.decay_steps / run.steps,
+        decay_type="cosine" if run.schedule == "cosine" else "sqrt",
         steps=run.steps,
         micro_batch=around.micro_batch,
         batch_size=around.batch_size,
@@ -57,7 +59,7 @@ FILES = {{
 
 
 def _load(files: dict, path: str):
-    return load_dataset(**files, split="train", streaming=True)
+    return load_dataset(**{{"split": "train", **files}}, streaming=True)
 
 
 for name, (files, template) in FILES.items():
@@ -84,7 +86,10 @@ def config():
         dump_folder={output!r},
         optimizer=default_adamw(lr={learning_rate!r}, weight_decay={weight_decay!r}),
         lr_scheduler=LRSchedulersContainer.Config(
-            warmup_steps={warmup_steps}, decay_type="cosine", min_lr_factor={final_lr_ratio!r}
+            warmup_steps={warmup_steps},
+            decay_ratio={decay_ratio!r},
+            decay_type={decay_type!r},
+            min_lr_factor={final_lr_ratio!r},
         ),
         training=TrainingConfig(
             local_batch_size={micro_batch},

@@ -31,7 +31,7 @@ TEXTS = 256  # documents that are tokenized at a time
 
 def texts_of(source: Mapping[str, Any], seed: int) -> Iterator[str]:
     """Texts of a source without end."""
-    stream = load_dataset(**source["load"], split="train", streaming=True)
+    stream = load_dataset(**{"split": "train", **source["load"]}, streaming=True)
     epoch = 0
     while True:
         empty = True
