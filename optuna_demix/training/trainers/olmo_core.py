@@ -182,7 +182,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    prepare_training_environment()
+    prepare_training_environment(
+        backend="cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    )
     try:
         main()
     finally:

@@ -7,7 +7,10 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import os
 import shlex
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +20,8 @@ import pytest
 import yaml
 
 from tests.tiny_models import LLAMA
-from tests.training.samples import BATCH, SEQUENCE, Make
-from tests.training.trainers.samples import plan
+from tests.training.samples import BATCH, SEQUENCE, WORDS, Make
+from tests.training.trainers.samples import in_format, plan, write_tokens
 from tests.training.trainers.stubs import import_beside
 
 pytestmark = [
@@ -220,6 +223,32 @@ def test_olmo_core_takes_the_settings(make: Make, monkeypatch: pytest.MonkeyPatc
         "web": ("/data/web", 0.25),
         "code": ("/data/code", 0.75),
     }
+
+
+def test_olmo_core_trains(make: Make, tmp_path: Path) -> None:
+    """The whole way: random weights, ten steps on the blend, Hugging Face."""
+    pytest.importorskip("olmo_core.train", reason="no OLMo-core here")
+    home = make().source.parent
+    for name in WORDS:
+        write_tokens(home, "olmo-core", name, 4000)
+    config = make(changes=in_format("olmo-core"))
+    folder = plan(config, "olmo-core", paths=None)
+    model = start_for(folder)
+    (folder / "out" / "base").mkdir(parents=True)
+    alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "NUM_NODES": 1}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    subprocess.run(
+        [sys.executable, str(folder / "base.py")],
+        env={**os.environ, **{name: str(value) for name, value in {**alone, **place}.items()}},
+        check=True,
+        capture_output=True,
+    )
+    trained = transformers.AutoModelForCausalLM.from_pretrained(folder / "out" / "base" / "hf")
+    moved = trained.lm_head.weight - model.lm_head.weight
+    assert 0.0 < float(moved.detach().abs().max()) < 0.1  # from these weights, by ten small steps
 
 
 def test_nanotron(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
