@@ -68,12 +68,12 @@ def texts_of(config: StudyConfig, name: str, options: PlanOptions) -> TextFiles:
     Raises:
         InputError: If its files are no texts, or of several kinds.
     """
-    given = place_of(name, options)
-    if given is not None:
-        path = given if "://" in given or not os.path.exists(given) else os.path.abspath(given)
-        return TextFiles({"path": path})
     dataset = config.datasets.get(name, DatasetConfig())
     template = dataset.template or f"{{{dataset.text_field or 'text'}}}"
+    given = place_of(name, options)
+    if given is not None:  # a folder, or a name on the hub
+        path = os.path.abspath(given) if os.path.exists(given) else given
+        return TextFiles({"path": path}, template)
     if dataset.hub is not None:
         load = {
             "path": dataset.hub,
@@ -83,6 +83,11 @@ def texts_of(config: StudyConfig, name: str, options: PlanOptions) -> TextFiles:
         }
         return TextFiles({key: value for key, value in load.items() if value}, template)
     files = _files(config, name)
+    if not files:
+        raise InputError(
+            f"datasets.{name}.files of {config.source} names no text; name it there, or give "
+            f"--data {name}=FOLDER"
+        )
     kinds = {_LOADERS.get(file.format) for file in files}
     (kind,) = kinds if len(kinds) == 1 else (None,)
     if kind is None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -187,9 +188,9 @@ def test_names_of_files_are_plain_and_differ() -> None:
         ("hf", {"training": None}, {}, "training: is missing"),
         ("hf", {"training.base": None}, {}, "base: there is no checkpoint in"),
         ("hf", {}, {"data": {"wbe": "x"}}, "--data: no dataset 'wbe'; did you mean 'web'"),
-        ("hf", {}, {"paths": "/data"}, "write {dataset} where"),
+        ("hf", {}, {"paths": "/data"}, "write .dataset. where"),
         ("hf", {}, {"gpus": 3}, "4 sequences cannot be shared by 3 GPUs in micro-batches of 1"),
-        ("hf", {"datasets.web.files": []}, {}, "datasets.web.files"),
+        ("hf", {"datasets.web.files": []}, {}, "files of .*study.yaml names no text"),
         ("hf", {"training.component.tokens": 3}, {}, "3 tokens are less than one step"),
         ("nanotron", {"training.model.model_type": "qwen3"}, {}, "models of type llama, not qwe"),
         ("megatron", {"training.model.attention_bias": True}, {}, "biases of attention"),
@@ -217,7 +218,7 @@ def test_what_cannot_be_planned_is_refused(
     config = make(changes=changes)
     with pytest.raises((ConfigError, InputError)) as caught:
         plan(config, trainer, **options)
-    assert message in str(caught.value)
+    assert re.search(message, str(caught.value))
     assert "\n" not in str(caught.value)
     assert not config.run_path.exists()
 

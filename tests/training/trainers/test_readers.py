@@ -31,6 +31,7 @@ pytestmark = [
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+load_file = pytest.importorskip("safetensors.torch").load_file
 
 
 def module_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -90,6 +91,7 @@ def test_torchtitan_reads_the_texts_and_the_model(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     folder = plan(make(), "torchtitan")
     start_for(folder)
+    weights = folder / "start" / "model.safetensors"
     config = module_of(folder / "base.py", monkeypatch).config()
     tokenizer = config.tokenizer.build(tokenizer_path=config.hf_assets_path)
     loader = config.dataloader.build(
@@ -101,6 +103,16 @@ def test_torchtitan_reads_the_texts_and_the_model(
     )
     inputs, labels = next(iter(loader))
     assert inputs["input"].shape == labels.shape == (1, SEQUENCE)
+
+    import torch
+
+    spec = config.model_spec
+    spec.model.update_from_config(config=config)
+    with torch.device("meta"):
+        model = spec.model.build()
+    adapter = spec.state_dict_adapter(spec.model, config.hf_assets_path)
+    names = {name: value.shape for name, value in adapter.to_hf(model.state_dict()).items()}
+    assert names == {name: value.shape for name, value in load_file(weights).items()}
 
 
 def test_megatron_core(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
