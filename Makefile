@@ -73,7 +73,7 @@ test-readers: install  ## Have the training frameworks that pip has read exports
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(VENV)/readers --upgrade -r tests/export/readers.txt
 	OMP_NUM_THREADS=1 PYTHONPATH="$(abspath $(VENV))/readers" \
-		$(BIN)/python -m pytest tests/export tests/training/trainers -m readers
+		$(BIN)/python -m pytest tests/export tests/training -m readers
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

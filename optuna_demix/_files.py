@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sys
@@ -53,6 +54,25 @@ def write_whole(file: Path, text: str) -> None:
     """Write a text file as a whole; see :func:`whole_file`."""
     with whole_file(file) as stream:
         stream.write(text.encode("utf-8"))
+
+
+def write_new(file: Path, text: str) -> None:
+    """Write a text file as a whole where there is none.
+
+    Raises:
+        FileExistsError: If something has that name, also if it appears meanwhile.
+        OSError: If it cannot be written; nothing is left behind.
+    """
+    aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    if os.path.lexists(file):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(file))
+    try:
+        write_whole(aside, text)
+        os.link(aside, file)  # unlike a rename it replaces nothing
+        sync(file.parent)
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def _not_replaceable(file: Path) -> BinaryIO | None:

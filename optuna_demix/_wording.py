@@ -44,6 +44,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def byte_size(number: float) -> str:
+    """Bytes in words: ``16.1 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.2f} TB"
+
+
 def did_you_mean(name: object, known: Iterable[str], *, most: int = 1) -> str:
     """The known names that are close to an unknown one, as a question; empty if none is.
 

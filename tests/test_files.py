@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from optuna_demix._files import write_whole
+from optuna_demix._files import write_new, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -81,3 +81,15 @@ def test_nothing_is_left_behind_by_a_failure(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_whole(tmp_path / "folder", "new")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_a_new_file_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "study.yaml"
+    write_new(file, "mine")
+    for there in (True, False):  # the second time it appears only after it was looked for
+        if not there:
+            monkeypatch.setattr(os.path, "lexists", lambda path: False)
+        with pytest.raises(FileExistsError):
+            write_new(file, "yours")
+        assert file.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [file]

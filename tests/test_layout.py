@@ -13,9 +13,12 @@ PACKAGE = Path(__file__).parents[1] / "optuna_demix"
 FLOORS = (
     (
         "_apportion",
+        "_children",
         "_files",
         "_lazy",
+        "_process_id",
         "_progress",
+        "_stop",
         "_text_table",
         "_typing",
         "_wording",
@@ -25,7 +28,7 @@ FLOORS = (
     ("ensemble", "export", "merging", "mixture", "quickstart", "scoring", "storage", "surrogate"),
     ("config", "search"),
     ("study", "training"),
-    ("fidelity", "report"),
+    ("bill", "fidelity", "report", "starting"),
     ("workers",),
     ("cli",),
     ("__init__", "__main__"),

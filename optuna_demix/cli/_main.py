@@ -21,6 +21,7 @@ from optuna_demix.cli import (
     export,
     fidelity,
     import_runs,
+    init,
     plan,
     recommend,
     report,
@@ -41,6 +42,8 @@ _DESCRIPTION = """\
 Search pre-training data mixtures with merged-model proxies, in an Optuna study.
 
   optuna-demix demo
+
+  optuna-demix init --data data --base base --tasks hellaswag gsm8k
 
 example, with a study.yaml of three capabilities:
   optuna-demix check study.yaml
@@ -117,6 +120,7 @@ def build_parser() -> CommandParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (
         demo,
+        init,
         check,
         train,
         plan,

@@ -7,13 +7,15 @@ import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from optuna_demix._process_id import PARENT_ENV
 from optuna_demix.cli._password import TYPED_ENV
 from optuna_demix.storage.connection import STORAGE_ENV
 from optuna_demix.storage.secrets import mask_url
-from optuna_demix.workers.process_id import PARENT_ENV
 
 if TYPE_CHECKING:
     import argparse
+
+    from optuna_demix.config import StudyConfig
 
 _SHARED = ("storage", "study_name", "device")
 
@@ -47,6 +49,23 @@ def next_command(arguments: argparse.Namespace, name: str, *options: str, like: 
         if option in like.split():
             words += _given(arguments, option)
     return shlex.join([*words, *options])
+
+
+def search_commands(arguments: argparse.Namespace, config: StudyConfig) -> list[str]:
+    """The command that makes a study, and a worker on it.
+
+    Args:
+        arguments: Those of the command that ends, which has no storage.
+        config: The study.
+    """
+    from optuna_demix.study.attach import create_command
+
+    storage = None if STORAGE_ENV in os.environ else "sqlite:///mix.db"
+    given = [] if storage is None else ["--storage", storage]
+    return [
+        create_command(config, storage=storage, study_name="mix"),
+        next_command(arguments, "worker", *given, "--study-name", "mix", "--n-trials", "64"),
+    ]
 
 
 def storage_words(arguments: argparse.Namespace) -> list[str]:

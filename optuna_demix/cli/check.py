@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optuna_demix.cli._next import next_command, say_next
-from optuna_demix.cli._options import add_command
+from optuna_demix._wording import byte_size as _size
+from optuna_demix.cli._console import console, write_output
+from optuna_demix.cli._next import next_command, say_next, search_commands
+from optuna_demix.cli._options import add_command, positive_number, whole_number
 from optuna_demix.errors import DemixError
-from optuna_demix.storage.connection import STORAGE_ENV
 
 if TYPE_CHECKING:
+    from optuna_demix.bill import Bill, Gpu
     from optuna_demix.cli._options import Commands
     from optuna_demix.config import StudyConfig
+    from optuna_demix.merging import ComponentSet
     from optuna_demix.merging.footprint import DeviceFootprint, Footprint
 
 
@@ -31,6 +36,28 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--no-tasks", action="store_true", help="do not look the lm-eval tasks up (faster)"
+    )
+    bill = parser.add_argument_group("what the study will cost")
+    bill.add_argument(
+        "--bill",
+        action="store_true",
+        help="estimate tokens, FLOPs, memory, trials an hour and GPU-hours; builds the requests "
+        "of tasks whose data are on this host, which may take minutes",
+    )
+    bill.add_argument(
+        "--gpu",
+        metavar="NAME",
+        help="on which GPU: A100, H100, H200, … or TFLOP/s,GB/s,GB; default: H100",
+    )
+    bill.add_argument("--gpus", metavar="N", type=positive_number, help="how many; default: 1")
+    bill.add_argument(
+        "--n-trials", metavar="N", type=positive_number, help="trials of the search; default: 64"
+    )
+    bill.add_argument(
+        "--references", metavar="N", type=whole_number, help="reference models; default: 0"
+    )
+    bill.add_argument(
+        "--json", metavar="FILE", help="write the bill as JSON too; - prints only JSON"
     )
     parser.add_argument(
         "--components",
@@ -58,10 +85,30 @@ class _PrintSchema(argparse.Action):
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    gpu = _gpu(arguments)
+    if arguments.json == "-":
+        with contextlib.redirect_stdout(io.StringIO()):  # a bill alone
+            config, components = _examine(arguments)
+        assert gpu is not None
+        print(_bill(arguments, gpu, config, components).to_json())
+        return 0
+    config, components = _examine(arguments)
+    if gpu is not None:
+        from optuna_demix.bill.words import bill_lines
+
+        bill = _bill(arguments, gpu, config, components)
+        if arguments.json:
+            write_output(Path(arguments.json), bill.to_json() + "\n")
+        print(*bill_lines(bill), sep="\n")
+    _say_what_is_next(arguments, config)
+    return 0
+
+
+def _examine(arguments: argparse.Namespace) -> tuple[StudyConfig, ComponentSet | None]:
+    """Check everything and tell it; the components that are there."""
     from optuna_demix.config import load_study_config
     from optuna_demix.config.space import space_of
     from optuna_demix.config.study import objective_names
-    from optuna_demix.study.attach import create_command
     from optuna_demix.study.components import check_components, footprints_of, require_merging
     from optuna_demix.study.search import sampler_of
 
@@ -99,17 +146,41 @@ def _check(arguments: argparse.Namespace) -> int:
         n_tasks = sum(map(len, config.capabilities.values()))
         print(f"  {n_tasks} benchmarks found")
         print(*(f"  {note}\n" for note in notes), sep="", end="")
+    return config, components
+
+
+def _gpu(arguments: argparse.Namespace) -> Gpu | None:
+    """The GPU to reckon with, if a bill is asked for, and be it by one of its options."""
+    options = ("gpu", "gpus", "n_trials", "references", "json")
+    if not arguments.bill and all(getattr(arguments, name) is None for name in options):
+        return None
+    from optuna_demix.bill import find_gpu
+
+    return find_gpu(arguments.gpu or "H100")
+
+
+def _bill(
+    arguments: argparse.Namespace, gpu: Gpu, config: StudyConfig, components: ComponentSet | None
+) -> Bill:
+    from optuna_demix.bill import estimate_bill
+
+    return estimate_bill(
+        config,
+        gpu,
+        n_gpus=arguments.gpus or 1,
+        n_trials=arguments.n_trials or 64,
+        references=arguments.references or 0,
+        count_tasks=not arguments.no_tasks,
+        components=components,
+        report=console(shown=True),
+    )
+
+
+def _say_what_is_next(arguments: argparse.Namespace, config: StudyConfig) -> None:
     if config.training is not None and not all(map(_is_there, _trained_paths(config))):
         say_next(arguments, next_command(arguments, "train"))
-        return 0
-    storage = None if STORAGE_ENV in os.environ else "sqlite:///mix.db"
-    given = [] if storage is None else ["--storage", storage]
-    say_next(
-        arguments,
-        create_command(config, storage=storage, study_name="mix"),
-        next_command(arguments, "worker", *given, "--study-name", "mix", "--n-trials", "64"),
-    )
-    return 0
+        return
+    say_next(arguments, *search_commands(arguments, config))
 
 
 def _trained_paths(config: StudyConfig) -> list[Path]:
@@ -146,15 +217,6 @@ def _needs(device: DeviceFootprint) -> str:
         return model
     copy, buffers = _size(device.arena), _size(device.buffers)
     return f"{model}, {copy} for its part of the arena or {buffers} of buffers (as much pinned)"
-
-
-def _size(number: float) -> str:
-    """Bytes in words: ``16.1 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:,.2f} TB"
 
 
 def _where(config: StudyConfig, component: str) -> str:

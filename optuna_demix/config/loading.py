@@ -33,6 +33,19 @@ def load_study_config(path: str | os.PathLike[str]) -> StudyConfig:
         raise ConfigError(f"{source}: cannot be read ({reason}); give a study.yaml") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{source}: is not UTF-8 text; give a study.yaml") from None
+    return read_study_config(text, source)
+
+
+def read_study_config(text: str, source: Path) -> StudyConfig:
+    """Read and check the text of a ``study.yaml``.
+
+    Args:
+        text: What the file holds, or will hold.
+        source: The file, from whose folder relative paths start.
+
+    Raises:
+        ConfigError: As :func:`load_study_config`.
+    """
     try:
         data = load_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
@@ -41,7 +54,7 @@ def load_study_config(path: str | os.PathLike[str]) -> StudyConfig:
         raise ConfigError(f"{source}: is nested too deeply to be a study.yaml") from None
     if not isinstance(data, dict):
         raise ConfigError(
-            f"{source}: must be a mapping of fields, as 'optuna-demix demo' writes one"
+            f"{source}: must be a mapping of fields, as 'optuna-demix init' writes one"
         )
     try:
         config = StudyConfig.model_validate(data)

@@ -70,11 +70,13 @@ class DatasetConfig(StrictModel):
         try:
             parts = list(Formatter().parse(self.template))
         except ValueError as error:
-            raise ValueError(f"template: {error}; write {{{{ and }}}} for braces") from None
+            raise ValueError(
+                f"template: must be one for str.format ({error}); {{{{ and }}}} mean braces"
+            ) from None
         names = [name for _, name, _, _ in parts if name is not None]
         if not names or any(re.search(r"[.\[]|^\d*$", name) for name in names):
             raise ValueError(
-                "template: name fields in braces, such as {title}; write {{ and }} for braces"
+                "template: must hold fields in braces, such as {title}; {{ and }} mean braces"
             )
         return self
 

@@ -128,6 +128,23 @@ def task_folders(include_path: IncludePath) -> list[Path]:
     return [Path(folder).expanduser() for folder in include_path]
 
 
+def specs_of(
+    benchmarks: Sequence[Benchmark], catalog: Catalog, *, confirm_run_unsafe_code: bool
+) -> dict[str, TaskSpec]:
+    """The spec of each benchmark's task, by the benchmark's name.
+
+    Raises:
+        TaskError: If a benchmark cannot be scored.
+    """
+    specs = {}
+    for benchmark in benchmarks:
+        found = examine(benchmark, catalog, confirm_run_unsafe_code=confirm_run_unsafe_code)
+        if isinstance(found, TaskError):
+            raise found
+        specs[benchmark.name] = found
+    return specs
+
+
 def examine(
     benchmark: Benchmark, catalog: Catalog, *, confirm_run_unsafe_code: bool
 ) -> TaskSpec | TaskError:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from optuna_demix._progress import Report
-from optuna_demix.errors import TaskError
 from optuna_demix.scoring.benchmark import Benchmark
 from optuna_demix.scoring.block_scores import BlockScores
-from optuna_demix.scoring.checks import IncludePath, check_names, examine, task_folders
+from optuna_demix.scoring.checks import IncludePath, check_names, specs_of, task_folders
 from optuna_demix.scoring.digest import digest
-from optuna_demix.scoring.harness.task_specs import TaskSpec
 from optuna_demix.scoring.screening import CheapScores, Screening, answers_of_units
 from optuna_demix.scoring.settings import (
     TaskSettings,
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
     from optuna_demix.scoring.generation import Watcher
     from optuna_demix.scoring.replay import Replay
+    from optuna_demix.scoring.workload import Workload
 
 
 class HarnessScorer:
@@ -153,13 +152,8 @@ class HarnessScorer:
         from optuna_demix.scoring.units import UnitKey, wanted_of
 
         catalog = Catalog(task_folders(include_path))
-        specs: dict[str, TaskSpec] = {}
         allowed = confirm_run_unsafe_code or confirm_run_unsafe_code_unsandboxed
-        for benchmark in self.benchmarks:
-            found = examine(benchmark, catalog, confirm_run_unsafe_code=allowed)
-            if isinstance(found, TaskError):
-                raise found
-            specs[benchmark.name] = found
+        specs = specs_of(self.benchmarks, catalog, confirm_run_unsafe_code=allowed)
 
         self._settings = {
             "batch_size": batch_size,
@@ -341,6 +335,10 @@ class HarnessScorer:
 
         self._scored = False
         return Replay(self._suite, self._readings.addresses, self._readings.signs)
+
+    def workload(self) -> Workload:
+        """What the model is given for one :meth:`score`, known without running it."""
+        return self._suite.workload()
 
     def plan_digest(self) -> str:
         """Hash of everything but the weights that the scores depend on.

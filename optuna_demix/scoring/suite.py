@@ -21,6 +21,7 @@ from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.prepared_task import PreparedTask, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
 from optuna_demix.scoring.units import RequestKind, Unit
+from optuna_demix.scoring.workload import Text, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -239,6 +240,19 @@ class Suite:
         for plan in self._in_order():
             counts[plan.kind] = counts.get(plan.kind, 0) + len(plan.instances)
         return counts
+
+    def workload(self) -> Workload:
+        """What the model is given for one scoring."""
+        plans = [(kind, plan) for kind, found in self._plans.items() for plan in found]
+        with quiet():
+            texts = tuple(
+                Text(prompt, most, kind.screened)
+                for kind, plan in plans
+                if plan.kind == "generate_until"
+                for prompt, most in self._model.text_sizes(plan)
+            )
+        passes = tuple(each.shape for _, plan in plans for each in plan.passes)
+        return Workload(self.requests(), passes, texts)
 
     def forward_passes(self) -> int:
         """Batches of one scoring, generation not counted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +19,15 @@ _ALIKE = 1e-9  # difference of two merits that is rounding
 _LISTED = 6  # objectives whose noise is told one by one
 
 
-def rank_correlation(found: Recommendation) -> float:
+def rank_correlation(accuracy: Iterable[float]) -> float:
     """Mean out-of-fold rank correlation of the benchmarks; NaN where none is known."""
-    known = [rho for rho in found.accuracy.values() if np.isfinite(rho)]
+    known = [rho for rho in accuracy if np.isfinite(rho)]
     return float(np.mean(known)) if known else float("nan")
+
+
+def rank_mixtures(accuracy: Iterable[float]) -> bool:
+    """Whether predictions of such rank correlations are known to rank mixtures."""
+    return rank_correlation(accuracy) > RANKS_POORLY
 
 
 def has_enough(found: Recommendation) -> bool:
@@ -32,7 +37,7 @@ def has_enough(found: Recommendation) -> bool:
 
 def ranks(found: Recommendation) -> bool:
     """Whether predictions are known to rank mixtures."""
-    return rank_correlation(found) > RANKS_POORLY
+    return rank_mixtures(found.accuracy.values())
 
 
 def can_tell(found: Recommendation) -> bool:
@@ -98,7 +103,7 @@ def _more(found: Recommendation) -> str:
 
 
 def _ranking(found: Recommendation) -> str:
-    rho = rank_correlation(found)
+    rho = rank_correlation(found.accuracy.values())
     if not np.isfinite(rho):
         return "it is not known how well predictions rank mixtures"
     return f"predictions hardly rank mixtures (out-of-fold rank correlation {rho:.2f})"

@@ -242,7 +242,7 @@ class Recommendation:
             for mixture in [self.mixtures[keys[0]]]
         ]
         note = composite_note(self.composite)
-        rho = _confidence.rank_correlation(self)
+        rho = _confidence.rank_correlation(self.accuracy.values())
         if np.isfinite(rho):
             note += f"\nsurrogate: out-of-fold rank correlation {rho:.3f} (mean)"
         for name, count in self.estimated.items():

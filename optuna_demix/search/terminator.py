@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from optuna.terminator import BaseTerminator
 
 from optuna_demix.errors import ConfigError
+from optuna_demix.search._confidence import rank_mixtures
 from optuna_demix.search.options import SearchOptions
 from optuna_demix.search.own_sampler import options_of, spaces_of
 from optuna_demix.search.proposals.acquisition import Composite
-from optuna_demix.search.proposals.convergence import Outlook, converge, least_trials
+from optuna_demix.search.proposals.convergence import converge, least_trials
 from optuna_demix.search.proposals.fit import Fit
 from optuna_demix.search.proposals.state import SpaceState, StudyState, fit_size, identity_of
 from optuna_demix.search.spaces import as_spaces
@@ -37,7 +38,8 @@ class DemixTerminator(BaseTerminator):
     ``recommend`` starts from; the expected gain is the largest expected improvement over it of
     any candidate, and the noise is the part of a trial's score that the surrogate does not
     explain. Fits are made at the numbers of trials at which the sampler makes its own, and two in
-    a row must agree.
+    a row must agree. A study whose predictions hardly rank mixtures goes on, as ``recommend``
+    does not call it converged.
 
     Usable as a callback of ``study.optimize``, and wherever Optuna takes a
     ``optuna.terminator.BaseTerminator``.
@@ -88,17 +90,14 @@ class DemixTerminator(BaseTerminator):
         self._lock = threading.RLock()
 
     def should_terminate(self, study: Study) -> bool:
-        """Whether the last two fits expect no gain that exceeds the noise."""
+        """Whether the last two fits rank mixtures and expect no gain that exceeds the noise."""
         with self._lock:
             spaces = spaces_of(study, self._spaces)
             key = identity_of(study)
             if key not in self._judges:  # one study at a time: memory stays flat
                 options = options_of(study, self._options)
                 self._judges = {key: _Judge(study, spaces, options)}
-            outlooks = self._judges[key].outlooks(self._min_n_trials)
-        return len(outlooks) == _AGAIN and all(
-            outlook.expected_gain <= outlook.noise for outlook in outlooks
-        )
+            return self._judges[key].has_converged(self._min_n_trials)
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
         """Stop ``study.optimize`` when the study has converged."""
@@ -118,10 +117,10 @@ class _Judge:
         self._options = options
         self._state = StudyState(study, options)
         self._known: SpaceState | None = None
-        self._judged: dict[int, Outlook] = {}
+        self._judged: dict[int, bool] = {}
 
-    def outlooks(self, min_n_trials: int | None) -> list[Outlook]:
-        """What the last two fits expect; fewer if there are not enough trials."""
+    def has_converged(self, min_n_trials: int | None) -> bool:
+        """Whether the last two fits say so; not if there are too few trials for two."""
         known, _ = self._state.current(self._spaces)
         if known is not self._known:  # another search space
             self._known, self._judged = known, {}
@@ -135,12 +134,13 @@ class _Judge:
                 break
             sizes.append(size)
             size = fit_size(size - 1)
-        self._judged = {
-            size: self._judged.get(size) or self._judge(known, size) for size in sorted(sizes)
-        }
-        return list(self._judged.values())
+        for size in sizes:
+            if size not in self._judged:
+                self._judged[size] = self._judge(known, size)
+        self._judged = {size: self._judged[size] for size in sizes}
+        return len(sizes) == _AGAIN and all(self._judged.values())
 
-    def _judge(self, known: SpaceState, size: int) -> Outlook:
+    def _judge(self, known: SpaceState, size: int) -> bool:
         history, options = known.history, self._options
         trials = history.arrays().first(size)
         fit = Fit(
@@ -153,4 +153,7 @@ class _Judge:
         )
         fit.grow_pool(options.scalar_composite)
         merit = Composite(options.scalar_composite, fit.reference)
-        return converge(fit, merit, kl=options.kl)
+        outlook = converge(fit, merit, kl=options.kl)
+        if outlook.expected_gain > outlook.noise:
+            return False
+        return rank_mixtures(fit.surrogate.validate().spearman)

@@ -27,11 +27,13 @@ def require_merging(report: Report | None = None) -> None:
     Raises:
         DemixError: If torch or another package it needs is missing.
     """
-    known = "optuna_demix.merging" in sys.modules
+    known = "optuna_demix.merging.live.live_model" in sys.modules
     say = Report() if report is None or known else report
     try:
         with say.step("importing torch and transformers"):
-            import optuna_demix.merging  # noqa: F401
+            # Not the package alone, which hands its names on lazily.
+            import optuna_demix.merging.checkpoints.components
+            import optuna_demix.merging.live.live_model  # noqa: F401
     except ImportError as error:
         raise DemixError(
             f"merging needs {error.name or 'torch'}; pip install 'optuna-demix[models]'"

@@ -17,6 +17,8 @@ from optuna_demix.study.device import choose_device
 from optuna_demix.study.fingerprint import code_versions
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from optuna_demix.config import RacingConfig, StudyConfig
     from optuna_demix.merging import ComponentSet, LiveModel
     from optuna_demix.mixture import MixtureSpace
@@ -159,16 +161,72 @@ def build_scorer(
     Raises:
         TaskError: If a task cannot be loaded or scored.
     """
-    from optuna_demix.scoring import HarnessScorer
-
     scoring = config.scoring
     if scoring.shared_prefixes or scoring.generation != "hf":
         model.merge([1 / len(model.names)] * len(model.names))  # all are tried on a real proxy
-    chosen = [b for b in _benchmarks(config) if only is None or b.name in only]
-    return HarnessScorer(
-        chosen,
+    return _scorer(
+        config,
         model.model,
         model.tokenizer,
+        only=only,
+        screens=screens,
+        shared_prefixes=scoring.shared_prefixes,
+        generation=scoring.generation,
+        report=report,
+    )
+
+
+def plan_scorer(
+    config: StudyConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    only: Collection[str] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> HarnessScorer:
+    """A study's scorer around a model without values, which only tells what it would do.
+
+    Args:
+        config: The study.
+        model: A model on the ``meta`` device.
+        tokenizer: Its tokenizer.
+        only: Benchmarks that are wanted; ``None`` for all.
+        report: Where progress is shown.
+
+    Raises:
+        TaskError: If a task cannot be loaded or scored.
+    """
+    return _scorer(
+        config,
+        model,
+        tokenizer,
+        only=only,
+        screens=config.scoring.screen is not None and only is None,
+        # Both are tried on the model first.
+        shared_prefixes=False,
+        generation="hf",
+        report=report,
+    )
+
+
+def _scorer(
+    config: StudyConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    only: Collection[str] | None,
+    screens: bool,
+    shared_prefixes: bool,
+    generation: Literal["auto", "hf", "vllm"],
+    report: Callable[[str], None] | None,
+) -> HarnessScorer:
+    from optuna_demix.scoring import HarnessScorer
+
+    scoring = config.scoring
+    return HarnessScorer(
+        [b for b in _benchmarks(config) if only is None or b.name in only],
+        model,
+        tokenizer,
         include_path=config.include_paths,
         batch_size=scoring.rows,
         max_length=scoring.max_length,
@@ -178,8 +236,8 @@ def build_scorer(
         confirm_run_unsafe_code=scoring.confirm_run_unsafe_code,
         confirm_run_unsafe_code_unsandboxed=scoring.confirm_run_unsafe_code_unsandboxed,
         mixed_precision_dtype=scoring.mixed_precision_dtype,
-        shared_prefixes=scoring.shared_prefixes,
-        generation=scoring.generation,
+        shared_prefixes=shared_prefixes,
+        generation=generation,
         vllm=scoring.vllm_settings,
         blocks=scoring.racing.blocks if scoring.racing else None,
         screening=_screening(config) if screens else None,

@@ -8,8 +8,9 @@ of threads, the same recipe gives the same weights, bit by bit, interrupted or n
 
 from __future__ import annotations
 
+from optuna_demix.training._parallel import train_parallel
 from optuna_demix.training._record import RECORD_FILE
 from optuna_demix.training._results import TrainedModel, TrainingInterrupted
 from optuna_demix.training._study import train_study
 
-__all__ = ["RECORD_FILE", "TrainedModel", "TrainingInterrupted", "train_study"]
+__all__ = ["RECORD_FILE", "TrainedModel", "TrainingInterrupted", "train_parallel", "train_study"]

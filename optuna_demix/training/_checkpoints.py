@@ -1,39 +1,14 @@
-"""Checkpoints of models that are being trained: which are whole, and who may write them."""
+"""Checkpoints of models that are being trained: which are whole."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from optuna_demix.errors import DemixError
 from optuna_demix.training._files import read_json, write_json
-from optuna_demix.training._job import Run
 
 MARKER = "complete.json"  # written last into a checkpoint
-
-
-@contextlib.contextmanager
-def exclusive(partial: Path, run: Run) -> Iterator[None]:
-    """Hold the lock on training a model; the lock of a killed process is released."""
-    from filelock import FileLock, Timeout
-
-    file = partial.with_name(f".{partial.name}.lock")  # a model's name never begins with a dot
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(file, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise DemixError(
-            f"{run.name} is being trained by another process (it holds {file}); wait for it, or "
-            "train others with --only"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def open_partial(partial: Path, recipe: dict[str, Any]) -> None:

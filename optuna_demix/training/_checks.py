@@ -11,6 +11,13 @@ from optuna_demix.training._job import Run
 from optuna_demix.training._processes import process_count
 
 
+def settings_of(config: StudyConfig) -> TrainingConfig:
+    """A study's section on training."""
+    if config.training is None:
+        raise ConfigError(f"{config.source}: training: is missing; add it to train models")
+    return config.training
+
+
 def check_settings(config: StudyConfig, training: TrainingConfig) -> None:
     """Refuse fields of a study's training that do not go together."""
     source = config.source

@@ -55,3 +55,11 @@ class Job:
     def partial(self, run: Run) -> Path:
         """Where a run keeps its checkpoints until it is done; one folder, whatever its name."""
         return self.config.run_path / "models" / ".partial" / quote(run.name, safe="")
+
+    def lease(self, name: str) -> Path:
+        """The lease on training a model; beside its checkpoints, and no name begins with a dot."""
+        return self.config.run_path / "models" / ".partial" / f".{quote(name, safe='')}.lease"
+
+    def text_lease(self, dataset: str) -> Path:
+        """The lease on tokenizing a dataset."""
+        return self.config.run_path / "cache" / f".{quote(dataset, safe='')}.lease"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,20 +12,39 @@ from optuna_demix.errors import ConfigError
 from optuna_demix.training._checkpoints import newest_checkpoint
 from optuna_demix.training._files import read_json
 from optuna_demix.training._job import Job, Run
-from optuna_demix.training._recipe import differences
+from optuna_demix.training._recipe import differences, digest_of
 from optuna_demix.training._record import RECORD_FILE, read_record
+
+RETRAIN_ENV = "OPTUNA_DEMIX_RETRAIN"
+"""Environment variable: JSON of what :func:`to_retrain` gave the command that started this one."""
+
+
+def to_retrain(runs: Sequence[Run], names: Sequence[str]) -> dict[str, str | None]:
+    """The models to train again, each with a digest of the one that is there now.
+
+    One that has another digest later was trained again, by this process or by another one.
+    """
+    if RETRAIN_ENV in os.environ:
+        given: dict[str, str | None] = json.loads(os.environ[RETRAIN_ENV])
+        return given
+    return {run.name: _digest(read_record(run.path)) for run in runs if run.name in names}
 
 
 class Ledger:
-    """Which runs are done, and which must be refused because their recipe has changed."""
+    """Which runs are done, and which must be refused because their recipe has changed.
 
-    def __init__(self, job: Job, retrain: frozenset[str]) -> None:
+    Args:
+        job: What all runs share.
+        retrain: Models to train again, as :func:`to_retrain` gives them.
+
+    Attributes:
+        records: Records of those that were found done.
+    """
+
+    def __init__(self, job: Job, retrain: Mapping[str, str | None]) -> None:
         self._job = job
-        self._retrain = set(retrain)
-
-    def trained(self, run: Run) -> None:
-        """Note that a run which was to be repeated is done."""
-        self._retrain.discard(run.name)
+        self._retrain = retrain
+        self.records: dict[str, dict[str, Any]] = {}
 
     def pending(self, runs: Sequence[Run], recipes: Mapping[str, dict[str, Any]]) -> list[Run]:
         """Those of the runs that are not done.
@@ -37,15 +58,18 @@ class Ledger:
             recipe = recipes[run.name]
             record = read_record(run.path)
             begun = self._begun(run)
-            if record is None and run.path.exists() and any(run.path.iterdir()):
-                raise ConfigError(
-                    f"{run.path}: is there, but was not made by train (no {RECORD_FILE}); move "
-                    f"it away, or take {run.section} for {run.name} out of the study"
-                )
-            if run.name in self._retrain:
+            if record is None and _is_occupied(run.path):
+                record = read_record(run.path)  # it may have come since
+                if record is None:
+                    raise ConfigError(
+                        f"{run.path}: is there, but was not made by train (no {RECORD_FILE}); "
+                        f"move it away, or take {run.section} for {run.name} out of the study"
+                    )
+            if self._retrain.get(run.name, "") == _digest(record):
                 todo.append(run)
                 continue
             if record is not None:
+                self.records[run.name] = record
                 changes = differences(record["recipe"], recipe)
                 if not changes:
                     changes = _damages(run.path, record)
@@ -67,7 +91,21 @@ class Ledger:
     def _begun(self, run: Run) -> dict[str, Any] | None:
         """The recipe of a half trained model, if it can be resumed."""
         partial = self._job.partial(run)
-        return read_json(partial / "recipe.json") if newest_checkpoint(partial) else None
+        try:
+            return read_json(partial / "recipe.json") if newest_checkpoint(partial) else None
+        except FileNotFoundError:
+            return None  # another process has just dropped an old checkpoint, or is done
+
+
+def _digest(record: Mapping[str, Any] | None) -> str | None:
+    return None if record is None else digest_of(record)
+
+
+def _is_occupied(path: Path) -> bool:
+    try:
+        return any(path.iterdir())
+    except FileNotFoundError:
+        return False
 
 
 def _damages(path: Path, record: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,8 @@ from optuna_demix.errors import ConfigError
 from optuna_demix.training._checkpoints import MARKER
 from optuna_demix.training._files import read_json, sync_all, write_json
 from optuna_demix.training._job import Job, Run
-from optuna_demix.training._processes import signal_group
+from optuna_demix.training._lease import Lease
+from optuna_demix.training._processes import greatest, signal_group
 from optuna_demix.training._progress import Progress
 from optuna_demix.training._schedule import snapshot_steps
 from optuna_demix.training._sharding import layout_of
@@ -24,12 +25,19 @@ class Pilot:
     """Decides after each step whether to log, to save and to stop."""
 
     def __init__(
-        self, job: Job, run: Run, stop: TrainingStop, meter: Progress, checkpoint: Path | None
+        self,
+        job: Job,
+        run: Run,
+        stop: TrainingStop,
+        meter: Progress,
+        checkpoint: Path | None,
+        lease: Lease | None = None,
     ) -> None:
         self._job = job
         self._run = run
         self._stop = stop
         self._meter = meter
+        self._lease = lease
         self.snapshots = snapshot_steps(run)
         self._log_every = max(1, min(50, run.steps // 20))
         marker = None if checkpoint is None else read_json(checkpoint / MARKER)
@@ -37,6 +45,7 @@ class Pilot:
         self._began = time.monotonic()
         self._group = signal_group()
         self.stopped = False
+        self.lost = False
 
     @property
     def seconds(self) -> float:
@@ -53,12 +62,15 @@ class Pilot:
         """A step is done."""
         self._meter.advance()
         last = step >= self._run.steps
-        stop = self._agreed(self._stop.requested) and not last
-        save = not last and (stop or step % self._job.training.save_every == 0)
-        control.should_save = save
-        control.should_log = last or save or step % self._log_every == 0
-        if stop:
-            self.stopped = True
+        asked = self._stop.requested
+        due = not last and step % self._job.training.save_every == 0
+        # All processes must do the same after the same step: stop, or leave the model to others.
+        verdict = greatest(2 if self._is_lost(asked or due) else int(asked), self._group)
+        self.lost = verdict == 2
+        self.stopped = verdict == 1 and not last
+        control.should_save = (due or self.stopped) and not self.lost
+        control.should_log = last or control.should_save or step % self._log_every == 0
+        if self.stopped or self.lost:
             control.should_training_stop = True
 
     def log(self, step: int, loss: float) -> None:
@@ -87,12 +99,11 @@ class Pilot:
         marker = {"seconds": self.seconds, "files": sizes, **layout_of(self._job.training)}
         write_json(checkpoint / MARKER, marker)
 
-    def _agreed(self, requested: bool) -> bool:
-        """Whether any process was asked to stop: all must do it after the same step."""
-        if self._group is None:
-            return requested
-        import torch
+    def may_write(self) -> bool:
+        """Whether no other process has taken the model over, for certain."""
+        return self._lease is None or self._lease.holds()
 
-        flag = torch.tensor([int(requested)])
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self._group)
-        return bool(flag.item())
+    def _is_lost(self, writes: bool) -> bool:
+        if writes:
+            return not self.may_write()
+        return self._lease is not None and self._lease.is_lost()

@@ -18,6 +18,28 @@ def signal_group() -> Any:
     return torch.distributed.new_group(backend="gloo")
 
 
+def agreed(value: Any, group: Any) -> Any:
+    """What the process of rank 0 says, of a :func:`signal_group`."""
+    if group is None:
+        return value
+    import torch
+
+    said = [value]
+    torch.distributed.broadcast_object_list(said, src=0, group=group)
+    return said[0]
+
+
+def greatest(value: int, group: Any) -> int:
+    """The greatest of the processes' values, of a :func:`signal_group`."""
+    if group is None:
+        return value
+    import torch
+
+    held = torch.tensor([value])
+    torch.distributed.all_reduce(held, torch.distributed.ReduceOp.MAX, group=group)
+    return int(held.item())
+
+
 def wait_for_all(arguments: TrainingArguments) -> None:
     """Wait until every process has come here."""
     if arguments.distributed_state is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from optuna_demix.config import StudyConfig
@@ -13,25 +14,40 @@ from optuna_demix.training._job import Run
 def schedule_arguments(run: Run) -> dict[str, Any]:
     """What TrainingArguments must know of a run's learning rate."""
     budget = run.budget
-    warmup = math.ceil(budget.warmup_ratio * run.steps)
-    options: dict[str, Any] = {}
-    if budget.schedule == "cosine":
-        name, options = "cosine_with_min_lr", {"min_lr_rate": budget.final_lr_ratio}
-    elif budget.average is not None or not decay_steps(run):
-        name = "constant_with_warmup"
-    else:
-        name = "warmup_stable_decay"
-        options = {
-            "num_decay_steps": min(decay_steps(run), run.steps - warmup),
-            "decay_type": "1-sqrt",  # ahead of linear and cosine: arXiv:2405.18392
-            "min_lr_ratio": budget.final_lr_ratio,
-        }
     return {
         "learning_rate": budget.learning_rate,
-        "warmup_steps": warmup,
-        "lr_scheduler_type": name,
-        "lr_scheduler_kwargs": options,
+        "warmup_steps": warmup_steps(run),
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": budget.final_lr_ratio},
     }
+
+
+def own_rate(run: Run) -> Callable[[int], float] | None:
+    """The rate of each step of ``wsd``, as a share of the peak; None if transformers has it.
+
+    transformers' own warmup-stable-decay warms up from the rate at the end instead of from 0.
+    """
+    budget = run.budget
+    if budget.schedule != "wsd":
+        return None
+    warmup = warmup_steps(run)
+    decay = 0 if budget.average is not None else min(decay_steps(run), run.steps - warmup)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        into = step - (run.steps - decay)
+        if into <= 0:
+            return 1.0
+        # One minus a square root is ahead of a line and a cosine: arXiv:2405.18392.
+        return 1.0 - (1.0 - budget.final_lr_ratio) * math.sqrt(min(into / decay, 1.0))
+
+    return rate
+
+
+def warmup_steps(run: Run) -> int:
+    """How many of the first steps warm up."""
+    return math.ceil(run.budget.warmup_ratio * run.steps)
 
 
 def decay_steps(run: Run) -> int:

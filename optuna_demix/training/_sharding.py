@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna_demix.config import TrainingConfig
-from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.errors import ConfigError, DemixError, InputError
 from optuna_demix.training._checkpoints import MARKER
 from optuna_demix.training._files import read_json
 from optuna_demix.training._job import Job, Run
@@ -89,13 +89,23 @@ def refine_sharding(job: Job, arguments: TrainingArguments) -> None:
 
 
 def shard_on_cpu(trainer: Trainer) -> None:
-    """Let accelerate shard on a CPU too, where it would otherwise ignore its plugin."""
+    """Let accelerate shard on a CPU too, where it would otherwise ignore its plugin.
+
+    Raises:
+        InputError: If there are other devices, on which PyTorch would put the shards.
+    """
+    import torch
     from accelerate import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     state = trainer.accelerator.state
     if not trainer.args.fsdp or state.distributed_type != DistributedType.MULTI_CPU:
         return
+    if torch.accelerator.is_available():
+        raise InputError(
+            "device cpu: training.sharding: full takes the GPUs that are here; give --device "
+            "cuda, or hide them with CUDA_VISIBLE_DEVICES="
+        )
     plugin = FullyShardedDataParallelPlugin(**trainer.args.fsdp_plugin_args)
     if trainer.args.bf16:
         plugin.set_mixed_precision("bf16")

@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 from typing import Any, Literal
 
+from optuna_demix._process_id import parent_is_gone
 from optuna_demix.training._results import TrainingInterrupted
 
 
@@ -15,11 +16,16 @@ class TrainingStop:
 
     def __init__(self) -> None:
         self._signum: int | None = None
+        self._noted = threading.Event()
         self._previous: dict[int, Any] = {}
 
     @property
     def requested(self) -> bool:
-        return self._signum is not None
+        return self._signum is not None or parent_is_gone()
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until a signal comes."""
+        self._noted.wait(seconds)
 
     def __enter__(self) -> TrainingStop:
         if threading.current_thread() is threading.main_thread():
@@ -35,12 +41,15 @@ class TrainingStop:
         """What to raise after a stop, which may have been asked of another process."""
         signum = signal.SIGTERM if self._signum is None else self._signum
         name = signal.Signals(signum).name
+        if self._signum is None and parent_is_gone():
+            name = "the end of the command that started it,"
         return TrainingInterrupted(
             f"training was stopped by {name} {where}; the same command resumes it", signum
         )
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
+        self._noted.set()
         self._restore()
 
     def _restore(self) -> None:

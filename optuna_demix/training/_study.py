@@ -10,9 +10,10 @@ from optuna_demix._wording import last_line, one_line
 from optuna_demix.config import StudyConfig
 from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._all_models import train_all
-from optuna_demix.training._checks import check_device, check_settings
+from optuna_demix.training._checks import check_device, check_settings, settings_of
 from optuna_demix.training._files import is_write_error
 from optuna_demix.training._job import Job
+from optuna_demix.training._ledger import to_retrain
 from optuna_demix.training._plan import plan_models, selected_runs
 from optuna_demix.training._processes import rank
 from optuna_demix.training._results import TrainedModel
@@ -41,6 +42,10 @@ def train_study(
     Works under ``torchrun`` and ``accelerate launch`` (data parallel): ``batch_size`` is then the
     batch of all processes together.
 
+    Any number of calls, on any hosts that share the run's folder, share the models: each takes
+    those that nobody trains, the base first, goes on with those of killed processes, and returns
+    when all are there.
+
     Args:
         config: The study.
         only: Names of the models to train: ``base``, components, ``references/<i>``, or
@@ -61,9 +66,7 @@ def train_study(
             was trained with another recipe and is not in ``retrain``.
         TrainingInterrupted: If SIGINT or SIGTERM came; a checkpoint was saved before.
     """
-    training = config.training
-    if training is None:
-        raise ConfigError(f"{config.source}: training: is missing; add it to train models")
+    training = settings_of(config)
     for package in ("torch", "transformers", "accelerate", "datasets", "filelock"):
         if importlib.util.find_spec(package) is None:
             raise DemixError(f"training needs {package}; pip install 'optuna-demix[models]'")
@@ -76,7 +79,7 @@ def train_study(
     try:
         say = Report(report, bars=progress) if rank() == 0 else Report()
         job = Job(config, training, Vocabulary.open(config, training), device, say)
-        return train_all(job, runs, frozenset(retrain))
+        return train_all(job, runs, to_retrain(runs, retrain))
     except OSError as error:
         where = error.filename or config.run_path
         raise ConfigError(

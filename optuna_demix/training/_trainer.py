@@ -13,7 +13,7 @@ from optuna_demix.errors import ConfigError, DemixError
 from optuna_demix.training._job import Job, Run
 from optuna_demix.training._pilot import Pilot
 from optuna_demix.training._processes import process_count, rank, wait_for_all
-from optuna_demix.training._schedule import schedule_arguments
+from optuna_demix.training._schedule import own_rate, schedule_arguments
 from optuna_demix.training._sharding import (
     check_sharded,
     refine_sharding,
@@ -86,10 +86,11 @@ def make_arguments(job: Job, run: Run, partial: Path) -> TrainingArguments:
 
 
 def make_trainer(
-    job: Job, arguments: TrainingArguments, model: Any, rows: Rows, pilot: Pilot
+    run: Run, arguments: TrainingArguments, model: Any, rows: Rows, pilot: Pilot
 ) -> Trainer:
     """Build the Trainer of one run, steered by its pilot."""
     import torch
+    from torch.optim.lr_scheduler import LambdaLR
     from transformers import PrinterCallback, Trainer, TrainerCallback
 
     class Hooks(TrainerCallback):
@@ -103,7 +104,7 @@ def make_trainer(
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step in pilot.snapshots:
                 whole = whole_model(trainer, model)
-                if rank() == 0 and whole is not None:
+                if rank() == 0 and whole is not None and pilot.may_write():
                     keep_snapshot(snapshot_file(Path(args.output_dir), state.global_step), whole)
             pilot.step(state.global_step, control)
 
@@ -125,6 +126,14 @@ def make_trainer(
         def create_accelerator_and_postprocess(self) -> None:
             super().create_accelerator_and_postprocess()
             shard_on_cpu(self)
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            rate = own_rate(run)
+            if rate is not None and self.lr_scheduler is None:
+                steered: Any = self.optimizer if optimizer is None else optimizer
+                self.lr_scheduler = LambdaLR(steered, rate)
+                self._created_lr_scheduler = True
+            return super().create_scheduler(num_training_steps, optimizer)
 
     def collate(batch: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
         tokens = torch.from_numpy(batch)  # (b, sequence_length)

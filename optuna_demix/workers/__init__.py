@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from optuna_demix._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from optuna_demix._stop import StopRequest
     from optuna_demix.workers.fleet import run_workers
     from optuna_demix.workers.loop import WorkerReport, work
     from optuna_demix.workers.run import run_worker
-    from optuna_demix.workers.signals import StopRequest
 
 __all__ = [
     "StopRequest",
@@ -28,7 +28,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "StopRequest": "optuna_demix.workers.signals",
+        "StopRequest": "optuna_demix._stop",
         "WorkerReport": "optuna_demix.workers.loop",
         "run_worker": "optuna_demix.workers.run",
         "run_workers": "optuna_demix.workers.fleet",

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from optuna_demix._process_id import own_name
 from optuna_demix.attributes import LEASE_ATTR, WORKER_ATTR
 from optuna_demix.errors import StorageLostError
-from optuna_demix.workers.process_id import own_name
 
 if TYPE_CHECKING:
     from optuna.study import Study

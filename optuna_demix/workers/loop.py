@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optuna_demix._process_id import parent_is_gone
+from optuna_demix._stop import StopRequest
 from optuna_demix.attributes import FAILURE_ATTR
 from optuna_demix.errors import StorageLostError
 from optuna_demix.storage.requeue import requeue
@@ -20,9 +22,7 @@ from optuna_demix.storage.secrets import Secrets
 from optuna_demix.storage.timing import Timing
 from optuna_demix.workers.heartbeat import heartbeats
 from optuna_demix.workers.lost_trials import LostTrialDetector, is_unclaimed, will_end
-from optuna_demix.workers.process_id import parent_is_gone
 from optuna_demix.workers.reasons import RELEASED, SURPLUS
-from optuna_demix.workers.signals import StopRequest
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from optuna_demix._process_id import is_dead_here
 from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
 from optuna_demix.storage.requeue import requeue
 from optuna_demix.storage.unchanged import Unchanged
 from optuna_demix.workers.heartbeat import records_heartbeats
-from optuna_demix.workers.process_id import is_dead_here
 from optuna_demix.workers.reasons import DIED, SILENT
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class LostTrialDetector:
         for trial in running:
             heartbeat = _heartbeat_of(trial)
             since = self._unchanged.since(trial._trial_id, heartbeat)
-            if is_dead_here(trial):
+            if is_dead_here(str(trial.user_attrs.get(WORKER_ATTR, ""))):
                 found.append((trial, DIED))
             elif trial._trial_id in stale:
                 found.append((trial, SILENT))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from optuna_demix._progress import Report, Step
+from optuna_demix._stop import StopRequest
 from optuna_demix.config.space import space_of
 from optuna_demix.config.study import objective_names
 from optuna_demix.report.write import reporter_of
@@ -20,7 +21,6 @@ from optuna_demix.study.search import options_from, pruner_of, sampler_of
 from optuna_demix.workers.heartbeat import records_heartbeats
 from optuna_demix.workers.loop import WorkerReport, work
 from optuna_demix.workers.progress import study_progress
-from optuna_demix.workers.signals import StopRequest
 
 if TYPE_CHECKING:
     from optuna.study import Study

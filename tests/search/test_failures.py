@@ -88,7 +88,13 @@ def beyond(w: Weights, number: int) -> bool:
     return bool(w[0] > 0.6)
 
 
-@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(end, id=name, marks=pytest.mark.slow if name != "raises" else ())
+        for name, end in ENDINGS.items()
+    ],
+)
 def test_a_search_that_is_drawn_to_a_failing_corner_stops_at_its_border(
     end: Callable[[], float],
 ) -> None:

@@ -94,7 +94,10 @@ def test_a_proposal_keeps_away_from_trials_of_every_state(
     assert distance(ask(lambda study: neighbor(study, wanted)), wanted) >= APART
 
 
-@pytest.fixture(params=["memory", "sqlite", "grpc", "shared snapshot"])
+_SLOW = pytest.param("sqlite", marks=pytest.mark.slow)  # as the shared snapshot, which is quick
+
+
+@pytest.fixture(params=["memory", _SLOW, "grpc", "shared snapshot"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     url = f"sqlite:///{tmp_path / 'mix.db'}"
     if request.param == "memory":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 from typing import Any
 
@@ -38,6 +39,18 @@ def run(noise: float, n_trials: int, **kwargs: object) -> optuna.Study:
     return study
 
 
+@functools.cache
+def trials_of(noise: float) -> list[optuna.trial.FrozenTrial]:
+    return run(noise, 60 if noise else 40).trials
+
+
+def ran(noise: float, n_trials: int) -> optuna.Study:
+    """As :func:`run`; what was run once is not run again."""
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
+    study.add_trials(trials_of(noise)[:n_trials])
+    return study
+
+
 def test_it_stops_a_noisy_study_and_what_is_found_then_is_good() -> None:
     terminator = DemixTerminator(SPACE)
     assert isinstance(terminator, BaseTerminator)
@@ -50,25 +63,36 @@ def test_it_stops_a_noisy_study_and_what_is_found_then_is_good() -> None:
 
 
 def test_it_does_not_stop_before_anything_is_known() -> None:
-    study = run(0.02, 6)
+    study = ran(0.02, 6)
     assert not DemixTerminator(SPACE).should_terminate(study)
-    early = recommend(run(0.0, 4), SPACE)
-    late = recommend(run(0.0, 40), SPACE)
+    early = recommend(ran(0.0, 4), SPACE)
+    late = recommend(ran(0.0, 40), SPACE)
     assert not early.converged
     gains = [one.expected_gain * one.noise["value"] for one in (early, late)]
     assert gains[0] > 5 * gains[1]
 
 
+def test_it_goes_on_while_predictions_rank_nothing() -> None:
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
+    rng = np.random.default_rng(1)
+    for weights in SPACE.sample(40, rng):
+        study.add_trial(SPACE.create_trial(weights, float(rng.standard_normal())))
+    found = recommend(study)
+    assert found.expected_gain <= 1.0  # nothing is left to gain, as far as noise can tell
+    assert not found.converged
+    assert not DemixTerminator().should_terminate(study)
+
+
 def test_one_terminator_serves_several_studies() -> None:
     terminator = DemixTerminator(SPACE, min_n_trials=8)
-    converged = run(0.05, 60)
+    converged = ran(0.05, 60)
     assert terminator.should_terminate(converged)
-    assert not terminator.should_terminate(run(0.05, 5))
+    assert not terminator.should_terminate(ran(0.05, 5))
     assert terminator.should_terminate(converged)
 
 
 def test_it_can_be_copied_to_another_process() -> None:
-    study = run(0.05, 60)
+    study = ran(0.05, 60)
     terminator = DemixTerminator(SPACE, min_n_trials=8)
     assert terminator.should_terminate(study)
     assert pickle.loads(pickle.dumps(terminator)).should_terminate(study)
@@ -118,7 +142,7 @@ def test_a_second_mixture_counts() -> None:
 
 
 def test_it_takes_its_options_from_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = run(0.05, 30)
+    study = ran(0.05, 30)
     study.sampler = DemixSampler(SPACE, seed=3, surrogate="lightgbm-linear", composite="mean")
     seen: list[tuple[str, int]] = []
     build = Fit.__init__
@@ -136,8 +160,8 @@ def test_it_takes_its_options_from_the_sampler(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_each_trial_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = run(0.05, 25)
-    study.sampler = DemixSampler(SPACE, warm_start=[run(0.05, 8)])
+    study = ran(0.05, 25)
+    study.sampler = DemixSampler(SPACE, warm_start=[ran(0.05, 8)])
     encoded: list[int] = []
     encode = JointSpace.encode
 
@@ -173,8 +197,8 @@ def test_a_parameter_that_varies_later_is_taken_in() -> None:
 
 
 def test_trials_of_earlier_studies_do_not_let_it_stop_at_once() -> None:
-    study = run(0.05, 6)
-    study.sampler = DemixSampler(SPACE, warm_start=[run(0.05, 60)])
+    study = ran(0.05, 6)
+    study.sampler = DemixSampler(SPACE, warm_start=[ran(0.05, 60)])
     assert not DemixTerminator().should_terminate(study)
     assert not recommend(study).converged
 

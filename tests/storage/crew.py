@@ -20,12 +20,12 @@ import optuna
 from _forks import fork_context, start_server
 
 from optuna_demix import DemixSampler, MixtureSpace
+from optuna_demix._stop import StopRequest
 from optuna_demix.attributes import FAILURE_ATTR, WORKER_ATTR
 from optuna_demix.storage.connection import connect, storage_url
 from optuna_demix.storage.timing import Timing
 from optuna_demix.surrogate import Surrogate
 from optuna_demix.workers.loop import work
-from optuna_demix.workers.signals import StopRequest
 
 # Loads what a first connection loads, once for all workers.
 optuna.storages.RDBStorage("sqlite:///:memory:")

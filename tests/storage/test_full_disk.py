@@ -23,7 +23,7 @@ WORKER = ("worker", "study.yaml", "--storage", "sqlite:///mix.db", "--study-name
 @pytest.mark.parametrize(
     ("n_trials", "n_times"),
     [
-        pytest.param(6, 1, id="short"),
+        pytest.param(6, 1, id="short", marks=pytest.mark.slow),
         pytest.param(60, 5, id="long", marks=[pytest.mark.faults, pytest.mark.timeout(1800)]),
     ],
 )

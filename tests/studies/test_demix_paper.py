@@ -114,6 +114,7 @@ def run_check(study: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_check_finds_the_benchmarks_without_a_network() -> None:
     pytest.importorskip("lm_eval")
     done = run_check(STUDY)

@@ -26,39 +26,64 @@ def assert_is_a_worker(arguments: list[str]) -> None:
     assert parsed.storage is None  # from the environment: arguments can be read by everybody
 
 
+def assert_trains(arguments: list[str]) -> None:
+    parsed = build_parser().parse_args(arguments)
+    assert parsed.run.__name__ == "_train"
+    assert not parsed.retrain  # an array's tasks would train a model again and again
+
+
 @pytest.fixture
 def job() -> Any:
     return yaml.safe_load((LAUNCH / "kubernetes.yaml").read_text())
 
 
-def test_the_slurm_script_starts_a_worker(tmp_path: Path) -> None:
-    script = LAUNCH / "slurm.sbatch"
+@pytest.fixture
+def train_job() -> Any:
+    return yaml.safe_load((LAUNCH / "train_kubernetes.yaml").read_text())
+
+
+def started_by(script: Path, folder: Path, **environment: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment of the command that a shell script becomes."""
     assert subprocess.run(["bash", "-n", script]).returncode == 0
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    (tmp_path / ".venv" / "bin" / "activate").write_text("")
-    fake = tmp_path / "bin" / "optuna-demix"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").write_text("")
+    fake = folder / "bin" / "optuna-demix"
     fake.parent.mkdir()
     fake.write_text(
         f"#!{sys.executable}\nimport json, os, sys\n"
-        "print(json.dumps([sys.argv[1:], os.environ['OPTUNA_STORAGE'], os.getpid()]))\n"
+        "print(json.dumps([sys.argv[1:], dict(os.environ), os.getpid()]))\n"
     )
     fake.chmod(0o755)
+    path = f"{fake.parent}:{os.environ['PATH']}"
     process = subprocess.Popen(
         ["bash", script],
-        cwd=tmp_path,
-        env={"PATH": f"{fake.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+        cwd=folder,
+        env={"PATH": path, "HOME": str(folder), **environment},
         stdout=subprocess.PIPE,
         text=True,
     )
     out, _ = process.communicate()
-    arguments, storage, pid = json.loads(out)
+    arguments, seen, pid = json.loads(out)
+    assert pid == process.pid  # it is the process that schedulers signal
+    return arguments, seen
+
+
+def test_the_slurm_script_starts_a_worker(tmp_path: Path) -> None:
+    arguments, environment = started_by(LAUNCH / "slurm.sbatch", tmp_path)
     assert_is_a_worker(arguments)
-    assert storage == f"@{tmp_path}/.optuna_storage"
-    assert pid == process.pid  # it is the process that Slurm signals
+    assert environment["OPTUNA_STORAGE"] == f"@{tmp_path}/.optuna_storage"
 
 
-def test_slurm_options_are_before_the_first_command() -> None:
-    lines = (LAUNCH / "slurm.sbatch").read_text().splitlines()
+@pytest.mark.parametrize(("gpus", "parallel"), [({}, "1"), ({"SLURM_GPUS_ON_NODE": "4"}, "4")])
+def test_the_slurm_script_trains(tmp_path: Path, gpus: dict[str, str], parallel: str) -> None:
+    arguments, _ = started_by(LAUNCH / "train_slurm.sbatch", tmp_path, **gpus)
+    assert_trains(arguments)
+    assert arguments[arguments.index("--parallel") + 1] == parallel
+
+
+@pytest.mark.parametrize("name", ["slurm.sbatch", "train_slurm.sbatch"])
+def test_slurm_options_are_before_the_first_command(name: str) -> None:
+    lines = (LAUNCH / name).read_text().splitlines()
     options = [i for i, line in enumerate(lines) if line.startswith("#SBATCH")]
     commands = [i for i, line in enumerate(lines) if line and not line.startswith("#")]
     assert options and max(options) < min(commands)
@@ -66,9 +91,10 @@ def test_slurm_options_are_before_the_first_command() -> None:
     assert "--requeue" in text and "--array=" in text and "--signal=B:TERM@" in text
 
 
-def test_the_kubernetes_job_fits_its_schema(job: Any) -> None:
+def test_the_kubernetes_jobs_fit_their_schema(job: Any, train_job: Any) -> None:
     validate = pytest.importorskip("kubernetes_validate")
-    validate.validate(job, "1.30", strict=True)
+    for each in (job, train_job):
+        validate.validate(each, "1.30", strict=True)
 
 
 def test_the_kubernetes_job_starts_a_worker(job: Any) -> None:
@@ -84,6 +110,37 @@ def test_the_kubernetes_job_starts_a_worker(job: Any) -> None:
     assert "completions" not in job["spec"] and pod["restartPolicy"] == "Never"
     mounts = {mount["name"] for mount in worker["volumeMounts"]}
     assert mounts == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_kubernetes_job_trains(train_job: Any) -> None:
+    pod = train_job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["optuna-demix"]
+    assert_trains(container["args"])
+    assert "completions" not in train_job["spec"] and pod["restartPolicy"] == "Never"
+    rules = train_job["spec"]["podFailurePolicy"]["rules"]
+    assert rules[0]["onExitCodes"]["containerName"] == container["name"]
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    # The run is written by all pods: no disk of one node.
+    assert all("persistentVolumeClaim" in volume for volume in pod["volumes"])
+
+
+def test_the_skypilot_task_trains(tmp_path: Path) -> None:
+    task = yaml.safe_load((LAUNCH / "train_skypilot.yaml").read_text())
+    script = tmp_path / "run.sh"
+    script.write_text(task["run"])
+    arguments, _ = started_by(script, tmp_path, SKYPILOT_NUM_GPUS_PER_NODE="8")
+    assert_trains(arguments)
+    assert arguments[arguments.index("--parallel") + 1] == "8"
+
+
+def test_skypilot_reads_its_task() -> None:
+    sky = pytest.importorskip("sky", reason="skypilot is not installed; pip install skypilot")
+    task = sky.Task.from_yaml(str(LAUNCH / "train_skypilot.yaml"))
+    assert task.num_nodes == 2 and list(task.volumes) == ["/run-dir"]
+    (resources,) = task.resources
+    assert resources.accelerators == {"H100": 8}
 
 
 def test_ray_runs_the_workers(tmp_path: Path) -> None:

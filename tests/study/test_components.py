@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,14 @@ def test_an_adapter_is_merged_onto_the_study_s_base(root: Path) -> None:
         open_components(config)
     shutil.copytree(models / "code", models / "base")
     assert set(open_components(config).names) == {"prose", "lora"}
+
+
+def test_merging_needs_torch() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from optuna_demix.errors import DemixError\n"
+        "from optuna_demix.study.components import require_merging\n"
+        "try:\n    require_merging()\nexcept DemixError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "merging needs torch; pip install 'optuna-demix[models]'\n", done.stderr

@@ -85,7 +85,14 @@ def test_a_first_worker_writes_everything_and_others_of_its_kind_go_on(
     assert study.metric_names == ["score a"]
 
 
-@pytest.mark.parametrize(("marks", "least"), [("ab", "a"), ("ab", "b"), ("aa", "a")])
+@pytest.mark.parametrize(
+    ("marks", "least"),
+    [
+        ("ab", "a"),
+        pytest.param("ab", "b", marks=pytest.mark.slow),
+        pytest.param("aa", "a", marks=pytest.mark.slow),
+    ],
+)
 def test_no_interleaving_lets_two_fingerprints_through(
     marks: str,
     least: str,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optuna_demix.errors import ConfigError, DemixError
+from optuna_demix.errors import ConfigError
 from optuna_demix.training import TrainingInterrupted, _place
 from tests.training.samples import Make, interrupt, train, weights
 
@@ -118,18 +118,6 @@ class TestInterruptions:
         assert weights(again) == weights(
             train(make("whole", {"training.seed": 1}), only=["base"])["base"]
         )
-
-    def test_a_model_in_other_hands_is_not_touched(self, make: Make) -> None:
-        from filelock import FileLock
-
-        config = make()
-        lock = config.run_path / "models" / ".partial" / ".base.lock"
-        lock.parent.mkdir(parents=True)
-        with (
-            FileLock(lock),
-            pytest.raises(DemixError, match="base is being trained by another process"),
-        ):
-            train(config, only=["base"])
 
     @pytest.mark.parametrize("name", ["weights_of", "sync_all"])
     def test_failure_to_write_leaves_nothing_behind(

@@ -12,10 +12,10 @@ from typing import Any
 import optuna
 import pytest
 
+from optuna_demix._process_id import name_of
 from optuna_demix.attributes import FAILURE_ATTR, WORKER_ATTR
 from optuna_demix.config import load_study_config
 from optuna_demix.workers.fleet import device_groups, run_workers
-from optuna_demix.workers.process_id import name_of
 from tests.tiny_study import write_study
 
 

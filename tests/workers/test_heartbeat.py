@@ -7,9 +7,9 @@ from pathlib import Path
 
 import optuna
 
+from optuna_demix._process_id import own_name
 from optuna_demix.attributes import LEASE_ATTR, WORKER_ATTR
 from optuna_demix.workers.heartbeat import heartbeats, records_heartbeats
-from optuna_demix.workers.process_id import own_name
 
 
 def test_a_heartbeat_is_there_before_the_mark(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from optuna_demix import DemixSampler, MixtureSpace
 from optuna_demix._progress import Report
+from optuna_demix._stop import StopRequest
 from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
 from optuna_demix.errors import StorageLostError
 from optuna_demix.storage.connection import connect
@@ -24,7 +25,6 @@ from optuna_demix.storage.retrying import RetryingStorage
 from optuna_demix.storage.timing import Timing
 from optuna_demix.workers.loop import work
 from optuna_demix.workers.progress import study_progress
-from optuna_demix.workers.signals import StopRequest
 
 SPACE = MixtureSpace(["web", "code", "math"])
 QUICK = Timing(heartbeat_s=1, grace_s=600, patience_s=5.0)

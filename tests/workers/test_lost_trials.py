@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from optuna_demix._process_id import own_name
 from optuna_demix.attributes import FAILURE_ATTR, LEASE_ATTR, WORKER_ATTR
 from optuna_demix.storage.requeue import MAX_RETRIES
 from optuna_demix.storage.retrying import RetryingStorage
@@ -20,7 +21,6 @@ from optuna_demix.workers.lost_trials import (
     reclaim_lost_trials,
     will_end,
 )
-from optuna_demix.workers.process_id import own_name
 
 ELSEWHERE = "elsewhere 0a1b2c3d 1"
 

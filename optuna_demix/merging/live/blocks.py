@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,14 +65,20 @@ def merge_blocks(
         blocks: Which blocks of the arena these are.
         kernels: Runs the computation.
     """
+    # Sent once: each transfer waits for what a device has been given before.
+    numbers = [_on_device(plan.coefficients, rows.device)]
+    if plan.election is not None:
+        vote = plan.election
+        numbers += [_on_device(x, rows.device) for x in (vote.weights, vote.scale)]
     if plan.coefficients.ndim == 1:
-        _merge(plan, plan.coefficients, rows, out, kernels)
+        _merge(plan, plan.coefficients, numbers, rows, out, kernels)
         return
     for segment in segments(layout, blocks):
         which = slice(segment.blocks.start - blocks.start, segment.blocks.stop - blocks.start)
         _merge(
             plan,
             plan.coefficients[segment.tensor],
+            [numbers[0][segment.tensor], *numbers[1:]],
             rows[which, :, segment.columns],
             out[which, segment.columns],
             kernels,
@@ -90,33 +96,32 @@ def merge_deltas(
         out: Result, (m, block_size), on the same device, perhaps of another float type.
         kernels: Runs the computation.
     """
-    numbers = torch.tensor(plan.coefficients, dtype=torch.float32, device=out.device)
-    kernels.run_deltas(blocks, out, numbers)
+    kernels.run_deltas(blocks, out, _on_device(plan.coefficients, out.device))
 
 
 def _merge(
     plan: MergePlan,
     coefficients: FloatArray,  # of one tensor
+    numbers: Sequence[torch.Tensor],  # the same on the device, then what the election needs
     rows: torch.Tensor,
     out: torch.Tensor,
     kernels: Kernels,
 ) -> None:
-    def on_device(numbers: FloatArray | float) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.float32, device=rows.device)
-
-    election = plan.election
-    if election is not None:
-        numbers = (on_device(coefficients), on_device(election.weights), on_device(election.scale))
-        kernels.run(elected_sum, rows, out, *numbers, election.normalize)
+    if plan.election is not None:
+        kernels.run(elected_sum, rows, out, *numbers, plan.election.normalize)
         return
     if plan.around_base:
-        kernels.run(moved_base, rows, out, on_device(coefficients))
+        kernels.run(moved_base, rows, out, *numbers)
         return
     only = _only_row(coefficients)
     if only is not None:
         out.copy_(rows[:, only])  # bit for bit: 1 · (−0) + 0 · x would be +0
         return
-    kernels.run(weighted_sum, rows, out, on_device(coefficients))
+    kernels.run(weighted_sum, rows, out, *numbers)
+
+
+def _on_device(numbers: FloatArray | float, device: torch.device) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.float32, device=device)
 
 
 def _only_row(coefficients: FloatArray) -> int | None:

@@ -59,6 +59,12 @@ class Catalog:
         """Every name known so far."""
         return sorted(self._index)
 
+    @property
+    def local_tasks(self) -> list[str]:
+        """Tasks of the local directories, without their groups and tags."""
+        kinds = (Kind.TASK, Kind.PY_TASK)
+        return sorted(name for name, entry in self._local.items() if entry.kind in kinds)
+
     def spec(self, name: str) -> TaskSpec | None:
         """What the configuration says about a name; ``None`` if nothing has it.
 

@@ -205,6 +205,10 @@ class PreparedModel(HFLM):  # type: ignore[misc]
         counts: NDArray[np.int64] = np.diff(totals)
         return counts
 
+    def text_sizes(self, plan: ForwardPlan) -> list[tuple[int, int]]:
+        """Tokens of each prompt of prepared texts, and the most that are written after it."""
+        return self._texts.sizes(plan.instances)
+
     def content(self, plan: ForwardPlan) -> list[Any]:
         """Every token id that the model is given and what is done with them, to be hashed.
 

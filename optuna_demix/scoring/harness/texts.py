@@ -75,6 +75,15 @@ class Texts:
         self._progress.plan(prompt for prompt in made.values() if prompt is not None)
         return [made[id(instance)] for instance in instances]
 
+    def sizes(self, instances: Sequence[Any]) -> list[tuple[int, int]]:
+        """Tokens of each request's prompt, and the most that are written after it."""
+        wanted = [self._most(instance) for instance in instances]
+        rooms = [self._lm.max_length - most for most in wanted]
+        return [
+            (len(self._encode(instance.args[0], room)), most)
+            for instance, room, most in zip(instances, rooms, wanted, strict=True)
+        ]
+
     def write(self, prompts: Sequence[Prompt]) -> list[str | float]:
         """The text of each prompt as lm-eval gives it; NaN where the model answers with NaN."""
         found = self._engine.generate(prompts) if self._engine is not None else []
@@ -129,14 +138,17 @@ class Texts:
         return Arguments(others.pop("max_gen_toks"), tuple(stops), others)
 
     def _check_room(self, instance: Any) -> None:
-        longest = self._lm.max_length
-        wanted = normalize_gen_kwargs(instance.args[1], self._lm.max_gen_toks)["max_gen_toks"]
+        longest, wanted = self._lm.max_length, self._most(instance)
         if wanted >= longest:
             raise TaskError(
                 f"task {instance.task_name!r}: generates up to {wanted} tokens, which leaves no "
                 f"room for a prompt in max_length {longest}; raise max_length or lower "
                 "max_gen_toks in gen_kwargs or the task's generation_kwargs"
             )
+
+    def _most(self, instance: Any) -> int:
+        """How many tokens a request's text may have."""
+        return int(normalize_gen_kwargs(instance.args[1], self._lm.max_gen_toks)["max_gen_toks"])
 
     def _encode(self, text: str, room: int) -> list[int]:
         ids, _ = self._lm.tok_batch_encode(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ def parts_of(file: DataFile) -> Iterator[DataFile]:
         with explained(file):
             found = sorted(fs.find(path))
         for part in found:
+            if posixpath.basename(part).startswith(("cache-", ".")):
+                continue  # what `map` has left there
             yield DataFile(part if file.is_local else fs.unstrip_protocol(part), "saved")
     elif file.format == "megatron":
         yield file

@@ -187,3 +187,12 @@ def _url(fs: Any, path: str) -> str:
     from fsspec.implementations.local import LocalFileSystem
 
     return path if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
+
+
+def stem_of(name: str) -> str | None:
+    """A file's name without the suffixes of format and compression; none if it is no data."""
+    suffix, compression = _split(name)
+    if suffix not in _FORMATS:
+        return None
+    stem = os.path.splitext(name)[0] if compression else name
+    return os.path.splitext(stem)[0] or None

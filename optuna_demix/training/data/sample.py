@@ -97,6 +97,8 @@ def sample_of(
     if all(file.format in TOKENIZED for file in files):
         tokens = sum(_length(file, dataset, where) for file in files)
         return Sample(files[0].format, len(files), sum(sizes), {}, None, (), 0, 0, 1.0, tokens)
+    if any(file.format in TOKENIZED for file in files):
+        raise ConfigError(f"{where}: holds text and token ids; make two datasets of it")
     chosen = sorted({int(i) for i in np.linspace(0, len(files) - 1, _MOST_FILES)})
     each = max(1, max_documents // len(chosen))
     rows: list[Mapping[str, Any]] = []

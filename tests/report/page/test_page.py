@@ -82,7 +82,9 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.fixture(scope="module", params=[5, 24, 64], ids="K={}".format)
+@pytest.fixture(
+    scope="module", params=[5, pytest.param(24, marks=pytest.mark.slow), 64], ids="K={}".format
+)
 def wide(request: pytest.FixtureRequest) -> ReportData:
     space = wide_space(request.param)
     return gather(wide_study(space, 24), space)

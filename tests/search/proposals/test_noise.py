@@ -11,7 +11,7 @@ TARGET = np.array([0.5, 0.3, 0.2])
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.05])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2))])
 def test_it_is_that_of_the_scores(noise: float, seed: int) -> None:
     import optuna
 

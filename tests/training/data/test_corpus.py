@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from optuna_demix.config import DatasetConfig
+from optuna_demix.errors import ConfigError
 from optuna_demix.training.data import digests
 from optuna_demix.training.data.corpus import corpus_of
 from optuna_demix.training.data.digests import Digests
@@ -53,6 +54,8 @@ class TestDigest:
         else:
             part = max(write_documents(home, name).glob("*.*"), key=lambda f: f.stat().st_size)
         first = corpus_of(config, "code").digest
+        (part.parent / "cache-1234.arrow").write_bytes(b"what map has left")
+        assert corpus_of(config, "code").digest == first
         part.write_bytes(part.read_bytes() + b" ")
         assert corpus_of(config, "code").digest != first
 
@@ -143,3 +146,9 @@ class TestSample:
         assert sample.files == 50 and "00" in sample.texts[0] and "49" in sample.texts[-1]
         tokens = sample.estimated_tokens(lambda texts: [text.split() for text in texts])  # type: ignore[misc]
         assert tokens == pytest.approx(50 * 31, rel=0.05)
+
+    def test_text_and_ids_are_not_sampled_together(self, tmp_path: Path) -> None:
+        write_documents(tmp_path, "a.jsonl")
+        write_megatron(tmp_path / "m", [[1, 2], [3]])
+        with pytest.raises(ConfigError, match="code.files: holds text and token ids; make two"):
+            sample_of(DatasetConfig(files=["."]), tmp_path, where="datasets.code.files")

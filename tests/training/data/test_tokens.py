@@ -73,6 +73,13 @@ class TestText:
         assert vocabulary.encode(texts) == expected(texts, add_special_tokens=False)["input_ids"]
         assert len(vocabulary.encode(texts)[0]) == 4
 
+    def test_tokenizers_of_python_do_too(self, make: Make) -> None:
+        config = make(changes={"training.tokenizer": "bytes"})
+        transformers.ByT5Tokenizer().save_pretrained(config.resolve("bytes"))
+        with (config.source.parent / "code.jsonl").open() as lines:
+            text = json.loads(next(lines))["text"]
+        assert ids(config)[: len(text) + 1] == [*(byte + 3 for byte in text.encode()), 1]
+
     def test_a_failure_leaves_nothing_and_a_kill_what_is_saved(
         self, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:

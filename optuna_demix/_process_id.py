@@ -1,4 +1,4 @@
-"""Which process evaluates a trial, which one started it, and whether they still live."""
+"""Which process does a piece of work, which one started it, and whether they still live."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ import hashlib
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from optuna_demix.attributes import WORKER_ATTR
-
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
 
 PARENT_ENV = "OPTUNA_DEMIX_PARENT"
-"""Environment variable: process id of the parent of several workers on one host."""
+"""Environment variable: process id of the parent of several processes on one host."""
 
 
 def own_name() -> str:
@@ -28,9 +21,9 @@ def name_of(process: int) -> str:
     return f"{_own_place()} {process}"
 
 
-def is_dead_here(trial: FrozenTrial) -> bool:
-    """Whether a trial's worker was a process of this place which lives no more."""
-    place, _, process = str(trial.user_attrs.get(WORKER_ATTR, "")).rpartition(" ")
+def is_dead_here(name: str) -> bool:
+    """Whether a process was one of this place and lives no more, by its name."""
+    place, _, process = name.rpartition(" ")
     return place == _own_place() and not _may_live(process)
 
 
