@@ -69,11 +69,11 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 test-vllm: $(VLLM_VENV)/.installed  ## Run the tests of vLLM, in an environment of its own
 	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/scoring/generation
 
-test-readers: install  ## Have the training frameworks that pip has read exported mixtures (minutes)
+test-readers: install  ## Have the training frameworks that pip has read exports and plans (minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(VENV)/readers --upgrade -r tests/export/readers.txt
 	OMP_NUM_THREADS=1 PYTHONPATH="$(abspath $(VENV))/readers" \
-		$(BIN)/python -m pytest tests/export tests/training/data -m readers
+		$(BIN)/python -m pytest tests/export tests/training -m readers
 
 lint: install  ## Check style and types
 	$(BIN)/ruff check .

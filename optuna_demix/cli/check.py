@@ -60,6 +60,12 @@ def add_parser(commands: Commands) -> None:
         "--json", metavar="FILE", help="write the bill as JSON too; - prints only JSON"
     )
     parser.add_argument(
+        "--components",
+        action="store_true",
+        help="read every weight of components that another trainer has made, and print the lines "
+        "of study.yaml that name them",
+    )
+    parser.add_argument(
         "--schema",
         action=_PrintSchema,
         nargs=0,
@@ -129,6 +135,10 @@ def _examine(arguments: argparse.Namespace) -> tuple[StudyConfig, ComponentSet |
         which = "the" if n_found == n_all else f"{n_found} of {n_all}"
         print(f"  {which} components fit together, {components.n_parameters:,} parameters each")
         _print_memory(footprints_of(config, components))
+    if arguments.components:
+        from optuna_demix.cli._returned import print_returned
+
+        print_returned(config)
     if not arguments.no_tasks:
         from optuna_demix.study.evaluation import check_benchmarks
 

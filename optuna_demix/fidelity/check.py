@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from optuna_demix.fidelity.scores import Scores
     from optuna_demix.mixture import MixtureSpace
 
-DRIFT_BENDS = 0.07
-"""Drift from which on proxies fall behind: at 0.069 the merged models of DeMix kept 0.81 of the
-code score of really trained ones, at 0.101 they kept 0.75 (arXiv 2602.00747, Table 12)."""
-
 _SAME_SHARES = 1e-6
 _FEW_IN_QUARTER = 20  # references: below, the best quarter holds fewer than five
 
@@ -282,6 +278,8 @@ def drift_of(config: StudyConfig) -> dict[str, float] | None:
 def _warnings(
     references: Sequence[Reference], drift: dict[str, float] | None, config: StudyConfig
 ) -> list[str]:
+    from optuna_demix.merging.checkpoints.drift import DRIFT_BENDS
+
     lines = []
     budgets = {reference.tokens for reference in references} - {None}
     if len(budgets) > 1:

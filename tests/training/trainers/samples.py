@@ -1,0 +1,48 @@
+"""Data as each trainer reads it, and the plan of a tiny study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optuna_demix.config import StudyConfig
+from optuna_demix.training.trainers import TRAINERS, PlanOptions, write_plan
+from tests.training.samples import WORDS
+
+READS_TEXT = [name for name, trainer in TRAINERS.items() if trainer.data is None]
+READS_TOKENS = [name for name, trainer in TRAINERS.items() if trainer.data is not None]
+
+
+def plan(config: StudyConfig, trainer: str, **options: Any) -> Path:
+    """Write a plan, with paths that need not be there where the trainer reads tokens."""
+    if trainer in READS_TOKENS:
+        options.setdefault("paths", "/data/{dataset}")
+    return write_plan(config, trainer, PlanOptions(**options), report=lambda line: None)
+
+
+def write_tokens(folder: Path, trainer: str, name: str, count: int) -> list[str]:
+    """Write so many tokens of a dataset in a trainer's format; what the study calls them."""
+    ids = np.arange(count, dtype="<u2") % 15
+    if trainer == "nanotron":
+        (folder / name).mkdir()
+        ids.tofile(folder / name / "part.ds")
+        return [f"{name}/part.ds"]
+    if trainer == "olmo-core":
+        ids.tofile(folder / f"{name}.npy")
+        return [f"{name}.npy"]
+    if trainer == "llm-foundry":
+        (folder / name).mkdir()
+        (folder / name / "index.json").write_text('{"version": 2, "shards": []}')
+        (folder / name / "shard.00000.mds").write_bytes(bytes(count))
+        return [name]
+    ids.tofile(folder / f"{name}.bin")
+    (folder / f"{name}.idx").write_bytes(b"")
+    return [f"{name}.bin"]
+
+
+def in_format(trainer: str) -> dict[str, Any]:
+    """Changes of the study for datasets in a trainer's own format."""
+    ends = {"nanotron": "/part.ds", "olmo-core": ".npy", "llm-foundry": ""}
+    return {f"datasets.{name}.files": [f"{name}{ends.get(trainer, '.bin')}"] for name in WORDS}
