@@ -8,6 +8,7 @@ import numpy as np
 
 from optuna_demix.errors import ConfigError
 from optuna_demix.surrogate._gaussian_process import GaussianProcess, warp
+from optuna_demix.surrogate._law import Law
 from optuna_demix.surrogate._regressor import Prediction
 from optuna_demix.surrogate._trees import PUBLISHED, TreeEnsemble, linear_settings
 
@@ -28,6 +29,13 @@ _DOUBT_ROWS = 64.0
 # Sum of squares that the even weights of a stack count for, in rows: with few rows the held-out
 # errors of two regressors are too noisy to prefer one, and their mean is better than either.
 _STACK_ROWS = 100.0
+MANY_SOURCES = 24
+"""Sources from which on ``auto`` holds a law: with fewer, the process soon knows enough."""
+# Rows for each source below which the law is all there is: a process with a length scale for each
+# source, and trees, know too little of sources of which there are nearly as many as rows.
+_ROWS_A_SOURCE = 4
+_LAW_ROWS = 512  # beyond them there is no law: it costs the cube of the rows, and adds little
+_LAW_DOUBT_ROWS = 16.0  # as _DOUBT_ROWS, of the law's fewer hyperparameters
 _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and changes nothing
 
 
@@ -44,6 +52,7 @@ class Task(NamedTuple):
     seed: int
     n_threads: int
     variance: FloatArray  # (n,) of the known error of each score
+    unit: FloatArray | None = None  # (n_mixture,) share of one epoch of each source, if known
 
 
 class PublishedTrees:
@@ -113,6 +122,27 @@ class Process:
         self.describe = process.describe
 
 
+class LawAlone:
+    """The law of saturating shares, with a process for what it leaves."""
+
+    def __init__(self, task: Task) -> None:
+        law = Law(
+            task.X,
+            task.z,
+            task.folds,
+            n_mixture=task.n_mixture,
+            seed=task.seed,
+            unit=task.unit,
+            variance=task.variance,
+        )
+        self.shares = {"law": 1.0}
+        self.optimism = 1.0 + _LAW_DOUBT_ROWS / len(task.z)
+        self.held_out = law.held_out
+        self.mean = law.mean
+        self.predict = law.predict
+        self.describe = law.describe
+
+
 class ProcessWithTrees:
     """The Gaussian process as LightGBM's base margin, with as much of the trees as helps.
 
@@ -158,13 +188,16 @@ class ProcessWithTrees:
         )
 
 
-class ProcessAndLinearTrees:
-    """Weighted mean of the process and the linear trees, the weight chosen on held-out rows."""
+class Stack:
+    """Weighted mean of two regressors, the weight chosen on held-out rows.
 
-    def __init__(
-        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
-    ) -> None:
-        first, second = process or Process(task), trees or LinearTrees(task)
+    Args:
+        task: What both are fitted to.
+        first: One whose hyperparameters were chosen with the held-out rows in sight.
+        second: The other one.
+    """
+
+    def __init__(self, task: Task, first: Regressor, second: Regressor) -> None:
         self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
         self.shares = _mixed_shares(self.weight, first.shares, second.shares)
         self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
@@ -195,6 +228,35 @@ class ProcessAndLinearTrees:
 
     def _mix(self, first: Prediction, second: Prediction) -> Prediction:
         return mixed(self.weight, first, second)
+
+
+class ProcessAndLinearTrees(Stack):
+    """Weighted mean of the process, or what stands for it, and the linear trees."""
+
+    def __init__(
+        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
+    ) -> None:
+        super().__init__(task, process or _smooth(task), trees or LinearTrees(task))
+
+
+def _smooth(task: Task) -> Regressor:
+    """The law, the process, or the mean of both: what suits the numbers of rows and sources."""
+    if is_thin(task):
+        return LawAlone(task)
+    process = Process(task)
+    if task.n_mixture < MANY_SOURCES or len(task.z) > _LAW_ROWS:
+        return process
+    return Stack(task, process, LawAlone(task))
+
+
+def is_thin(task: Task) -> bool:
+    """Whether there are many sources and so few rows that the law is all that ``auto`` holds."""
+    rows = min(_ROWS_A_SOURCE * task.n_mixture, _LAW_ROWS)
+    return task.n_mixture >= MANY_SOURCES and len(task.z) < rows
+
+
+def _auto(task: Task) -> Regressor:
+    return LawAlone(task) if is_thin(task) else ProcessAndLinearTrees(task)
 
 
 def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Prediction:
@@ -261,7 +323,7 @@ def _process(task: Task) -> GaussianProcess:
 
 
 _REGRESSORS: dict[str, Callable[[Task], Regressor]] = {
-    "auto": ProcessAndLinearTrees,
+    "auto": _auto,
     "gp": ProcessWithTrees,
     "lightgbm-linear": LinearTrees,
     "lightgbm": PublishedTrees,
@@ -286,8 +348,10 @@ def build(kind: str, task: Task) -> Regressor:
 
 
 def build_smooth(kind: str, task: Task) -> Regressor:
-    """The part of a kind that is cheap: its Gaussian process alone, if it has one."""
-    return Process(task) if kind in ("auto", "gp") else build(kind, task)
+    """The part of a kind that is cheap: what it has beside trees, if anything."""
+    if kind == "auto":
+        return _smooth(task)
+    return Process(task) if kind == "gp" else build(kind, task)
 
 
 def join(kind: str, task: Task, smooth: Regressor, trees: Regressor | None) -> Regressor:
@@ -299,6 +363,8 @@ def join(kind: str, task: Task, smooth: Regressor, trees: Regressor | None) -> R
         smooth: The other regressor. Its rows may have more columns than those of the task.
         trees: A regressor in place of the trees that stand beside the process.
     """
+    if kind == "auto" and is_thin(task):
+        return smooth
     if kind == "auto":
         return ProcessAndLinearTrees(task, smooth, trees)
     return ProcessWithTrees(task, smooth) if kind == "gp" else smooth
