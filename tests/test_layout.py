@@ -17,6 +17,7 @@ FLOORS = (
         "_lazy",
         "_progress",
         "_text_table",
+        "_transaction",
         "_typing",
         "_wording",
         "attributes",
