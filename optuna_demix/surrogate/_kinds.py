@@ -31,11 +31,14 @@ _DOUBT_ROWS = 64.0
 _STACK_ROWS = 100.0
 MANY_SOURCES = 24
 """Sources from which on ``auto`` holds a law: with fewer, the process soon knows enough."""
-# Rows for each source below which the law is all there is: a process with a length scale for each
-# source, and trees, know too little of sources of which there are nearly as many as rows.
-_ROWS_A_SOURCE = 4
+# Rows for each source below which the law has no process beside it, and neither has trees: they
+# know too little of sources of which there are nearly as many as rows.
+_PROCESS_ROWS, _TREE_ROWS = 1, 4
 _LAW_ROWS = 512  # beyond them there is no law: it costs the cube of the rows, and adds little
 _LAW_DOUBT_ROWS = 16.0  # as _DOUBT_ROWS, of the law's fewer hyperparameters
+# Rows that a row counts as where held-out errors choose between law and process: trials crowd
+# around the best, and what they say is much the same.
+_EVIDENCE = 0.16
 _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and changes nothing
 
 
@@ -113,7 +116,14 @@ class Process:
     """The Gaussian process alone."""
 
     def __init__(self, task: Task) -> None:
-        process = _process(task)
+        process = GaussianProcess(
+            task.X,
+            task.z,
+            task.folds,
+            n_mixture=task.n_mixture,
+            seed=task.seed,
+            variance=task.variance,
+        )
         self.shares = {"gp": 1.0}
         self.optimism = 1.0 + _DOUBT_ROWS / len(task.z)
         self.held_out = process.held_out
@@ -192,15 +202,18 @@ class Stack:
     """Weighted mean of two regressors, the weight chosen on held-out rows.
 
     Args:
-        task: What both are fitted to.
-        first: One whose hyperparameters were chosen with the held-out rows in sight.
-        second: The other one.
+        first: One.
+        second: The other.
+        weight: Weight of the first.
+        optimism: That of the mean.
     """
 
-    def __init__(self, task: Task, first: Regressor, second: Regressor) -> None:
-        self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
-        self.shares = _mixed_shares(self.weight, first.shares, second.shares)
-        self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
+    def __init__(
+        self, first: Regressor, second: Regressor, *, weight: float, optimism: float
+    ) -> None:
+        self.weight = weight
+        self.shares = _mixed_shares(weight, first.shares, second.shares)
+        self.optimism = optimism
         self._first, self._second = first, second
         self.held_out = self._mix(first.held_out, second.held_out)
 
@@ -236,27 +249,40 @@ class ProcessAndLinearTrees(Stack):
     def __init__(
         self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
     ) -> None:
-        super().__init__(task, process or _smooth(task), trees or LinearTrees(task))
+        first, second = process or _smooth(task), trees or LinearTrees(task)
+        weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
+        optimism = 1.0 + weight**2 * _DOUBT_ROWS / len(task.z)
+        super().__init__(first, second, weight=weight, optimism=optimism)
+
+
+class ProcessAndLaw(Stack):
+    """Mean of the process and the law, as likely as their errors on new rows make them."""
+
+    def __init__(self, task: Task) -> None:
+        first, second = Process(task), LawAlone(task)
+        weight = _likely_weight(task.z, first, second)
+        optimism = weight * first.optimism + (1.0 - weight) * second.optimism
+        super().__init__(first, second, weight=weight, optimism=optimism)
 
 
 def _smooth(task: Task) -> Regressor:
     """The law, the process, or the mean of both: what suits the numbers of rows and sources."""
-    if is_thin(task):
+    if _has_law(task) and len(task.z) < _PROCESS_ROWS * task.n_mixture:
         return LawAlone(task)
-    process = Process(task)
-    if task.n_mixture < MANY_SOURCES or len(task.z) > _LAW_ROWS:
-        return process
-    return Stack(task, process, LawAlone(task))
+    return ProcessAndLaw(task) if _has_law(task) else Process(task)
+
+
+def _has_law(task: Task) -> bool:
+    return task.n_mixture >= MANY_SOURCES and len(task.z) <= _LAW_ROWS
 
 
 def is_thin(task: Task) -> bool:
-    """Whether there are many sources and so few rows that the law is all that ``auto`` holds."""
-    rows = min(_ROWS_A_SOURCE * task.n_mixture, _LAW_ROWS)
-    return task.n_mixture >= MANY_SOURCES and len(task.z) < rows
+    """Whether there are many sources and so few rows that ``auto`` holds no trees."""
+    return _has_law(task) and len(task.z) < _TREE_ROWS * task.n_mixture
 
 
 def _auto(task: Task) -> Regressor:
-    return LawAlone(task) if is_thin(task) else ProcessAndLinearTrees(task)
+    return _smooth(task) if is_thin(task) else ProcessAndLinearTrees(task)
 
 
 def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Prediction:
@@ -300,6 +326,19 @@ def _stack_weight(z: FloatArray, first: FloatArray, second: FloatArray) -> float
     return 1.0 if a > 1.0 - _MIN_WEIGHT else a
 
 
+def _likely_weight(z: FloatArray, first: Regressor, second: Regressor) -> float:
+    """Probability of the first of two regressors, if errors on new rows are normal."""
+    first_error, second_error = (
+        max(each.optimism * float(np.mean((z - each.held_out.mean) ** 2)), 1e-300)
+        for each in (first, second)
+    )
+    odds = 0.5 * _EVIDENCE * len(z) * np.log(second_error / first_error)
+    a = float(1.0 / (1.0 + np.exp(-np.clip(odds, -50.0, 50.0))))
+    if a < _MIN_WEIGHT:
+        return 0.0
+    return 1.0 if a > 1.0 - _MIN_WEIGHT else a
+
+
 def _useful_amount(correction: FloatArray, residual: FloatArray) -> float:
     """Least-squares factor in [0, 1] of a held-out correction, 0 unless it is significant."""
     energy = float(correction @ correction)
@@ -309,17 +348,6 @@ def _useful_amount(correction: FloatArray, residual: FloatArray) -> float:
     error = residual - amount * correction
     uncertainty = float(np.sqrt(error @ error / (len(residual) * energy)))
     return min(amount, 1.0) if amount > 2.0 * uncertainty else 0.0
-
-
-def _process(task: Task) -> GaussianProcess:
-    return GaussianProcess(
-        task.X,
-        task.z,
-        task.folds,
-        n_mixture=task.n_mixture,
-        seed=task.seed,
-        variance=task.variance,
-    )
 
 
 _REGRESSORS: dict[str, Callable[[Task], Regressor]] = {

@@ -69,8 +69,8 @@ class Surrogate:
     Kinds:
 
     - ``"auto"``: the mean of the Gaussian process and ``"lightgbm-linear"``, with weights for each
-      benchmark from held-out errors; nearly even with few rows. From 24 sources on a ``"law"``
-      of saturating shares, alone below 4 rows a source, beside the others up to 512 rows.
+      benchmark from held-out errors; nearly even with few rows. From 24 sources on, a ``"law"``
+      of saturating shares: alone, with the process from 1 row a source, trees from 4, to 512 rows.
     - ``"gp"``: a Gaussian process on powers of the shares, as LightGBM's base margin, with linear
       trees on what it leaves, as far as held-out rows confirm them.
     - ``"lightgbm-linear"``: LightGBM with four leaves that hold linear models of the cube roots of

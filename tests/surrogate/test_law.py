@@ -5,6 +5,7 @@ import pytest
 
 from optuna_demix.errors import ConfigError
 from optuna_demix.surrogate import Surrogate, _law
+from optuna_demix.surrogate._kinds import LawAlone, Process, Task, _likely_weight
 from optuna_demix.surrogate._law import Law
 from optuna_demix.surrogate._regressor import make_folds
 from optuna_demix.surrogate._validation import spearman
@@ -124,16 +125,43 @@ def test_other_parameters_are_learned_beside_the_mixture() -> None:
     ("k", "n", "kinds"),
     [
         (23, 30, {"gp", "lightgbm-linear"}),
-        (24, 30, {"law"}),
+        (24, 23, {"law"}),
+        (24, 48, {"gp", "law"}),
         (24, 96, {"gp", "law", "lightgbm-linear"}),
+        (24, 513, {"gp", "lightgbm-linear"}),
     ],
-    ids=["few sources", "many sources", "many sources and rows"],
+    ids=["few sources", "fewer rows", "as many rows", "many rows", "too many rows"],
 )
 def test_auto_takes_a_law_where_there_are_many_sources(k: int, n: int, kinds: set[str]) -> None:
     rng = np.random.default_rng(8)
     X = rng.dirichlet(np.ones(k), n)
     noise = rng.standard_normal(n)  # nobody can tell which is best: nearly even weights
     assert set(Surrogate().fit(X, noise).shares_[0]) == kinds
+
+
+def test_what_a_prior_mean_leaves_is_learned_by_the_law() -> None:
+    rng = np.random.default_rng(10)
+    X, new = _mixtures(24, rng), _mixtures(200, rng)
+
+    def near(rows: np.ndarray) -> np.ndarray:
+        return _taught(rows) + 0.1 * rows[:, 1]
+
+    surrogate = Surrogate(n_mixture=K, unit=EPOCHS, prior_mean=near).fit(X, _taught(X))
+    assert set(surrogate.shares_[0]) <= {"prior", "law"} and "prior" in surrogate.shares_[0]
+    assert spearman(surrogate.predict(new), _taught(new)) > 0.9
+
+
+def test_law_and_process_are_weighed_by_their_errors_on_new_rows() -> None:
+    rng = np.random.default_rng(11)
+    X = _mixtures(K, rng)
+    y = X @ rng.standard_normal(K)
+    task = Task(X, _standard(y), make_folds(K, 5, 0), K, 0, 1, np.zeros(K))
+    law, process = LawAlone(task), Process(task)
+    weight = _likely_weight(task.z, law, process)
+    assert _likely_weight(task.z, process, law) == pytest.approx(1.0 - weight)
+    assert _likely_weight(task.z, law, law) == 0.5
+    process.optimism *= 4.0  # errors twice as large
+    assert _likely_weight(task.z, law, process) > weight or weight == 1.0
 
 
 @pytest.mark.parametrize("wrong", [[0.5, 0.5], [np.nan] + [0.1] * (K - 1), [-0.1] * K])

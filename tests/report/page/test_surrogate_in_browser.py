@@ -75,14 +75,14 @@ def test_it_predicts_as_the_surrogate_does(tab: Any, kind: str) -> None:
     assert not described.mean_error.any() and not described.std_error.any()
 
 
-@pytest.mark.parametrize(("n", "others"), [(40, 0), (40, 1), (100, 1)], ids=str)
+@pytest.mark.parametrize(("n", "others"), [(20, 0), (40, 1), (100, 1)], ids=str)
 def test_it_predicts_as_the_law_of_many_sources_does(tab: Any, n: int, others: int) -> None:
     rng = np.random.default_rng(1)
     rows, new, near = (
         np.column_stack([rng.dirichlet(np.ones(24), m), rng.random((m, others))])
         for m in (n, 7, 60)
     )
-    scores = np.sqrt(rows[:, 0]) + 0.1 * rows[:, 1] + 0.2 * rows[:, -1]
+    scores = rows[:, 0] + 0.1 * rng.standard_normal(n)  # law and process are as good
     surrogate = Surrogate(n_mixture=24, unit=rng.dirichlet(np.ones(24))).fit(rows, scores)
     assert "law" in surrogate.kinds_[0]
     new[0, :24] = np.eye(24)[0]  # whose mean is drawn into the range
