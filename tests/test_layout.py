@@ -20,6 +20,7 @@ FLOORS = (
         "_progress",
         "_stop",
         "_text_table",
+        "_transaction",
         "_typing",
         "_wording",
         "attributes",

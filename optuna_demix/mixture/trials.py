@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from optuna_demix._transaction import one_transaction
 from optuna_demix.errors import ConfigError, ConstraintError
 from optuna_demix.mixture import _arguments as arguments
 from optuna_demix.mixture._arguments import PerName
@@ -27,10 +28,11 @@ _ROUNDED = 1e-6
 def suggest(space: ParameterSpace, trial: optuna.trial.BaseTrial) -> dict[str, float]:
     """Suggest a mixture; see `MixtureSpace.suggest`."""
     ends = zip(space.lower.tolist(), space.upper.tolist(), strict=True)
-    raw = [
-        trial.suggest_float(param, low, high)
-        for param, (low, high) in zip(space.param_names, ends, strict=True)
-    ]
+    with one_transaction(trial):
+        raw = [
+            trial.suggest_float(param, low, high)
+            for param, (low, high) in zip(space.param_names, ends, strict=True)
+        ]
     for param, value in zip(space.param_names, raw, strict=True):
         if not -INSIDE <= value < np.inf:
             raise ConfigError(

@@ -74,8 +74,8 @@ class DemixSampler(BaseSampler):
     Args:
         space: The mixture, or several mixtures with different names.
         seed: Seed of everything that is random. Workers may share it.
-        n_startup_trials: Finished trials before the surrogate is used. Unused by
-            ``schedule="demix"``.
+        n_startup_trials: Finished trials before the surrogate is used; with 24 components or
+            more they lie half way to the prior. Unused by ``schedule="demix"``.
         surrogate: Kind of :class:`~optuna_demix.surrogate.Surrogate`; default ``"auto"``, and
             the published ``"lightgbm"`` with ``schedule="demix"``.
         schedule: ``"continuous"`` refits as trials finish. ``"demix"`` works in iterations: the

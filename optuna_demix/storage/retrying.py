@@ -25,6 +25,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.storages._heartbeat import BaseHeartbeat, is_heartbeat_enabled
 
+from optuna_demix._transaction import Parameter, set_trial_params
 from optuna_demix.errors import StorageLostError
 from optuna_demix.storage.connection_loss import is_connection_loss
 from optuna_demix.storage.secrets import Secrets
@@ -168,6 +169,11 @@ class RetryingStorage(BaseStorage, BaseHeartbeat):
         """Write a parameter; see :class:`optuna.storages.BaseStorage`."""
         self._snapshot.end()
         self._keep_trying(lambda: self.inner.set_trial_param(*args, **kwargs))
+
+    def set_trial_params(self, trial_id: int, parameters: list[Parameter]) -> None:
+        """Write several parameters, in one transaction if the storage can."""
+        self._snapshot.end()
+        self._keep_trying(lambda: set_trial_params(self.inner, trial_id, parameters))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Write a system attribute; see :class:`optuna.storages.BaseStorage`."""

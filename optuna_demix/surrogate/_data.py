@@ -117,6 +117,23 @@ def checked_prior(prior: ArrayLike, shape: tuple[int, int]) -> FloatArray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
+def checked_unit(unit: ArrayLike | None, n_mixture: int) -> FloatArray | None:
+    """Shares (n_mixture,) of one epoch of each source as floats.
+
+    Raises:
+        ConfigError: If there is not one for each, or they are no shares.
+    """
+    if unit is None:
+        return None
+    shares = np.asarray(unit, dtype=float)
+    if shares.shape != (n_mixture,) or not (np.isfinite(shares).all() and shares.min() >= 0.0):
+        raise ConfigError(
+            f"unit must hold {n_mixture} shares from 0 on, one for each source, got {unit!r}; "
+            "correct it, or leave it out"
+        )
+    return shares if shares.any() else None
+
+
 def center_scale(y: FloatArray) -> tuple[float, float]:
     """Mean and standard deviation of finite scores (n,); the latter is 0 where all are equal."""
     if len(y) == 0:

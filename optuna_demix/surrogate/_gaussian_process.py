@@ -36,7 +36,7 @@ _NOISE_BOUNDS = (-11.0, 2.0)
 _POWER_BOUNDS = (float(np.log(0.2)), 0.0)
 _JITTER = 1e-8
 _MAX_EVALUATIONS = 60
-_TUNING_ROWS = 192  # hyperparameters need no more; each evaluation costs their cube
+TUNING_ROWS = 192  # hyperparameters need no more; each evaluation costs their cube
 _INDUCING_ROWS = 512  # beyond these the process is projected on that many random rows
 _CHUNK = 1024  # rows of a prediction whose kernel still fits a core's cache
 
@@ -74,10 +74,10 @@ class GaussianProcess:
     ) -> None:
         variance = np.zeros_like(z) if variance is None else variance
         rng = np.random.default_rng([seed, len(z)])
-        tuning = _some_rows(len(z), _TUNING_ROWS, rng)
+        tuning = some_rows(len(z), TUNING_ROWS, rng)
         self._n_mixture = n_mixture
         self.hyperparameters = tune(X[tuning], z[tuning], n_mixture, variance[tuning])
-        self._rows = X[_some_rows(len(z), _INDUCING_ROWS, rng)]  # (u, d)
+        self._rows = X[some_rows(len(z), _INDUCING_ROWS, rng)]  # (u, d)
         self._centers = self._features(self._rows)  # (u, d)
         kernel = self._kernel(self._centers)  # (u, u)
         kernel[np.diag_indices_from(kernel)] += _JITTER * self.hyperparameters.signal
@@ -163,7 +163,7 @@ class GaussianProcess:
 
     def _kernel(self, A: FloatArray) -> FloatArray:
         """Covariances (n, u) between features (n, d) and the centers."""
-        kernel = _matern(_squared_distance(A, self._centers))
+        kernel = matern(squared_distance(A, self._centers))
         kernel *= self.hyperparameters.signal
         return kernel
 
@@ -223,9 +223,9 @@ def _negative_log_likelihood(
     signal, noise, power = np.exp(theta[d:])
     warped = warp(X, n_mixture, power)
     A = warped * inverse_length  # (n, d)
-    squared = _squared_distance(A, A)
-    slope = signal * _matern_slope(squared)  # (n, n)
-    kernel = signal * _matern(squared)  # (n, n)
+    squared = squared_distance(A, A)
+    slope = signal * matern_slope(squared)  # (n, n)
+    kernel = signal * matern(squared)  # (n, n)
     covariance = kernel.copy()
     covariance[np.diag_indices(n)] += noise + variance + _JITTER * signal
     lower, failed = lapack.dpotrf(covariance, lower=1, clean=1)
@@ -250,14 +250,14 @@ def _negative_log_likelihood(
     return value, gradient
 
 
-def _squared_distance(A: FloatArray, B: FloatArray) -> FloatArray:
+def squared_distance(A: FloatArray, B: FloatArray) -> FloatArray:
     """Squared distances (n, m) between rows (n, d) and (m, d)."""
     squares: FloatArray = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1) - 2.0 * (A @ B.T)
     np.maximum(squares, 0.0, out=squares)
     return squares
 
 
-def _matern(squared: FloatArray) -> FloatArray:
+def matern(squared: FloatArray) -> FloatArray:
     """Matérn-5/2 kernel of squared distances, which are overwritten: half of a prediction's time.
 
     k = (1 + r + r²/3) exp(-r), r² = 5 times the squared distance.
@@ -272,7 +272,7 @@ def _matern(squared: FloatArray) -> FloatArray:
     return squared
 
 
-def _matern_slope(squared: FloatArray) -> FloatArray:
+def matern_slope(squared: FloatArray) -> FloatArray:
     """Factor -2 dk/dr² of the kernel's gradients at squared distances."""
     r = np.sqrt(5.0 * squared)
     slope: FloatArray = 5.0 / 3.0 * (1.0 + r) * np.exp(-r)
@@ -284,6 +284,6 @@ def _chunks(X: FloatArray) -> Iterator[FloatArray]:
     return (X[start : start + _CHUNK] for start in range(0, len(X), _CHUNK))
 
 
-def _some_rows(n: int, most: int, rng: np.random.Generator) -> IntArray:
+def some_rows(n: int, most: int, rng: np.random.Generator) -> IntArray:
     """All n rows in order, or a random choice of ``most`` of them."""
     return np.arange(n) if n <= most else np.sort(rng.choice(n, most, replace=False))

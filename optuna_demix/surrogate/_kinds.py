@@ -8,6 +8,7 @@ import numpy as np
 
 from optuna_demix.errors import ConfigError
 from optuna_demix.surrogate._gaussian_process import GaussianProcess, warp
+from optuna_demix.surrogate._law import Law
 from optuna_demix.surrogate._regressor import Prediction
 from optuna_demix.surrogate._trees import PUBLISHED, TreeEnsemble, linear_settings
 
@@ -28,6 +29,16 @@ _DOUBT_ROWS = 64.0
 # Sum of squares that the even weights of a stack count for, in rows: with few rows the held-out
 # errors of two regressors are too noisy to prefer one, and their mean is better than either.
 _STACK_ROWS = 100.0
+MANY_SOURCES = 24
+"""Sources from which on ``auto`` holds a law: with fewer, the process soon knows enough."""
+# Rows for each source below which the law has no process beside it, and neither has trees: they
+# know too little of sources of which there are nearly as many as rows.
+_PROCESS_ROWS, _TREE_ROWS = 1, 4
+_LAW_ROWS = 512  # beyond them there is no law: it costs the cube of the rows, and adds little
+_LAW_DOUBT_ROWS = 16.0  # as _DOUBT_ROWS, of the law's fewer hyperparameters
+# Rows that a row counts as where held-out errors choose between law and process: trials crowd
+# around the best, and what they say is much the same.
+_EVIDENCE = 0.16
 _MIN_WEIGHT = 0.05  # a regressor of less weight is left out: it costs time and changes nothing
 
 
@@ -44,6 +55,7 @@ class Task(NamedTuple):
     seed: int
     n_threads: int
     variance: FloatArray  # (n,) of the known error of each score
+    unit: FloatArray | None = None  # (n_mixture,) share of one epoch of each source, if known
 
 
 class PublishedTrees:
@@ -104,13 +116,41 @@ class Process:
     """The Gaussian process alone."""
 
     def __init__(self, task: Task) -> None:
-        process = _process(task)
+        process = GaussianProcess(
+            task.X,
+            task.z,
+            task.folds,
+            n_mixture=task.n_mixture,
+            seed=task.seed,
+            variance=task.variance,
+        )
         self.shares = {"gp": 1.0}
         self.optimism = 1.0 + _DOUBT_ROWS / len(task.z)
         self.held_out = process.held_out
         self.mean = process.mean
         self.predict = process.predict
         self.describe = process.describe
+
+
+class LawAlone:
+    """The law of saturating shares, with a process for what it leaves."""
+
+    def __init__(self, task: Task) -> None:
+        law = Law(
+            task.X,
+            task.z,
+            task.folds,
+            n_mixture=task.n_mixture,
+            seed=task.seed,
+            unit=task.unit,
+            variance=task.variance,
+        )
+        self.shares = {"law": 1.0}
+        self.optimism = 1.0 + _LAW_DOUBT_ROWS / len(task.z)
+        self.held_out = law.held_out
+        self.mean = law.mean
+        self.predict = law.predict
+        self.describe = law.describe
 
 
 class ProcessWithTrees:
@@ -158,16 +198,22 @@ class ProcessWithTrees:
         )
 
 
-class ProcessAndLinearTrees:
-    """Weighted mean of the process and the linear trees, the weight chosen on held-out rows."""
+class Stack:
+    """Weighted mean of two regressors, the weight chosen on held-out rows.
+
+    Args:
+        first: One.
+        second: The other.
+        weight: Weight of the first.
+        optimism: That of the mean.
+    """
 
     def __init__(
-        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
+        self, first: Regressor, second: Regressor, *, weight: float, optimism: float
     ) -> None:
-        first, second = process or Process(task), trees or LinearTrees(task)
-        self.weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
-        self.shares = _mixed_shares(self.weight, first.shares, second.shares)
-        self.optimism = 1.0 + self.weight**2 * _DOUBT_ROWS / len(task.z)
+        self.weight = weight
+        self.shares = _mixed_shares(weight, first.shares, second.shares)
+        self.optimism = optimism
         self._first, self._second = first, second
         self.held_out = self._mix(first.held_out, second.held_out)
 
@@ -195,6 +241,48 @@ class ProcessAndLinearTrees:
 
     def _mix(self, first: Prediction, second: Prediction) -> Prediction:
         return mixed(self.weight, first, second)
+
+
+class ProcessAndLinearTrees(Stack):
+    """Weighted mean of the process, or what stands for it, and the linear trees."""
+
+    def __init__(
+        self, task: Task, process: Regressor | None = None, trees: Regressor | None = None
+    ) -> None:
+        first, second = process or _smooth(task), trees or LinearTrees(task)
+        weight = _stack_weight(task.z, first.held_out.mean, second.held_out.mean)
+        optimism = 1.0 + weight**2 * _DOUBT_ROWS / len(task.z)
+        super().__init__(first, second, weight=weight, optimism=optimism)
+
+
+class ProcessAndLaw(Stack):
+    """Mean of the process and the law, as likely as their errors on new rows make them."""
+
+    def __init__(self, task: Task) -> None:
+        first, second = Process(task), LawAlone(task)
+        weight = _likely_weight(task.z, first, second)
+        optimism = weight * first.optimism + (1.0 - weight) * second.optimism
+        super().__init__(first, second, weight=weight, optimism=optimism)
+
+
+def _smooth(task: Task) -> Regressor:
+    """The law, the process, or the mean of both: what suits the numbers of rows and sources."""
+    if _has_law(task) and len(task.z) < _PROCESS_ROWS * task.n_mixture:
+        return LawAlone(task)
+    return ProcessAndLaw(task) if _has_law(task) else Process(task)
+
+
+def _has_law(task: Task) -> bool:
+    return task.n_mixture >= MANY_SOURCES and len(task.z) <= _LAW_ROWS
+
+
+def is_thin(task: Task) -> bool:
+    """Whether there are many sources and so few rows that ``auto`` holds no trees."""
+    return _has_law(task) and len(task.z) < _TREE_ROWS * task.n_mixture
+
+
+def _auto(task: Task) -> Regressor:
+    return _smooth(task) if is_thin(task) else ProcessAndLinearTrees(task)
 
 
 def mixed(a: FloatArray | float, first: Prediction, second: Prediction) -> Prediction:
@@ -238,6 +326,19 @@ def _stack_weight(z: FloatArray, first: FloatArray, second: FloatArray) -> float
     return 1.0 if a > 1.0 - _MIN_WEIGHT else a
 
 
+def _likely_weight(z: FloatArray, first: Regressor, second: Regressor) -> float:
+    """Probability of the first of two regressors, if errors on new rows are normal."""
+    first_error, second_error = (
+        max(each.optimism * float(np.mean((z - each.held_out.mean) ** 2)), 1e-300)
+        for each in (first, second)
+    )
+    odds = 0.5 * _EVIDENCE * len(z) * np.log(second_error / first_error)
+    a = float(1.0 / (1.0 + np.exp(-np.clip(odds, -50.0, 50.0))))
+    if a < _MIN_WEIGHT:
+        return 0.0
+    return 1.0 if a > 1.0 - _MIN_WEIGHT else a
+
+
 def _useful_amount(correction: FloatArray, residual: FloatArray) -> float:
     """Least-squares factor in [0, 1] of a held-out correction, 0 unless it is significant."""
     energy = float(correction @ correction)
@@ -249,19 +350,8 @@ def _useful_amount(correction: FloatArray, residual: FloatArray) -> float:
     return min(amount, 1.0) if amount > 2.0 * uncertainty else 0.0
 
 
-def _process(task: Task) -> GaussianProcess:
-    return GaussianProcess(
-        task.X,
-        task.z,
-        task.folds,
-        n_mixture=task.n_mixture,
-        seed=task.seed,
-        variance=task.variance,
-    )
-
-
 _REGRESSORS: dict[str, Callable[[Task], Regressor]] = {
-    "auto": ProcessAndLinearTrees,
+    "auto": _auto,
     "gp": ProcessWithTrees,
     "lightgbm-linear": LinearTrees,
     "lightgbm": PublishedTrees,
@@ -286,8 +376,10 @@ def build(kind: str, task: Task) -> Regressor:
 
 
 def build_smooth(kind: str, task: Task) -> Regressor:
-    """The part of a kind that is cheap: its Gaussian process alone, if it has one."""
-    return Process(task) if kind in ("auto", "gp") else build(kind, task)
+    """The part of a kind that is cheap: what it has beside trees, if anything."""
+    if kind == "auto":
+        return _smooth(task)
+    return Process(task) if kind == "gp" else build(kind, task)
 
 
 def join(kind: str, task: Task, smooth: Regressor, trees: Regressor | None) -> Regressor:
@@ -299,6 +391,8 @@ def join(kind: str, task: Task, smooth: Regressor, trees: Regressor | None) -> R
         smooth: The other regressor. Its rows may have more columns than those of the task.
         trees: A regressor in place of the trees that stand beside the process.
     """
+    if kind == "auto" and is_thin(task):
+        return smooth
     if kind == "auto":
         return ProcessAndLinearTrees(task, smooth, trees)
     return ProcessWithTrees(task, smooth) if kind == "gp" else smooth

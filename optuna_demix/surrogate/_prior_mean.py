@@ -16,6 +16,7 @@ from optuna_demix.surrogate._kinds import (
     Task,
     build,
     build_smooth,
+    is_thin,
     join,
     mixed,
 )
@@ -88,7 +89,8 @@ class FromPriorMean:
         if self.weight == 0.0:
             self._whole = build(kind, task)
         else:
-            trees = _LiftedTrees(task, blend) if kind == "auto" else None
+            has_trees = kind == "auto" and not is_thin(task)
+            trees = _LiftedTrees(task, blend) if has_trees else None
             self._whole = join(kind, task, blend, trees)
         self.shares = self._whole.shares
         self.held_out = self._whole.held_out

@@ -16,6 +16,7 @@ from optuna_demix.surrogate._data import (
     checked_prior,
     checked_rows,
     checked_scores,
+    checked_unit,
 )
 from optuna_demix.surrogate._kinds import Task, build, check_kind
 from optuna_demix.surrogate._prior_mean import AsGiven, FromPriorMean
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _Z90 = 1.6449  # half width of a 90 % interval in standard deviations
 _MIN_ROWS = 4  # below, a benchmark is predicted by its mean
 _MIN_NOISE = 1e-12  # variance, relative to that of the scores
-_PARAMETERS = ("kind", "seed", "n_mixture", "n_threads", "n_members", "prior_mean")
+_PARAMETERS = ("kind", "seed", "n_mixture", "n_threads", "n_members", "prior_mean", "unit")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Surrogate:
     Kinds:
 
     - ``"auto"``: the mean of the Gaussian process and ``"lightgbm-linear"``, with weights for each
-      benchmark from held-out errors; nearly even with few rows.
+      benchmark from held-out errors; nearly even with few rows. From 24 sources on, a ``"law"``
+      of saturating shares: alone, with the process from 1 row a source, trees from 4, to 512 rows.
     - ``"gp"``: a Gaussian process on powers of the shares, as LightGBM's base margin, with linear
       trees on what it leaves, as far as held-out rows confirm them.
     - ``"lightgbm-linear"``: LightGBM with four leaves that hold linear models of the cube roots of
@@ -100,6 +102,8 @@ class Surrogate:
             weights from held-out errors: a misleading one costs next to nothing. Below 4 rows
             the prediction is p itself. A benchmark with NaN, or equal p, in the rows of the fit
             does without, and so does a row with NaN.
+        unit: Share (K,) of one epoch of each source, such as the prior, for the law of
+            ``"auto"``; ``None`` for its mean in the rows.
 
     Attributes:
         shares_: Weight of each kind in the prediction of each benchmark (m,); ``"prior"`` is that
@@ -120,6 +124,7 @@ class Surrogate:
         n_threads: int = 1,
         n_members: int = 5,
         prior_mean: Callable[[FloatArray], ArrayLike] | None = None,
+        unit: ArrayLike | None = None,
     ) -> None:
         self.kind = kind
         self.seed = seed
@@ -127,6 +132,7 @@ class Surrogate:
         self.n_threads = n_threads
         self.n_members = n_members
         self.prior_mean = prior_mean
+        self.unit = unit
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters of the constructor by name.
@@ -238,8 +244,7 @@ class Surrogate:
             InputError: If nothing was fitted yet, or X does not fit the data.
         """
         rows = self._new_rows(X)
-        mean = np.empty((len(rows), len(self._fitted)))
-        std = np.empty_like(mean)
+        mean, std = (np.empty((len(rows), len(self._fitted))) for _ in range(2))
         prior = self._prior(rows)
         with one_blas_thread():
             for j, fitted in enumerate(self._fitted):
@@ -284,8 +289,7 @@ class Surrogate:
         Raises:
             InputError: If nothing was fitted yet, or there are fewer than two splits.
         """
-        if not hasattr(self, "_fitted"):
-            raise InputError("this surrogate has no data yet; call fit(X, Y) before validate()")
+        self._check_fitted("validate()")
         if n_splits < 2:
             raise InputError(f"validate needs n_splits of at least 2, got {n_splits}; give more")
         X, Y = self._X, self._Y
@@ -323,18 +327,20 @@ class Surrogate:
         least = {"seed": 0, "n_mixture": 0, "n_threads": 1, "n_members": 2}
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is None and name == "n_mixture":
-                continue
-            if not isinstance(value, Integral) or value < bound:
+            is_free = value is None and name == "n_mixture"
+            if not is_free and (not isinstance(value, Integral) or value < bound):
                 raise ConfigError(
                     f"{name} of a surrogate must be a whole number of at least {bound}, got "
                     f"{value!r}; correct it"
                 )
 
+    def _check_fitted(self, doing: str) -> None:
+        if not hasattr(self, "_fitted"):
+            raise InputError(f"this surrogate has no data yet; call fit(X, Y) before {doing}")
+
     def _new_rows(self, X: ArrayLike) -> FloatArray:
         """Rows (N, d) to predict, checked."""
-        if not hasattr(self, "_fitted"):
-            raise InputError("this surrogate has no data yet; call fit(X, Y) before predicting")
+        self._check_fitted("predicting")
         rows = checked_rows(X, self.n_mixture)
         if rows.shape[1] != self.n_features_in_:
             raise InputError(
@@ -364,13 +370,11 @@ class Surrogate:
         folds = make_folds(len(y), self.n_members, self.seed)
         n_mixture = X.shape[1] if self.n_mixture is None else self.n_mixture
         variance = (errors / scale) ** 2
-        task = Task(X, z, folds, n_mixture, self.seed, self.n_threads, variance)
-        regressor: Regressor = (
-            FromPriorMean(self.kind, task, p)
-            if has_prior and center_scale(p)[1] > 0.0
-            else build(self.kind, task)
-        )
-        noise = _unexplained(regressor, z, variance, np.ones(len(z), dtype=bool))
+        unit = checked_unit(self.unit, n_mixture)
+        task = Task(X, z, folds, n_mixture, self.seed, self.n_threads, variance, unit)
+        starts = has_prior and center_scale(p)[1] > 0.0
+        regressor = FromPriorMean(self.kind, task, p) if starts else build(self.kind, task)
+        noise = _unexplained(regressor, z, variance, np.full(len(z), True))
         return Fitted(regressor, center, scale, scale * float(np.sqrt(noise)))
 
 

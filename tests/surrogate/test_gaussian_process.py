@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from optuna_demix.surrogate import _gaussian_process
 from optuna_demix.surrogate._gaussian_process import (
     GaussianProcess,
-    _matern,
     _negative_log_likelihood,
+    matern,
     tune,
     warp,
 )
@@ -124,4 +124,4 @@ def test_chunks_do_not_show() -> None:
 
 
 def test_kernel_at_a_point_is_one() -> None:
-    np.testing.assert_allclose(_matern(np.zeros((1, 1))), 1.0)
+    np.testing.assert_allclose(matern(np.zeros((1, 1))), 1.0)

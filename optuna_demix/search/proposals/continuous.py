@@ -172,7 +172,7 @@ class ContinuousProposer:
         if among is not None and len(among):
             candidates = choices(among, taken, rng, min_distance=self.min_distance)
         else:
-            candidates = joint.sample(_DESIGN, rng)
+            candidates = joint.sample_for_start(_DESIGN, rng)
             if len(known.failures.X):
                 candidates = np.concatenate([candidates, joint.sample(POOL, rng)])
                 if len(known.X):

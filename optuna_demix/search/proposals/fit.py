@@ -20,6 +20,7 @@ from optuna_demix.search.rows.prior_mean import PriorMean
 from optuna_demix.search.rows.pruned import with_estimates
 from optuna_demix.surrogate import Surrogate
 from optuna_demix.surrogate._data import finite_scores
+from optuna_demix.surrogate._kinds import MANY_SOURCES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -141,7 +142,8 @@ class Fit:
         prior: PriorMean | CheapPriorMean | None = None,
     ) -> Surrogate:
         seed, n_mixture = self.seed % 2**31, self.joint.n_mixture
-        surrogate = Surrogate(kind, seed=seed, n_mixture=n_mixture, prior_mean=prior)
+        unit = self.joint.center()[:n_mixture]
+        surrogate = Surrogate(kind, seed=seed, n_mixture=n_mixture, prior_mean=prior, unit=unit)
         return surrogate.fit(self.trials.X, finite_scores(Y), errors)
 
     def with_failures(self, failures: Failures) -> Fit:
@@ -208,7 +210,7 @@ class Fit:
         composite: str | Sequence[float] = "rank",
         *,
         size: int = POOL,
-        generations: int = 1,
+        generations: int | None = None,
         optimism: float = 1.0,
     ) -> None:
         """Fill the pool: fresh points, moves around the best trials, blends, and refinements.
@@ -216,7 +218,8 @@ class Fit:
         Args:
             composite: Merit of several objectives.
             size: Number of fresh points; the others are in proportion.
-            generations: How often the best of the pool are grown around once more.
+            generations: How often the best of the pool are grown around once more; ``None`` for
+                once, or four times where there are many sources and random moves seldom help.
             optimism: Standard deviations that are added to a mean to tell the best. With 0 they
                 are those to recommend, and not only to try: none that may well fail.
         """
@@ -233,6 +236,8 @@ class Fit:
         self.reference = self.pool.mean[:size]
         ranked = Composite(composite, self.reference)
         caution = 0.0 if optimism > 0.0 else CAUTION
+        if generations is None:
+            generations = 4 if self.joint.n_mixture >= MANY_SOURCES else 1
         for _ in range(generations):
             pool = self.pool
             merit = self.rank(pool, ranked, optimism=optimism, lenience=optimism, caution=caution)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optuna_demix.errors import ConfigError, ConstraintError
+from optuna_demix.surrogate._kinds import MANY_SOURCES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,6 +155,20 @@ class JointSpace:
         if self._transform is not None:
             parts.append(self._harden(rng.random((n, self.n_columns - self.n_mixture))))
         return np.concatenate(parts, axis=1) if parts else np.empty((n, 0))
+
+    def sample_for_start(self, n: int, rng: np.random.Generator) -> FloatArray:
+        """Random rows (n, d) for first trials: mixtures of many sources half way to the prior.
+
+        Random mixtures of many sources consist of a few, and are far worse than the prior: nothing
+        is learned of what lies about it.
+        """
+        rows = self.sample(n, rng)
+        half = np.full((n, 1), 0.5)
+        for space, columns in zip(self.spaces, self._slices, strict=True):
+            if len(space) >= MANY_SOURCES:
+                prior = np.broadcast_to(space.prior, (n, len(space)))
+                rows[:, columns] = space.blend(rows[:, columns], prior, half, rng)
+        return rows
 
     def sample_one(self, rng: np.random.Generator) -> FloatArray:
         """A random row (d,)."""

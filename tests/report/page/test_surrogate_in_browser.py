@@ -11,7 +11,7 @@ import pytest
 from optuna_demix.report.page._encoding import to_json
 from optuna_demix.report.page.build import _asset
 from optuna_demix.search.proposals.acquisition import Composite
-from optuna_demix.surrogate import Surrogate
+from optuna_demix.surrogate import Surrogate, _law
 from optuna_demix.surrogate._description import size_of
 from tests.report.browsers import page
 
@@ -34,9 +34,15 @@ def tab() -> Iterator[Any]:
         yield opened
 
 
-def in_browser(tab: Any, surrogate: Surrogate, rows: np.ndarray, **limits: float) -> Any:
+def in_browser(
+    tab: Any,
+    surrogate: Surrogate,
+    rows: np.ndarray,
+    near: np.ndarray = NEAR,
+    **limits: float,
+) -> Any:
     """Means and standard deviations (n, b) as the page computes them, and the description."""
-    described = surrogate.describe(NEAR, **limits)
+    described = surrogate.describe(near, **limits)
     b = len(described.benchmarks)
     model = {
         "surrogate": described.benchmarks,
@@ -66,6 +72,26 @@ def test_it_predicts_as_the_surrogate_does(tab: Any, kind: str) -> None:
     seen_mean, seen_std, described = in_browser(tab, surrogate, NEW)
     np.testing.assert_allclose(seen_mean, mean, atol=1e-6)
     np.testing.assert_allclose(seen_std, std, atol=1e-6)
+    assert not described.mean_error.any() and not described.std_error.any()
+
+
+@pytest.mark.parametrize(("n", "others"), [(20, 0), (40, 1), (100, 1)], ids=str)
+def test_it_predicts_as_the_law_of_many_sources_does(
+    tab: Any, monkeypatch: pytest.MonkeyPatch, n: int, others: int
+) -> None:
+    monkeypatch.setattr(_law, "_WIDENED", -0.4)  # most means are drawn into what is left
+    rng = np.random.default_rng(1)
+    rows, new, near = (
+        np.column_stack([rng.dirichlet(np.ones(24), m), rng.random((m, others))])
+        for m in (n, 7, 60)
+    )
+    scores = rows[:, 0] + 0.1 * rng.standard_normal(n)  # law and process are as good
+    surrogate = Surrogate(n_mixture=24, unit=rng.dirichlet(np.ones(24))).fit(rows, scores)
+    assert "law" in surrogate.kinds_[0]
+    mean, std = surrogate.predict(new, return_std=True)
+    seen_mean, seen_std, described = in_browser(tab, surrogate, new, near=near)
+    np.testing.assert_allclose(seen_mean[:, 0], mean, atol=1e-6)
+    np.testing.assert_allclose(seen_std[:, 0], std, atol=1e-6)
     assert not described.mean_error.any() and not described.std_error.any()
 
 

@@ -96,3 +96,15 @@ def test_no_constraint_is_missed_for_a_0() -> None:
     weights = np.array([1.0 - 8.1e-9, *[9e-10] * 9])
     params = JointSpace([space], {}).decode(weights)
     assert list(params.values()) == weights.tolist()
+
+
+# Starts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("k", "part"), [(5, 1.0), (30, 0.5)], ids=["few", "many sources"])
+def test_first_mixtures_of_many_sources_keep_to_the_prior(k: int, part: float) -> None:
+    joint = JointSpace([MixtureSpace([f"c{i}" for i in range(k)], upper=0.4)], {})
+    anywhere = joint.sample(50, np.random.default_rng(0))
+    start = joint.sample_for_start(50, np.random.default_rng(0))
+    away = [np.abs(X - joint.center()).sum(axis=1) for X in (start, anywhere)]
+    np.testing.assert_allclose(away[0], part * away[1], rtol=1e-9)

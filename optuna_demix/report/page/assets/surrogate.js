@@ -42,18 +42,44 @@ const REGRESSORS = {
       for (let i = 0; i < n; i++) {
         let squared = 0;
         for (let j = 0; j < d; j++) squared += (features[j] - centers[i * d + j]) ** 2;
-        const r = Math.sqrt(5 * squared);
-        k[i] = signal * (1 + r + (r * r) / 3) * Math.exp(-r);
+        k[i] = signal * matern(squared);
         mean += k[i] * alpha[i];
       }
       if (!factor) return [mean, NaN];
-      let known = 0;
-      for (let i = 0, at = 0; i < n; i++) {
-        let sum = 0;
-        for (let j = i; j < n; j++) sum += factor[at++] * k[j];
-        known += sum * sum;
+      return [mean, Math.max(signal - squareOf(factor, k), 1e-10 * signal)];
+    };
+  },
+
+  law(node) {
+    const { n_mixture, unit, rate, middle, level, own, common, rest, alpha, factor } = node;
+    const n = alpha.length;
+    const d = node.rows.length / n;
+    const place = (x) => {
+      const e = new Float64Array(n_mixture);
+      const at = new Float64Array(d);
+      let total = 0;
+      for (let j = 0; j < n_mixture; j++) {
+        e[j] = (-unit[j] * Math.expm1((-rate * x[j]) / unit[j])) / rate - middle[j];
+        at[j] = e[j] / Math.sqrt(unit[j]) / node.length;
+        total += e[j];
       }
-      return [mean, Math.max(signal - known, 1e-10 * signal)];
+      for (let j = n_mixture; j < d; j++) at[j] = x[j] / node.other_length;
+      return { e, at, total };
+    };
+    const known = Array.from({ length: n }, (_, i) => place(node.rows.subarray(i * d, (i + 1) * d)));
+    const kernel = (a, b) => {
+      let [product, squared] = [0, 0];
+      for (let j = 0; j < n_mixture; j++) product += a.e[j] * b.e[j];
+      for (let j = 0; j < d; j++) squared += (a.at[j] - b.at[j]) ** 2;
+      return level + own * product + common * a.total * b.total + rest * matern(squared);
+    };
+    return (x) => {
+      const here = place(x);
+      const k = Float64Array.from(known, (row) => kernel(here, row));
+      const mean = k.reduce((sum, value, i) => sum + value * alpha[i], 0);
+      const inside = Math.min(Math.max(mean, node.range[0]), node.range[1]);
+      if (!factor) return [inside, NaN];
+      return [inside, Math.max(kernel(here, here) - squareOf(factor, k), 1e-8)];
     };
   },
 
@@ -122,6 +148,22 @@ const REGRESSORS = {
     };
   },
 };
+
+function matern(squared) {
+  const r = Math.sqrt(5 * squared);
+  return (1 + r + (r * r) / 3) * Math.exp(-r);
+}
+
+// |F k|² of an upper triangle F, given row by row.
+function squareOf(factor, k) {
+  let square = 0;
+  for (let i = 0, at = 0; i < k.length; i++) {
+    let sum = 0;
+    for (let j = i; j < k.length; j++) sum += factor[at++] * k[j];
+    square += sum * sum;
+  }
+  return square;
+}
 
 const regressor = (node) => REGRESSORS[node.kind](node);
 const onLine = (line, u) => line.height + line.slope * (u - line.center);
