@@ -27,10 +27,21 @@ def write(run: PlannedRun, around: Surroundings) -> Mapping[str, str]:
         "tokenizer": str(around.tokenizer),
         "sequence_length": around.sequence_length,
         "sources": sources,
+        "late_decay": None if run.schedule == "cosine" else _late_decay(run),
         "arguments": _arguments(run, around),
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     return {f"{run.slug}.json": text, "train.py": script("hf_train.py")}
+
+
+def _late_decay(run: PlannedRun) -> dict[str, float]:
+    """What the script makes of ``wsd``: transformers' own does not warm up from 0."""
+    return {
+        "warmup": run.warmup_steps,
+        "steps": run.steps,
+        "decay": run.decay_steps if run.schedule == "wsd" else 0,
+        "final": run.final_lr_ratio,
+    }
 
 
 def _arguments(run: PlannedRun, around: Surroundings) -> dict[str, Any]:

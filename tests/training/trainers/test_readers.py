@@ -21,7 +21,15 @@ import yaml
 
 from tests.tiny_models import LLAMA
 from tests.training.samples import BATCH, SEQUENCE, WORDS, Make
-from tests.training.trainers.samples import in_format, plan, write_tokens
+from tests.training.trainers.samples import (
+    TORCHTITAN,
+    TORCHTITAN_STUBS,
+    in_format,
+    module_of,
+    plan,
+    start_for,
+    write_tokens,
+)
 from tests.training.trainers.stubs import import_beside
 
 pytestmark = [
@@ -31,26 +39,6 @@ pytestmark = [
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-load_file = pytest.importorskip("safetensors.torch").load_file
-
-
-def module_of(file: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a planned module as its trainer does."""
-    monkeypatch.syspath_prepend(str(file.parent))
-    monkeypatch.delitem(sys.modules, file.stem, raising=False)
-    return importlib.import_module(file.stem)
-
-
-def start_for(folder: Path, kind: str = "llama", **changes: Any) -> Any:
-    """The model that a plan's base starts from."""
-    config = transformers.AutoConfig.for_model(kind, **{**LLAMA, "vocab_size": 15, **changes})
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    model.save_pretrained(folder / "start")
-    return model
-
-
-TORCHTITAN = "torchtitan.experiments.transformers_modeling_backend.config_registry"
-TORCHTITAN_STUBS = ("torch.utils.tensorboard", "triton")
 
 
 def test_torchtitan(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,37 +70,6 @@ def test_torchtitan(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert rates(0) == 1.0
         assert rates(config.training.steps) == pytest.approx(0.2)
-
-
-def test_torchtitan_reads_the_texts_and_the_model(
-    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import_beside(monkeypatch, TORCHTITAN, *TORCHTITAN_STUBS)
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    folder = plan(make(), "torchtitan")
-    start_for(folder)
-    weights = folder / "start" / "model.safetensors"
-    config = module_of(folder / "base.py", monkeypatch).config()
-    tokenizer = config.tokenizer.build(tokenizer_path=config.hf_assets_path)
-    loader = config.dataloader.build(
-        dp_world_size=1,
-        dp_rank=0,
-        tokenizer=tokenizer,
-        seq_len=config.training.seq_len,
-        local_batch_size=1,
-    )
-    inputs, labels = next(iter(loader))
-    assert inputs["input"].shape == labels.shape == (1, SEQUENCE)
-
-    import torch
-
-    spec = config.model_spec
-    spec.model.update_from_config(config=config)
-    with torch.device("meta"):
-        model = spec.model.build()
-    adapter = spec.state_dict_adapter(spec.model, config.hf_assets_path)
-    names = {name: value.shape for name, value in adapter.to_hf(model.state_dict()).items()}
-    assert names == {name: value.shape for name, value in load_file(weights).items()}
 
 
 def test_megatron_core(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from optuna_demix.training._plan import plan_models
+from optuna_demix.training._schedule import own_rate
 from optuna_demix.training.trainers.scripts import hf_train
 from tests.training.samples import Make
 from tests.training.trainers.samples import plan
@@ -93,6 +95,19 @@ def test_another_model_is_not_put_in_place(
     assert run(folder / "finish.py", *words) == 1
     assert "missing keys: ['model.norm.weight']" in capsys.readouterr().err
     assert not config.base_path.exists()
+
+
+def test_a_late_decay_is_that_of_train(make: Make) -> None:
+    changes = {"training.component.schedule": "wsd", "training.component.decay_ratio": 0.5}
+    config = make(changes=changes)
+    content = json.loads((plan(config, "hf") / "component_web.json").read_text())
+    assert config.training is not None
+    run = plan_models(config, config.training, 0, None).runs[1]
+    ours = own_rate(run)
+    assert ours is not None
+    rates = [hf_train.late_decay(step, **content["late_decay"]) for step in range(run.steps + 1)]
+    assert rates == pytest.approx([ours(step) for step in range(run.steps + 1)])
+    assert rates[0] == 0.0 and rates[-1] == pytest.approx(0.2)
 
 
 def test_blocks_come_in_the_proportions_of_their_shares() -> None:

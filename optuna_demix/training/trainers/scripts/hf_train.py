@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,30 @@ class Mixture(torch.utils.data.IterableDataset[dict[str, list[int]]]):
             yield {"input_ids": next(streams[chosen])}
 
 
+def late_decay(step: int, *, warmup: int, steps: int, decay: int, final: float) -> float:
+    """The rate of a step as a share of the peak: up, along, and down as one minus a root."""
+    if step < warmup:
+        return step / warmup
+    into = step - (steps - decay)
+    return 1.0 - (1.0 - final) * min(into / decay, 1.0) ** 0.5 if into > 0 and decay else 1.0
+
+
+class LateTrainer(Trainer):
+    """Trainer with :func:`late_decay`, where the settings ask for it."""
+
+    late: dict[str, Any] | None = None
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Make the schedule."""
+        if self.late is None:
+            make: Any = super().create_scheduler
+            return make(num_training_steps, optimizer)
+        rate = partial(late_decay, **self.late)
+        chosen: Any = optimizer or self.optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, rate)
+        return self.lr_scheduler
+
+
 def collate(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, torch.Tensor]:
     """A batch whose labels are its tokens; the model shifts them."""
     tokens = torch.tensor([row["input_ids"] for row in rows])  # (b, sequence_length)
@@ -100,12 +125,13 @@ def main() -> int:
     parser_of: Any = HfArgumentParser
     (arguments,) = parser_of(TrainingArguments).parse_dict(content["arguments"])
     tokenizer = AutoTokenizer.from_pretrained(content["tokenizer"])
-    trainer = Trainer(
+    trainer = LateTrainer(
         model=AutoModelForCausalLM.from_pretrained(content["start"], dtype=torch.float32),
         args=arguments,
         train_dataset=Mixture(content, tokenizer, arguments.seed),
         data_collator=collate,
     )
+    trainer.late = content["late_decay"]
     last: Any = get_last_checkpoint
     trainer.train(resume_from_checkpoint=last(arguments.output_dir))
     trainer.save_model(str(given.final))
