@@ -333,6 +333,7 @@ def test_the_callers_arrays_are_left_alone() -> None:
 def test_parameters_are_kept_as_they_are_given() -> None:
     given = {"kind": "gp", "seed": 3, "n_mixture": 2, "n_threads": 1, "n_members": 4}
     given["prior_mean"] = scores
+    given["unit"] = [0.5, 0.5]
     surrogate = Surrogate(**given)  # type: ignore[arg-type]
     assert surrogate.get_params() == given
     assert surrogate.set_params(seed=5, kind="auto") is surrogate
