@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def packed(data: bytes, suffix: str) -> bytes:
 
         half = len(data) // 2
         return zstd.compress(data[:half]) + zstd.compress(data[half:])
-    return {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[suffix](data)
+    return {"gz": partial(gzip.compress, mtime=0), "bz2": bz2.compress, "xz": lzma.compress}[
+        suffix
+    ](data)
 
 
 def write_mds(folder: Path, encodings: dict[str, str], rows: list[dict[str, Any]]) -> None:
