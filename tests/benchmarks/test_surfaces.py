@@ -6,7 +6,10 @@ from _laws import FittedLaw
 from _surfaces import ANALYTIC, Surface
 
 
-@pytest.fixture(scope="module", params=list(ANALYTIC))
+_SLOW = pytest.param("laws64", marks=pytest.mark.slow)  # laws39 with more sources
+
+
+@pytest.fixture(scope="module", params=[_SLOW if name == "laws64" else name for name in ANALYTIC])
 def surface(request: pytest.FixtureRequest) -> Surface:
     return ANALYTIC[request.param](0)
 
