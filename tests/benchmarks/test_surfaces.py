@@ -5,7 +5,6 @@ import pytest
 from _laws import FittedLaw
 from _surfaces import ANALYTIC, Surface
 
-
 _SLOW = pytest.param("laws64", marks=pytest.mark.slow)  # laws39 with more sources
 
 
