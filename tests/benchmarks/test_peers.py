@@ -58,7 +58,7 @@ def test_iterations_are_those_of_the_paper(budget: int, sizes: tuple[int, int, i
     assert peers.iterations(budget) == sizes
 
 
-@pytest.mark.parametrize("method", ["random", "tpe", "ours"])
+@pytest.mark.parametrize("method", ["random", "tpe", pytest.param("ours", marks=pytest.mark.slow)])
 def test_a_smaller_budget_sees_the_first_trials_only(method: str) -> None:
     surface = ANALYTIC["sparse"](0)
     short = peers.METHODS[method](peers.Run(surface, seed=1), (10,))

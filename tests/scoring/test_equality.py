@@ -309,6 +309,7 @@ def test_nothing_is_said(tasks, tokenizer, model, capfd, caplog):
     assert not [record for record in caplog.records if record.name.startswith("lm_eval")]
 
 
+@pytest.mark.slow
 def test_two_models_in_turn_against_fresh_processes(tasks, tokenizer, tmp_path):
     """Each process knows one model only: nothing of the other can have leaked into its scores."""
     names = ["prose", "choice", "letters", "cloze", "say"]

@@ -209,6 +209,7 @@ print(json.dumps([documents, scorer.plan_digest(), scorer.score()]))
 """
 
 
+@pytest.mark.slow
 def test_documents_that_are_shuffled_are_the_same_everywhere(tmp_path, tokenizer, oracle, model):
     """As GPQA's are: ``datasets`` keeps what a function once drew, under whatever seed."""
     folder = write_tasks(tmp_path / "shuffled")

@@ -121,6 +121,7 @@ def test_a_corner_of_success_is_found_where_most_mixtures_fail() -> None:
     assert 0.5 * np.abs(recommended(study) - optimum).sum() < 0.1
 
 
+@pytest.mark.slow
 def test_failures_that_strike_anywhere_do_not_stop_the_search() -> None:
     def unlucky(w: Weights, number: int) -> bool:
         return bool(np.random.default_rng([5, number]).random() < 0.1)
@@ -130,11 +131,13 @@ def test_failures_that_strike_anywhere_do_not_stop_the_search() -> None:
     assert 0.5 * np.abs(recommended(study) - OPTIMUM).sum() < 0.05
 
 
+@pytest.mark.slow
 def test_a_study_in_which_every_second_trial_fails_still_converges() -> None:
     study = search(peaked, lambda w, number: number % 2 == 1)
     assert 0.5 * np.abs(recommended(study) - OPTIMUM).sum() < 0.1
 
 
+@pytest.mark.slow
 def test_the_published_schedule_draws_no_iteration_from_a_failing_corner() -> None:
     study = search(rising, beyond, schedule="demix", schedule_sizes=(30, 15), pool_size=4000)
     late = weights_of(study)[45:]
@@ -162,6 +165,7 @@ def test_a_study_without_a_score_is_refused() -> None:
         recommend(study)
 
 
+@pytest.mark.slow
 def test_no_recommended_front_reaches_into_a_failing_corner() -> None:
     sampler = DemixSampler(SPACE, seed=0, composite="pareto")
     study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)

@@ -125,6 +125,7 @@ def test_a_learning_rate_does_not_keep_it_from_stopping() -> None:
     assert 24 <= len(study.trials) < 120  # 4 (3 + 1) + 8
 
 
+@pytest.mark.slow
 def test_a_second_mixture_counts() -> None:
     other = MixtureSpace(["general", "math"], name="annealing")
     study = optuna.create_study(direction="maximize", sampler=DemixSampler([SPACE, other], seed=0))

@@ -232,7 +232,11 @@ def break_tokenizer(root: Path) -> None:
     [
         (break_shard, ["math", "model.safetensors"]),
         (break_tokenizer, ["math", "tokenizer"]),
-        (lambda root: shutil.rmtree(root / "run" / "models" / "math"), ["math", "train"]),
+        pytest.param(
+            lambda root: shutil.rmtree(root / "run" / "models" / "math"),
+            ["math", "train"],
+            marks=pytest.mark.slow,
+        ),
         (lambda root: (root / "tasks" / "math.yaml").unlink(), ["tiny_math"]),
         (lambda root: write_study(root, componets=["a"]), ["componets", "components"]),
         (
