@@ -42,8 +42,7 @@ quickstart: $(or $(wildcard $(VENV)/.installed),$(VENV)/.quickstart)  ## Search 
 	$(BIN)/optuna-demix demo --out runs/quickstart --n-trials $(TRIALS) --n-workers $(WORKERS)
 
 test: install  ## Run the tests
-	@# Three processes on two cores: tests of databases and browsers wait a good deal.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup \
 		-m 'not slow and not faults and not packaging and not readers and not vllm'
 
 test-slow: install  ## Run the tests that take minutes
