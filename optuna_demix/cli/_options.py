@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, TypeAlias
 
 from optuna_demix.cli._parser import CommandParser
+from optuna_demix.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,29 @@ def add_command(
         parser.add_argument("study", metavar="STUDY.yaml", help="the study's file")
     parser.set_defaults(run=run)
     return parser
+
+
+def add_references(parser: argparse.ArgumentParser) -> None:
+    """Add the number of references that are trained beside the components."""
+    parser.add_argument(
+        "--references",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="references at sampled mixtures",
+    )
+
+
+def pair(option: str, text: str, form: str) -> tuple[str, str]:
+    """Both sides of ``NAME=OTHER``.
+
+    Raises:
+        InputError: If one is missing, naming the option and the form that it takes.
+    """
+    name, equals, other = text.partition("=")
+    if not (name and equals and other):
+        raise InputError(f"{option} {text!r} is not {form}")
+    return name, other
 
 
 def add_storage(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

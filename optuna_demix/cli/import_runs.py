@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.cli._console import console, say
 from optuna_demix.cli._next import next_command, say_next
-from optuna_demix.cli._options import add_command, add_storage
+from optuna_demix.cli._options import add_command, add_storage, pair
 from optuna_demix.cli._study import open_study
 from optuna_demix.errors import InputError
 
@@ -88,7 +88,7 @@ def _import(arguments: argparse.Namespace) -> int:
     columns = Columns(
         weights=arguments.weights,
         scores=arguments.scores,
-        names=dict(_renamed(item) for item in arguments.rename),
+        names=dict(pair("--rename", item, "NAME=OTHER") for item in arguments.rename),
         of=arguments.of,
         is_loss=arguments.losses,
     )
@@ -103,11 +103,3 @@ def _import(arguments: argparse.Namespace) -> int:
     say(summary(n_added, len(trials), table.path))
     say_next(arguments, next_command(arguments, "recommend", like="storage study_name"))
     return 0
-
-
-def _renamed(text: str) -> tuple[str, str]:
-    """Both names of ``NAME=OTHER``."""
-    name, separator, other = text.partition("=")
-    if not (name and separator and other):
-        raise InputError(f"--rename {text!r} is not NAME=OTHER")
-    return name, other

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna_demix.cli._next import next_command, say_next
-from optuna_demix.cli._options import add_command, positive_number, whole_number
-from optuna_demix.errors import InputError
+from optuna_demix.cli._options import add_command, add_references, pair, positive_number
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -35,13 +34,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="default: plan/TRAINER in the study's run_dir"
     )
-    parser.add_argument(
-        "--references",
-        type=whole_number,
-        default=0,
-        metavar="N",
-        help="references at sampled mixtures",
-    )
+    add_references(parser)
     parser.add_argument(
         "--paths",
         metavar="TEMPLATE",
@@ -80,7 +73,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         references=arguments.references,
         paths=arguments.paths,
-        data=dict(_place(item) for item in arguments.data),
+        data=dict(pair("--data", item, "NAME=PATH") for item in arguments.data),
         gpus=arguments.gpus,
         micro_batch=arguments.micro_batch,
         force=arguments.force,
@@ -92,11 +85,3 @@ def _plan(arguments: argparse.Namespace) -> int:
         next_command(arguments, "check", "--components"),
     )
     return 0
-
-
-def _place(text: str) -> tuple[str, str]:
-    """Name and path of ``NAME=PATH``."""
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise InputError(f"--data {text!r} is not NAME=PATH")
-    return name, path

@@ -8,7 +8,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from optuna_demix.cli._next import next_command, say_next
-from optuna_demix.cli._options import add_command, add_no_progress, positive_number, whole_number
+from optuna_demix.cli._options import (
+    add_command,
+    add_no_progress,
+    add_references,
+    positive_number,
+)
 
 if TYPE_CHECKING:
     from optuna_demix.cli._options import Commands
@@ -28,13 +33,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--only", nargs="+", action="extend", metavar="NAME", help="models to train; default: all"
     )
-    parser.add_argument(
-        "--references",
-        type=whole_number,
-        default=0,
-        metavar="N",
-        help="references at sampled mixtures",
-    )
+    add_references(parser)
     parser.add_argument(
         "--retrain",
         nargs="+",

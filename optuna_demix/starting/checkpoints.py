@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from optuna_demix.errors import ComponentError, DemixError
 from optuna_demix.starting.folders import listed
-from optuna_demix.starting.names import usable_names
+from optuna_demix.starting.names import renamed, usable_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,10 +77,7 @@ def find_checkpoints(folder: Path, base: Path | None = None) -> Checkpoints:
             "mixture needs two at least; give a folder with one checkpoint in each subfolder"
         )
     names = usable_names(places)
-    notes += [
-        f"{ascii(found)} is called {name} in the study" for found, name in names.items()
-        if found != name
-    ]  # fmt: skip
+    notes += renamed(names)
     return Checkpoints({names[found]: place for found, place in places.items()}, base, notes)
 
 

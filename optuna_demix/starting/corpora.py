@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from optuna_demix._wording import unknown_name
 from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.starting.folders import listed, relative
-from optuna_demix.starting.names import usable_names
+from optuna_demix.starting.names import renamed, usable_names
 from optuna_demix.starting.sizes import in_words, rounded
 
 if TYPE_CHECKING:
@@ -114,10 +114,7 @@ def find_datasets(
             "put the files of each dataset into a folder of its own"
         )
     names = usable_names(places)
-    notes += [
-        f"{ascii(found)} is called {name} in the study" for found, name in names.items()
-        if found != name
-    ]  # fmt: skip
+    notes += renamed(names)
     by_name = {}
     for found, place in places.items():
         where = f"{flag}: {ascii(found)[1:-1]}"

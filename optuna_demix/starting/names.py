@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from optuna_demix.config._names import check_folders, check_name
 
@@ -28,6 +28,15 @@ def usable_names(found: Iterable[str]) -> dict[str, str]:
             name = f"{plain}-{number}"
         names[original] = name
     return names
+
+
+def renamed(names: Mapping[str, str]) -> list[str]:
+    """A note for each name of :func:`usable_names` that is not the one that was found."""
+    return [
+        f"{ascii(found)} is called {name} in the study"
+        for found, name in names.items()
+        if found != name
+    ]
 
 
 def _fits(name: str, others: Iterable[str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optuna_demix._wording import one_line
 from optuna_demix.errors import ComponentError, InputError
@@ -47,15 +46,13 @@ class Tokenizer:
         Raises:
             InputError: If there is none, or it does not say what ends a text.
         """
-        from transformers import AutoTokenizer
+        from optuna_demix.training.data.vocabulary import encoder_of, load_tokenizer
 
         where = f"tokenizer {path}"
         if not path.is_dir():
             raise InputError(f"{where}: no such folder; correct --tokenizer or --base")
         try:
-            loaded: Any = AutoTokenizer.from_pretrained(
-                str(path), local_files_only=True, trust_remote_code=False
-            )
+            loaded = load_tokenizer(path)
         except Exception as error:  # tokenizers raise bare Exception on a damaged file
             raise InputError(
                 f"{where}: cannot be loaded ({one_line(error)}); give another with --tokenizer"
@@ -65,17 +62,7 @@ class Tokenizer:
                 f"{where}: has no eos_token, which must separate documents; set it in "
                 "tokenizer_config.json"
             )
-        loaded.model_max_length = 2**62  # whole documents: no warning of their length
-
-        def encode(texts: list[str]) -> list[list[int]]:
-            if not texts:
-                return []
-            ids: list[list[int]] = loaded(
-                texts, add_special_tokens=False, return_attention_mask=False
-            )["input_ids"]
-            return ids
-
-        return cls(path, len(loaded), encode)
+        return cls(path, len(loaded), encoder_of(loaded))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from optuna_demix.surrogate._regressor import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -123,7 +123,6 @@ class GaussianProcess:
         The mean is ``k @ alpha``, the variance ``signal - |factor @ k|²``; the upper
         triangle of the factor is given, row by row.
         """
-        triangle = np.linalg.qr(self._certainty, mode="r")  # S'S = R'R: half of the numbers
         return {
             "kind": "process",
             "n_mixture": self._n_mixture,
@@ -132,7 +131,7 @@ class GaussianProcess:
             "power": self.hyperparameters.power,
             "rows": self._rows,
             "alpha": self._alpha,
-            "factor": triangle[np.triu(np.ones_like(triangle, dtype=bool))],
+            "factor": upper_triangle(self._certainty),
         }
 
     def _leave_out(
@@ -186,8 +185,6 @@ def tune(
         n_mixture: Number of columns that are merge weights.
         variance: Known variance (n,) of the error of each score, beside the noise.
     """
-    from scipy.optimize import minimize
-
     d = X.shape[1]
     priors = [_LENGTH_PRIOR] * d + [_SIGNAL_PRIOR, _NOISE_PRIOR, _POWER_PRIOR]
     bounds = [_LENGTH_BOUNDS] * d + [_SIGNAL_BOUNDS, _NOISE_BOUNDS, _POWER_BOUNDS]
@@ -195,8 +192,66 @@ def tune(
     # From length scales of 1, the width of a column: from the prior's own the gradient is flat.
     start = np.concatenate([np.zeros(d), center[d:]])
 
+    def likelihood(theta: FloatArray) -> tuple[float, FloatArray]:
+        return _negative_log_likelihood(theta, X, z, n_mixture, variance)
+
+    exp = np.exp(greatest_posterior(likelihood, start, center=center, width=width, bounds=bounds))
+    return Hyperparameters(exp[:d], float(exp[d]), float(exp[d + 1]), float(exp[d + 2]))
+
+
+def _negative_log_likelihood(
+    theta: FloatArray, X: FloatArray, z: FloatArray, n_mixture: int, variance: FloatArray | float
+) -> tuple[float, FloatArray]:
+    """Minus the log marginal likelihood and its gradient in the log hyperparameters (d + 3,)."""
+    n, d = X.shape
+    inverse_length = np.exp(-theta[:d])
+    signal, noise, power = np.exp(theta[d:])
+    warped = warp(X, n_mixture, power)
+    A = warped * inverse_length  # (n, d)
+    squared = squared_distance(A, A)
+    slope = signal * matern_slope(squared)  # (n, n)
+    kernel = signal * matern(squared)  # (n, n)
+    covariance = kernel.copy()
+    covariance[np.diag_indices(n)] += noise + variance + _JITTER * signal
+    found = marginal_likelihood(covariance, z)
+    if found is None:
+        return 1e10, np.zeros_like(theta)
+    value, W = found
+    # Through a squared distance ½ tr(W dK) is a product with M = W * slope, so that no (n, n, d)
+    # array is ever formed.
+    M = W * slope
+    by_feature = A * M.sum(axis=1)[:, None] - M @ A  # (n, d): minus d value / d A
+    gradient = np.empty_like(theta)
+    gradient[:d] = (by_feature * A).sum(axis=0)
+    gradient[d] = 0.5 * float((W * kernel).sum())
+    gradient[d + 1] = 0.5 * noise * float(np.trace(W))
+    shares = warped[:, :n_mixture]  # d wᵖ / d log p = wᵖ log wᵖ
+    growth = shares * np.log(np.maximum(shares, 1e-12)) * inverse_length[:n_mixture]
+    gradient[d + 2] = -float((by_feature[:, :n_mixture] * growth).sum())
+    return value, gradient
+
+
+def greatest_posterior(
+    likelihood: Callable[[FloatArray], tuple[float, FloatArray]],
+    start: FloatArray,
+    *,
+    center: FloatArray,
+    width: FloatArray,
+    bounds: Sequence[tuple[float, float]],
+) -> FloatArray:
+    """Parameters (p,) of the greatest posterior density, by L-BFGS.
+
+    Args:
+        likelihood: Minus the log likelihood, and its gradient (p,).
+        start: Where to begin, (p,).
+        center: Means (p,) of the normal priors.
+        width: Their standard deviations (p,).
+        bounds: Least and greatest value of each parameter.
+    """
+    from scipy.optimize import minimize
+
     def objective(theta: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = _negative_log_likelihood(theta, X, z, n_mixture, variance)
+        value, gradient = likelihood(theta)
         pull = (theta - center) / width
         return value + 0.5 * float(pull @ pull), gradient + pull / width
 
@@ -208,46 +263,34 @@ def tune(
         bounds=bounds,
         options={"maxfun": _MAX_EVALUATIONS},
     )
-    exp = np.exp(found.x)
-    return Hyperparameters(exp[:d], float(exp[d]), float(exp[d + 1]), float(exp[d + 2]))
+    return np.asarray(found.x)
 
 
-def _negative_log_likelihood(
-    theta: FloatArray, X: FloatArray, z: FloatArray, n_mixture: int, variance: FloatArray | float
-) -> tuple[float, FloatArray]:
-    """Minus the log marginal likelihood and its gradient in the log hyperparameters (d + 3,)."""
+def marginal_likelihood(covariance: FloatArray, z: FloatArray) -> tuple[float, FloatArray] | None:
+    """Minus the log marginal likelihood of scores z (n,), and W (n, n) of its gradient.
+
+    A change dK of the covariance (n, n) changes the value by ``½ tr(W dK)``, W = K⁻¹ - αα'
+    (Rasmussen and Williams, equation 5.9).
+
+    Returns:
+        Both; ``None`` if the covariance is not positive definite.
+    """
     from scipy.linalg import lapack
 
-    n, d = X.shape
-    inverse_length = np.exp(-theta[:d])
-    signal, noise, power = np.exp(theta[d:])
-    warped = warp(X, n_mixture, power)
-    A = warped * inverse_length  # (n, d)
-    squared = squared_distance(A, A)
-    slope = signal * matern_slope(squared)  # (n, n)
-    kernel = signal * matern(squared)  # (n, n)
-    covariance = kernel.copy()
-    covariance[np.diag_indices(n)] += noise + variance + _JITTER * signal
     lower, failed = lapack.dpotrf(covariance, lower=1, clean=1)
     if failed:
-        return 1e10, np.zeros_like(theta)
+        return None
     precision = lapack.dpotri(lower, lower=1)[0]
     precision = np.tril(precision) + np.tril(precision, -1).T
     alpha = precision @ z
     value = 0.5 * float(z @ alpha) + float(np.log(np.diag(lower)).sum())
-    # d value = ½ tr(W dK), W = K⁻¹ - αα' (Rasmussen and Williams, equation 5.9). Through a squared
-    # distance this is a product with M = W * slope, so that no (n, n, d) array is ever formed.
-    W = precision - np.outer(alpha, alpha)
-    M = W * slope
-    by_feature = A * M.sum(axis=1)[:, None] - M @ A  # (n, d): minus d value / d A
-    gradient = np.empty_like(theta)
-    gradient[:d] = (by_feature * A).sum(axis=0)
-    gradient[d] = 0.5 * float((W * kernel).sum())
-    gradient[d + 1] = 0.5 * noise * float(np.trace(W))
-    shares = warped[:, :n_mixture]  # d wᵖ / d log p = wᵖ log wᵖ
-    growth = shares * np.log(np.maximum(shares, 1e-12)) * inverse_length[:n_mixture]
-    gradient[d + 2] = -float((by_feature[:, :n_mixture] * growth).sum())
-    return value, gradient
+    return value, precision - np.outer(alpha, alpha)
+
+
+def upper_triangle(factor: NDArray[np.floating[Any]]) -> FloatArray:
+    """R of S'S = R'R for a factor S (n, n): half of the numbers, row by row."""
+    triangle = np.linalg.qr(factor, mode="r")
+    return np.asarray(triangle[np.triu(np.ones_like(triangle, dtype=bool))])
 
 
 def squared_distance(A: FloatArray, B: FloatArray) -> FloatArray:

@@ -112,7 +112,25 @@ class LinearTrees:
         return warp(X[:, : self._width], self._n_mixture, _TREE_POWER)
 
 
-class Process:
+class _Alone:
+    """One regressor as it is.
+
+    Args:
+        name: What it is called among the shares.
+        regressor: The regressor.
+        optimism: By how much it understates variances.
+    """
+
+    def __init__(self, name: str, regressor: GaussianProcess | Law, optimism: float) -> None:
+        self.shares = {name: 1.0}
+        self.optimism = optimism
+        self.held_out = regressor.held_out
+        self.mean = regressor.mean
+        self.predict = regressor.predict
+        self.describe = regressor.describe
+
+
+class Process(_Alone):
     """The Gaussian process alone."""
 
     def __init__(self, task: Task) -> None:
@@ -124,15 +142,10 @@ class Process:
             seed=task.seed,
             variance=task.variance,
         )
-        self.shares = {"gp": 1.0}
-        self.optimism = 1.0 + _DOUBT_ROWS / len(task.z)
-        self.held_out = process.held_out
-        self.mean = process.mean
-        self.predict = process.predict
-        self.describe = process.describe
+        super().__init__("gp", process, 1.0 + _DOUBT_ROWS / len(task.z))
 
 
-class LawAlone:
+class LawAlone(_Alone):
     """The law of saturating shares, with a process for what it leaves."""
 
     def __init__(self, task: Task) -> None:
@@ -145,12 +158,7 @@ class LawAlone:
             unit=task.unit,
             variance=task.variance,
         )
-        self.shares = {"law": 1.0}
-        self.optimism = 1.0 + _LAW_DOUBT_ROWS / len(task.z)
-        self.held_out = law.held_out
-        self.mean = law.mean
-        self.predict = law.predict
-        self.describe = law.describe
+        super().__init__("law", law, 1.0 + _LAW_DOUBT_ROWS / len(task.z))
 
 
 class ProcessWithTrees:

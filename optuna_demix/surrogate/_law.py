@@ -21,10 +21,13 @@ import numpy as np
 
 from optuna_demix.surrogate._gaussian_process import (
     TUNING_ROWS,
+    greatest_posterior,
+    marginal_likelihood,
     matern,
     matern_slope,
     some_rows,
     squared_distance,
+    upper_triangle,
 )
 from optuna_demix.surrogate._regressor import Prediction
 
@@ -62,7 +65,6 @@ _LEVEL = 10.0  # variance of the level
 _LEAST_UNIT = 0.1  # least epoch, in those of the mean source
 _WIDENED = 1.0  # ranges of the scores that a value may lie beyond them
 _JITTER = 1e-8
-_MAX_EVALUATIONS = 60
 
 
 class Hyperparameters(NamedTuple):
@@ -139,7 +141,6 @@ class Law:
         factor is given, row by row.
         """
         h, form = self.hyperparameters, self._form
-        triangle = np.linalg.qr(self._whiten, mode="r")
         return {
             "kind": "law",
             "n_mixture": form.n_mixture,
@@ -155,7 +156,7 @@ class Law:
             "range": list(self._range),
             "rows": self._rows,
             "alpha": self._alpha,
-            "factor": triangle[np.triu(np.ones_like(triangle, dtype=bool))],
+            "factor": upper_triangle(self._whiten),
         }
 
     def _clipped(self, mean: FloatArray) -> FloatArray:
@@ -244,32 +245,21 @@ class _Form(NamedTuple):
 
 def _tune(form: _Form, X: FloatArray, z: FloatArray, variance: FloatArray) -> Hyperparameters:
     """Hyperparameters of the greatest posterior density, by L-BFGS from one start."""
-    from scipy.optimize import minimize
-
     center, width = np.array([_PRIORS[name] for name in Hyperparameters._fields]).T
 
-    def objective(theta: FloatArray) -> tuple[float, FloatArray]:
-        value, gradient = _negative_log_likelihood(theta, form, X, z, variance)
-        pull = (theta - center) / width
-        return value + 0.5 * float(pull @ pull), gradient + pull / width
+    bounds = [_BOUNDS[name] for name in Hyperparameters._fields]
 
-    found = minimize(
-        objective,
-        center,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[_BOUNDS[name] for name in Hyperparameters._fields],
-        options={"maxfun": _MAX_EVALUATIONS},
-    )
-    return Hyperparameters(*np.exp(found.x).tolist())
+    def likelihood(theta: FloatArray) -> tuple[float, FloatArray]:
+        return _negative_log_likelihood(theta, form, X, z, variance)
+
+    found = greatest_posterior(likelihood, center, center=center, width=width, bounds=bounds)
+    return Hyperparameters(*np.exp(found).tolist())
 
 
 def _negative_log_likelihood(
     theta: FloatArray, form: _Form, X: FloatArray, z: FloatArray, variance: FloatArray
 ) -> tuple[float, FloatArray]:
     """Minus the log marginal likelihood and its gradient in the log hyperparameters (7,)."""
-    from scipy.linalg import lapack
-
     h = Hyperparameters(*np.exp(theta).tolist())
     n = len(z)
     raw = form.epochs(X, h.rate)
@@ -280,15 +270,10 @@ def _negative_log_likelihood(
     rest = h.rest * matern(squared.copy())
     covariance = rest + trend @ trend.T + _LEVEL
     covariance[np.diag_indices(n)] += h.noise + variance + _JITTER
-    lower, failed = lapack.dpotrf(covariance, lower=1, clean=1)
-    if failed:
+    found = marginal_likelihood(covariance, z)
+    if found is None:
         return 1e10, np.zeros_like(theta)
-    precision = lapack.dpotri(lower, lower=1)[0]
-    precision = np.tril(precision) + np.tril(precision, -1).T
-    alpha = precision @ z
-    value = 0.5 * float(z @ alpha) + float(np.log(np.diag(lower)).sum())
-    # d value = ½ tr(W dK), W = K⁻¹ - αα' (Rasmussen and Williams, equation 5.9).
-    W = precision - np.outer(alpha, alpha)
+    value, W = found
     M = W * slope
     by_trend = W @ trend  # (n, K + 1): d value / d trend
     by_place = M @ place - place * M.sum(axis=1)[:, None]  # (n, K + o)

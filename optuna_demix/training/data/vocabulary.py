@@ -56,8 +56,6 @@ class Vocabulary:
     @classmethod
     def open(cls, config: StudyConfig, training: TrainingConfig) -> Vocabulary:
         """Load the tokenizer of a study."""
-        from transformers import AutoTokenizer
-
         path = config.resolve(training.tokenizer)
         field = f"{config.source}: training.tokenizer"
         if not path.is_dir():
@@ -65,9 +63,7 @@ class Vocabulary:
                 f"{field}: {path} is no directory; train a tokenizer first or correct the path"
             )
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(path), local_files_only=True, trust_remote_code=False
-            )
+            tokenizer = load_tokenizer(path)
         except Exception as error:  # tokenizers raise bare Exception on a damaged file
             raise ConfigError(
                 f"{field}: {path} holds no usable tokenizer ({one_line(error)})"
@@ -77,7 +73,6 @@ class Vocabulary:
                 f"{field}: {path} has no eos_token, which must separate the documents; set it in "
                 "tokenizer_config.json"
             )
-        tokenizer.model_max_length = sys.maxsize  # whole documents: no warning of their length
         digest = hashlib.sha256()
         for name in TOKENIZER_FILES[:-1]:
             if (path / name).is_file():
@@ -90,7 +85,7 @@ class Vocabulary:
             tokenizer.eos_token_id,
             tokenizer.bos_token_id,
             tokenizer.pad_token_id,
-            _encoder(tokenizer),
+            encoder_of(tokenizer),
         )
 
     @property
@@ -121,10 +116,24 @@ class Vocabulary:
         )
 
 
-def _encoder(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer in a directory, without its code; raises whatever is wrong with its files."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        str(path), local_files_only=True, trust_remote_code=False
+    )
+    tokenizer.model_max_length = sys.maxsize  # whole documents: no warning of their length
+    return tokenizer
+
+
+def encoder_of(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
+    """Texts to token ids, without special tokens."""
     if not tokenizer.is_fast:
 
         def encode_slowly(texts: list[str]) -> list[list[int]]:
+            if not texts:
+                return []
             ids: list[list[int]] = tokenizer(
                 texts, add_special_tokens=False, return_attention_mask=False
             )["input_ids"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from optuna_demix.export import export
 from optuna_demix.training.trainers.megatron import BRIDGE, LR_DECAY
-from optuna_demix.training.trainers.runs import PlannedRun, Surroundings
+from optuna_demix.training.trainers.runs import PlannedRun, Surroundings, settings_of
 from optuna_demix.training.trainers.shell import torchrun, words
 
 
@@ -15,25 +15,14 @@ def write(run: PlannedRun, around: Surroundings) -> Mapping[str, str]:
     code = _SCRIPT.format(
         name=run.name,
         blend=f"{run.slug}.blend.json",
-        tokenizer=str(around.tokenizer),
-        output=str(run.output),
-        start=str(run.start),
+        **settings_of(run, around),
         converted=str(run.output / "start"),
-        learning_rate=run.learning_rate,
         last_lr=run.last_lr,
-        warmup_steps=run.warmup_steps,
         lr_decay=LR_DECAY[run.schedule],
         wsd_decay=run.decay_steps if run.schedule == "wsd" else None,
-        steps=run.steps,
-        micro_batch=around.micro_batch,
-        batch_size=around.batch_size,
-        sequence_length=around.sequence_length,
-        max_grad_norm=around.max_grad_norm,
-        weight_decay=around.weight_decay,
         bf16=around.bf16,
         precision="bf16_mixed" if around.bf16 else None,
         seed=around.seed + 1,  # must be positive
-        save_every=around.save_every,
     )
     return {
         f"{run.slug}.py": code,

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from optuna_demix.export import export
-from optuna_demix.training.trainers.runs import PlannedRun, Shape, Surroundings, shape_of
+from optuna_demix.training.trainers.runs import (
+    PlannedRun,
+    Shape,
+    Surroundings,
+    settings_of,
+    shape_of,
+)
 from optuna_demix.training.trainers.shell import torchrun, words
 
 KINDS = ("llama", "olmo2", "qwen3")
@@ -31,25 +37,15 @@ def write(run: PlannedRun, around: Surroundings) -> Mapping[str, str]:
     """``<run>.py``: the exported mixture, all settings, and training."""
     code = export(run.sources, "olmo-core-composable") + _SCRIPT.format(
         model=_model(shape_of(around.shape, "olmo-core")),
-        start=str(run.start),
-        output=str(run.output),
         hf=str(run.hf),
-        tokenizer=str(around.tokenizer),
+        **settings_of(run, around),
         rows=around.shape["vocab_size"],
         eos=around.eos,
-        learning_rate=run.learning_rate,
         scheduler=f"ConstantWithWarmup(warmup={run.warmup_steps})"
         if run.schedule == "constant"
         else f"CosWithWarmup(warmup={run.warmup_steps}, alpha_f={run.final_lr_ratio!r})",
-        steps=run.steps,
-        micro_batch=around.micro_batch,
-        batch_size=around.batch_size,
-        sequence_length=around.sequence_length,
-        max_grad_norm=around.max_grad_norm,
-        weight_decay=around.weight_decay,
         precision="bfloat16" if around.bf16 else "float32",
         seed=around.seed,
-        save_every=around.save_every,
     )
     return {f"{run.slug}.py": code}
 

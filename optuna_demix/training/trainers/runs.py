@@ -166,6 +166,24 @@ class Surroundings:
         return self.batch_size // (self.micro_batch * self.gpus)
 
 
+def settings_of(run: PlannedRun, around: Surroundings) -> dict[str, Any]:
+    """What scripts in Python are filled in with, whatever the trainer."""
+    return {
+        "tokenizer": str(around.tokenizer),
+        "output": str(run.output),
+        "start": str(run.start),
+        "learning_rate": run.learning_rate,
+        "warmup_steps": run.warmup_steps,
+        "steps": run.steps,
+        "micro_batch": around.micro_batch,
+        "batch_size": around.batch_size,
+        "sequence_length": around.sequence_length,
+        "max_grad_norm": around.max_grad_norm,
+        "weight_decay": around.weight_decay,
+        "save_every": around.save_every,
+    }
+
+
 @dataclass(frozen=True)
 class Trainer:
     """A framework to plan for.

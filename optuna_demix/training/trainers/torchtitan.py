@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from optuna_demix.export import export
-from optuna_demix.training.trainers.runs import PlannedRun, Surroundings, TextFiles
+from optuna_demix.training.trainers.runs import PlannedRun, Surroundings, TextFiles, settings_of
 from optuna_demix.training.trainers.shell import torchrun, words
 
 
@@ -16,24 +16,13 @@ def write(run: PlannedRun, around: Surroundings) -> Mapping[str, str]:
     code = export(run.sources, "torchtitan") + _CONFIG.format(
         entries=entries,
         name=run.name,
-        tokenizer=str(around.tokenizer),
-        output=str(run.output),
-        start=str(run.start),
-        learning_rate=run.learning_rate,
+        **settings_of(run, around),
         final_lr_ratio=run.final_lr_ratio,
-        warmup_steps=run.warmup_steps,
         decay_ratio=None if run.schedule == "cosine" else run.decay_steps / run.steps,
         decay_type="cosine" if run.schedule == "cosine" else "sqrt",
-        steps=run.steps,
-        micro_batch=around.micro_batch,
-        batch_size=around.batch_size,
-        sequence_length=around.sequence_length,
-        max_grad_norm=around.max_grad_norm,
-        weight_decay=around.weight_decay,
         precision="bfloat16" if around.bf16 else "float32",
         dtype=around.dtype,
         seed=around.seed,
-        save_every=around.save_every,
     )
     return {f"{run.slug}.py": code}
 
