@@ -84,7 +84,7 @@ def test_contexts_as_choices_and_surprise(shared_prefixes, tasks, tokenizer, ora
     assert scorer.score() == (wanted if exact else pytest.approx(wanted, abs=1e-5))
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", [1, 7])
 def test_batch_size_and_length_limit(batch_size, tasks, tokenizer, oracle, model):
     some = benchmarks(["prose", "choice", "cloze"])
     options = {"batch_size": batch_size, "max_length": 19}
@@ -358,11 +358,11 @@ def test_two_models_in_turn_against_fresh_processes(tasks, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision(precision, tasks, tokenizer, oracle, model):
-    some = benchmarks(["prose", "choice", "say"])
+    some = benchmarks(["prose", "say"])
     options = {"batch_size": 4, "mixed_precision_dtype": precision}
     scorer = HarnessScorer(some, model, tokenizer, include_path=tasks, **options)
     scores = scorer.score()
-    assert scores == expected(oracle(model, ["prose", "choice", "say"], **options), some)
+    assert scores == expected(oracle(model, ["prose", "say"], **options), some)
     plain = HarnessScorer(some, model, tokenizer, include_path=tasks, batch_size=4)
     assert scores != plain.score()
     assert scorer.plan_digest() != plain.plan_digest()

@@ -62,7 +62,6 @@ def expected(results, benchmarks=BENCHMARKS):
 @pytest.mark.parametrize(
     ("settings", "of_model"),
     [
-        ({"apply_chat_template": True}, {}),
         ({"apply_chat_template": True, "system_instruction": "be wise"}, {}),
         ({"apply_chat_template": True, "fewshot_as_multiturn": False}, {}),
         ({"system_instruction": "be wise"}, {}),

@@ -85,8 +85,7 @@ class Catalog:
             else {}
         )
         try:
-            with quiet():
-                leaves = tuple(self._leaves(entry, {}))
+            leaves = tuple(self._leaves(entry, {}))
         except (TypeError, KeyError, AttributeError) as error:
             raise TaskError(
                 f"{entry.yaml_path}: task {name!r} cannot be read: {error!r}"
