@@ -127,6 +127,20 @@ def test_a_second_score_prepares_nothing(tasks, tokenizer, model, monkeypatch):
     assert scorer.score() == scores
 
 
+def test_templates_are_compiled_once(tasks, tokenizer, model, monkeypatch):
+    from lm_eval.utils import env
+
+    from optuna_demix.scoring.harness import templates
+
+    templates._compiled.cache_clear()
+    usual, compiled, render = env.from_string, [], env.compile
+    monkeypatch.setattr(env, "compile", lambda text: compiled.append(text) or render(text))
+    for _ in range(2):
+        HarnessScorer(benchmarks(["choice"]), model, tokenizer, include_path=tasks).score()
+    assert sorted(compiled) == ["{{choices}}", "{{question}}"]
+    assert env.from_string == usual
+
+
 def test_a_task_that_renders_documents_itself(tasks, tokenizer, oracle):
     """As swde, fda and squad_completion do in their ``process_results``, at every scoring."""
     some = [Benchmark("own", "own"), Benchmark("own", "hit")]
