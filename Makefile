@@ -41,8 +41,9 @@ $(VENV)/.quickstart: pyproject.toml constraints.txt
 quickstart: $(or $(wildcard $(VENV)/.installed),$(VENV)/.quickstart)  ## Search a mixture of five real domains on this machine (about 4 minutes)
 	$(BIN)/optuna-demix demo --out runs/quickstart --n-trials $(TRIALS) --n-workers $(WORKERS)
 
+# Bytecode is kept whatever the environment says: else each process compiles the package anew.
 test: install  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup \
 		-m 'not slow and not faults and not packaging and not readers and not vllm'
 
 test-slow: install  ## Run the tests that take minutes

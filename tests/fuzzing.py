@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import os
 
-N_INPUTS = int(os.environ.get("FUZZ_INPUTS", "300"))
+N_INPUTS = int(os.environ.get("FUZZ_INPUTS", "100"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -9,6 +10,7 @@ import struct
 import sys
 import termios
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,10 +31,13 @@ class _Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.stderr.flush()
-        self.shown = os.read(self._reading, 1 << 16).decode()
         sys.stderr.close()
         sys.stderr = self._before
+        shown = b""
+        with contextlib.suppress(OSError):  # the end, which comes when all has been read
+            while chunk := os.read(self._reading, 1 << 16):  # what has arrived so far
+                shown += chunk
+        self.shown = shown.decode()
         os.close(self._reading)
 
 
@@ -76,6 +81,7 @@ def test_long_work_says_how_far_it_is_and_how_long_it_took(
 ) -> None:
     monkeypatch.setattr(_progress, "_LINE_EVERY_S", 0.01)
     monkeypatch.setattr(_progress, "_LONG_S", 0.0)
+    monkeypatch.setattr(_progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
     lines: list[str] = []
     said = threading.Event()
 

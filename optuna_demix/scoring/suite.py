@@ -18,6 +18,7 @@ from optuna_demix.scoring.harness import tasks as lm_eval_tasks
 from optuna_demix.scoring.harness.confined import code_eval_stands_in, confine, runs_code
 from optuna_demix.scoring.harness.processing import processed_anew
 from optuna_demix.scoring.harness.quiet import quiet
+from optuna_demix.scoring.harness.templates import compiled_once
 from optuna_demix.scoring.prepared_task import PreparedTask, Wanted
 from optuna_demix.scoring.randomness import RandomState, random_state
 from optuna_demix.scoring.units import RequestKind, Unit
@@ -72,7 +73,7 @@ class Suite:
         # lm-eval's seeds, and nothing that another run has drawn: every host has these documents.
         start = RandomState.seeded(*lm_eval_tasks.STARTING_SEEDS)
         metric = code_eval_stands_in() if sandboxed else nullcontext()
-        with random_state(start), processed_anew(), metric:
+        with random_state(start), processed_anew(), compiled_once(), quiet(), metric:
             self._units = {}
             with say.step("loading tasks", unit="task", total=len(specs)) as step:
                 for key, spec in specs.items():
@@ -198,7 +199,7 @@ class Suite:
     @contextmanager
     def _drawing(self) -> Iterator[None]:
         """Go on with the generators of this scoring, and keep their states."""
-        with random_state(self._state), quiet():
+        with random_state(self._state), compiled_once(), quiet():
             yield
             self._state = RandomState.current()
 

@@ -62,15 +62,18 @@ def expected(results, benchmarks=BENCHMARKS):
 @pytest.mark.parametrize(
     ("settings", "of_model"),
     [
-        ({"apply_chat_template": True}, {}),
         ({"apply_chat_template": True, "system_instruction": "be wise"}, {}),
         ({"apply_chat_template": True, "fewshot_as_multiturn": False}, {}),
-        ({"system_instruction": "be wise"}, {}),
-        ({"gen_kwargs": {"max_gen_toks": 3, "until": ["o"]}}, {}),
-        ({"gen_kwargs": {"do_sample": True, "temperature": 0.5}}, {}),
+        (
+            {
+                "system_instruction": "be wise",
+                "gen_kwargs": {"do_sample": True, "temperature": 0.5},
+            },
+            {},
+        ),
+        ({"gen_kwargs": {"max_gen_toks": 3, "until": ["o"]}}, {"add_bos_token": True}),
         ({}, {"think_end_token": "e"}),
         ({}, {"think_end_token": 149}),
-        ({}, {"add_bos_token": True}),
     ],
     ids=str,
 )

