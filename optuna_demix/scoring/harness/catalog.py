@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lm_eval.tasks
 from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, is_higher_better
 from lm_eval.config.group import GroupConfig
 from lm_eval.tasks import TaskManager
@@ -18,7 +17,6 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from optuna_demix.errors import TaskError
 from optuna_demix.scoring.harness.data_files import with_absolute_data
-from optuna_demix.scoring.harness.own_tasks import OwnTasks
 from optuna_demix.scoring.harness.quiet import quiet
 from optuna_demix.scoring.harness.reasons import reason
 from optuna_demix.scoring.harness.task_specs import Leaf, TaskSpec, configured_metrics
@@ -27,8 +25,8 @@ from optuna_demix.scoring.harness.task_specs import Leaf, TaskSpec, configured_m
 class Catalog:
     """Tasks by name: those of local directories first, then lm-eval's own.
 
-    lm-eval's index of its own tasks takes seconds to read, so it is read only for a name that
-    neither the local directories nor lm-eval have.
+    lm-eval's index of its own tasks takes seconds to read, so it is read only for a name that the
+    local directories lack.
 
     Args:
         folders: Directories of local tasks.
@@ -129,11 +127,6 @@ class Catalog:
     def _find(self, name: str) -> Any | None:
         if name not in self._index and not self._complete:
             self._raise_if_broken(name)
-            with quiet():
-                found = _own_tasks().entry(name)
-            if found is not None:
-                self._index[name] = found
-                return found
             for known, entry in _own_index().items():
                 self._index.setdefault(known, entry)
             self._complete = True
@@ -172,9 +165,6 @@ class Catalog:
     ) -> Iterator[Leaf]:
         if entry.yaml_path is not None and self._is_local(entry.yaml_path):
             config = with_absolute_data(config, entry.yaml_path.parent)
-            known: Callable[[str], Any | None] = self._index.get
-        else:
-            known = self._find
         structural = {f.name for f in dataclass_fields(GroupConfig)}
         overrides = {**{k: v for k, v in config.items() if k not in structural}, **overrides}
         for member in _listed(config, "task"):
@@ -184,7 +174,7 @@ class Catalog:
             merged = {**overrides, **member}
             name = member.get("group", member.get("task"))
             inline = "task" in member and ("group" in member or "dataset_path" in member)
-            if inline and known(name) is None:
+            if inline and name not in self._index:
                 if "group" in member:
                     yield from self._group_leaves(entry, member, overrides)
                 else:
@@ -231,11 +221,6 @@ class Catalog:
 
 
 @functools.cache
-def _own_tasks() -> OwnTasks:
-    return OwnTasks(Path(lm_eval.tasks.__file__).parent)
-
-
-@functools.cache
 def _own_index() -> dict[str, Entry]:
     with quiet():
         return dict(TaskManager().task_index)
@@ -252,5 +237,6 @@ def _filter_list(aggregate: Mapping[str, Any]) -> list[str] | None:
 
 
 def _direction(metric: str) -> bool | None:
-    found = is_higher_better(metric)
+    with quiet():
+        found = is_higher_better(metric)
     return None if found is None else bool(found)

@@ -75,10 +75,7 @@ def test_good_benchmarks_have_no_problems(tasks):
     assert check_tasks(every, include_path=[str(tasks)]) == []
 
 
-def test_lm_evals_own_tasks_are_found_without_its_index(tasks, monkeypatch):
-    from optuna_demix.scoring.harness import catalog
-
-    monkeypatch.delattr(catalog, "_own_index")
+def test_lm_evals_own_tasks_are_found_and_near_names_offered(tasks):
     good = [
         Benchmark("arc_easy", "acc_norm"),
         Benchmark("gsm8k", "exact_match,strict-match"),
@@ -86,6 +83,9 @@ def test_lm_evals_own_tasks_are_found_without_its_index(tasks, monkeypatch):
         Benchmark("choice", "acc"),
     ]
     assert check_tasks(good, include_path=tasks) == []
+    (unknown,) = check_tasks([Benchmark("arc_esy", "acc")], include_path=tasks)
+    assert str(unknown).startswith("task 'arc_esy' does not exist; looked in ")
+    assert str(tasks) in str(unknown) and "'arc_easy'" in str(unknown)
     (tag,) = check_tasks([Benchmark("ai2_arc", "acc")])
     assert "is a tag" in str(tag) and "arc_challenge, arc_easy" in str(tag)
     (filters,) = check_tasks([Benchmark("gsm8k", "exact_match")])
@@ -94,13 +94,6 @@ def test_lm_evals_own_tasks_are_found_without_its_index(tasks, monkeypatch):
     assert "unsafe" in str(unsafe) and "confirm_run_unsafe_code" in str(unsafe)
     allowed = Benchmark("humaneval", "pass@1", higher_is_better=True)
     assert check_tasks([allowed], confirm_run_unsafe_code=True) == []
-
-
-@pytest.mark.slow
-def test_near_names_of_lm_evals_own_tasks_are_offered(tasks):
-    (unknown,) = check_tasks([Benchmark("arc_esy", "acc")], include_path=tasks)
-    assert str(unknown).startswith("task 'arc_esy' does not exist; looked in ")
-    assert str(tasks) in str(unknown) and "'arc_easy'" in str(unknown)
 
 
 @pytest.mark.usefixtures("no_own_tasks")
