@@ -38,6 +38,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny study of a test's own."""
+    return Path(shutil.copytree(prepared, tmp_path / "study"))
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A server; make a database of your own in it."""
@@ -46,12 +52,6 @@ def postgresql() -> Iterator[PostgreSQL]:
     server = PostgreSQL()
     yield server
     server.close()
-
-
-@pytest.fixture
-def root(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny study of a test's own."""
-    return Path(shutil.copytree(prepared, tmp_path / "study"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

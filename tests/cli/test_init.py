@@ -63,6 +63,8 @@ def run(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """Run a command in this process, which has all packages loaded; returns what it says."""
+    # Optuna would log all that the whole process does.
+    monkeypatch.setattr("optuna.cli._set_verbosity", lambda arguments: None)
 
     def run(*words: str) -> str:
         capsys.readouterr()
