@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,25 @@ def test_the_last_trials_of_others_are_waited_for(study: optuna.Study, owner: st
     found = states(study)
     assert found[0] == "FAIL" and found.count("COMPLETE") == 2 and "RUNNING" not in found
     assert "no heartbeat" in study.trials[0].user_attrs[FAILURE_ATTR]
+
+
+def test_who_waits_looks_for_lost_trials_as_often_as_who_works(study: optuna.Study) -> None:
+    optuna.load_study(study_name="mix", storage=url_of(study)).ask()  # and nothing more
+    waits: list[float] = []
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            if len(waits) == 12:
+                self.set()
+            return self.is_set()
+
+    stop = StopRequest()
+    stop.event = Event()
+    timing = Timing(heartbeat_s=4, grace_s=600, patience_s=5.0)
+    report = work(load(url_of(study), timing), good, n_trials=1, stop=stop)
+    assert report.stopped == "asked to stop"
+    assert 0.5 <= max(waits) <= 1.0  # four times for each heartbeat
 
 
 def test_trials_by_ask_and_tell_are_counted_but_not_waited_for(study: optuna.Study) -> None:
