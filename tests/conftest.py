@@ -5,13 +5,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _common import provenance
 from hypothesis import settings
 
 from tests.faults import note_inputs, write_summary
+
+if TYPE_CHECKING:
+    from tests.storage.servers import PostgreSQL
 
 # Their asserts should explain themselves as ours do.
 pytest.register_assert_rewrite("optuna.testing.pytest_samplers")
@@ -39,6 +42,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(prepared: Path, tmp_path: Path) -> Path:
     """A copy of the tiny study of a test's own."""
     return Path(shutil.copytree(prepared, tmp_path / "study"))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A server; make a database of your own in it."""
+    from tests.storage.servers import PostgreSQL
+
+    server = PostgreSQL()
+    yield server
+    server.close()
 
 
 def pytest_configure(config: pytest.Config) -> None:

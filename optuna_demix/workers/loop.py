@@ -145,6 +145,7 @@ class _Worker:
         self.n_released = 0
         self.reason = ""  # of the last failure
         self.current: Trial | None = None
+        self._check_every_s = self.timing.heartbeat_s / _CHECKS
         self._checked_at = -float("inf")
 
     def run(
@@ -165,7 +166,7 @@ class _Worker:
                         return self._report(f"the study has its {self.n_trials} trials")
                     if waits == 0:
                         _log.info("waiting for the last trials of other workers")
-                    longest = min(_LONGEST_WAIT_S, 0.1 * 2**waits)
+                    longest = min(_LONGEST_WAIT_S, self._check_every_s, 0.1 * 2**waits)
                     self.stop.event.wait(random.uniform(0.5, 1.0) * longest)
                     waits += 1
                     refresh()
@@ -300,7 +301,7 @@ class _Worker:
 
     def _reclaim_lost_trials(self, *, now: bool) -> None:
         """Reclaim lost trials, often enough that none is missed for long."""
-        if now or time.monotonic() - self._checked_at >= self.timing.heartbeat_s / _CHECKS:
+        if now or time.monotonic() - self._checked_at >= self._check_every_s:
             self.detector.reclaim(self.study)
             self._checked_at = time.monotonic()
 

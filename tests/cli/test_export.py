@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from optuna_demix.export import FORMATS
 COMPONENTS = ["web", "code", "math"]
 
 
-@pytest.fixture
-def arguments(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with a few trials; copy it, do not change it."""
+    folder = tmp_path_factory.mktemp("made")
     study_yaml = {
         "components": COMPONENTS,
         "datasets": {"web": {"tokens": 10**9}, "code": {}, "math": {"tokens": 10**7}},
@@ -27,11 +30,11 @@ def arguments(tmp_path: Path) -> list[str]:
         "mixture": {"budget": 10**9},
         "capabilities": {"all": [{"task": "piqa", "metric": "acc"}]},
     }
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study_yaml))
-    url = f"sqlite:///{tmp_path / 'mix.db'}"
+    (folder / "study.yaml").write_text(yaml.safe_dump(study_yaml))
+    url = f"sqlite:///{folder / 'mix.db'}"
     study = optuna.create_study(storage=url, study_name="mix", direction="maximize")
     space = MixtureSpace(COMPONENTS)
-    for w in space.sample(12, np.random.default_rng(0)):
+    for w in space.sample(6, np.random.default_rng(0)):
         study.add_trial(
             optuna.trial.create_trial(
                 params=dict(zip(COMPONENTS, w.tolist(), strict=True)),
@@ -39,7 +42,14 @@ def arguments(tmp_path: Path) -> list[str]:
                 value=float(-((w - [0.2, 0.5, 0.3]) ** 2).sum()),
             )
         )
-    return ["export", str(tmp_path / "study.yaml"), "--storage", url, "--study-name", "mix"]
+    return folder
+
+
+@pytest.fixture
+def arguments(made: Path, tmp_path: Path) -> list[str]:
+    folder = Path(shutil.copytree(made, tmp_path / "study"))
+    url = f"sqlite:///{folder / 'mix.db'}"
+    return ["export", str(folder / "study.yaml"), "--storage", url, "--study-name", "mix"]
 
 
 def test_it_prints_data_shares_and_says_epochs(
@@ -60,7 +70,7 @@ def test_it_writes_a_file(arguments: list[str], tmp_path: Path) -> None:
     options = ["--format", "olmo-core", "--out", str(file), "--mixture", "prior"]
     assert main([*arguments, *options]) == 0
     text = file.read_text()
-    assert text.startswith("# prior data shares of study 'mix', 12 trials\n")
+    assert text.startswith("# prior data shares of study 'mix', 6 trials\n")
     shares = {s["source_name"]: s["target_ratio"] for s in yaml.safe_load(text)["sources"]}
     assert shares["web"] == pytest.approx(1 / 3 + 0.5 * 2 / 3, abs=1e-5)
 
@@ -76,7 +86,7 @@ def test_a_share_too_small_to_write_is_left_out_and_named(
     out, err = capsys.readouterr()
     remark = "left out, since the share rounds to 0: math (2.5e-09)"
     assert f"optuna-demix: {remark}" in err.splitlines()
-    assert out.splitlines()[:2] == ["# prior data shares of study 'mix', 12 trials", f"# {remark}"]
+    assert out.splitlines()[:2] == ["# prior data shares of study 'mix', 6 trials", f"# {remark}"]
     assert "'math'" not in out and "'code'" in out
 
 

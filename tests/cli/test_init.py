@@ -8,15 +8,18 @@ import random
 import re
 import shlex
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.cli import main as optuna_main
 
 from optuna_demix.cli import main
 from optuna_demix.config import load_study_config
 from optuna_demix.errors import DemixError
-from tests.tiny_study import COMPONENTS, TEXTS, command, make_tokenizer, save_model, write_task
+from tests.tiny_study import COMPONENTS, TEXTS, make_tokenizer, save_model, write_task
 
 pytest.importorskip("torch")
 
@@ -55,47 +58,62 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def follow(home: Path, shown: str) -> list[str]:
+@pytest.fixture
+def run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run a command in this process, which has all packages loaded; returns what it says."""
+    # Optuna would log all that the whole process does.
+    monkeypatch.setattr("optuna.cli._set_verbosity", lambda arguments: None)
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", list(words))  # which Optuna reads
+        status = optuna_main() if words[0] == "optuna" else main(words[1:])
+        shown = capsys.readouterr()
+        assert status == 0, shown.err
+        return shown.out + shown.err
+
+    return run
+
+
+def follow(run: Callable[..., str], shown: str) -> list[str]:
     """Type the commands that were shown, and those that the last one shows, to the end."""
     typed: list[str] = []
     while lines := re.findall(r"^(?:next: | {6})(.*)$", shown, re.MULTILINE):
         for line in lines:
             words = shlex.split(line.replace("--n-trials 64", "--n-trials 4"))
-            done = command(*words, cwd=home)
-            assert done.returncode == 0, done.stderr
+            shown = run(*words)
             typed.append(words[1])
-            shown = done.stdout + done.stderr
         if "recommend" in typed:
             assert "Recommended mixture of" in shown
             return typed
     return typed
 
 
-def test_checkpoints_lead_to_a_recommendation(home: Path) -> None:
+def test_checkpoints_lead_to_a_recommendation(run: Callable[..., str]) -> None:
     options = ["--components", "models", "--include-path", "tasks", "--yes"]
     sizes = ["--budget", "1B", "--tokens", "prose=100M", "code=1B", "math=2e9"]
-    done = command("optuna-demix", "init", *options, *sizes, cwd=home)
-    assert done.returncode == 0, done.stderr
+    shown = run("optuna-demix", "init", *options, *sizes)
     assert main(["check", "study.yaml"]) == 0
     config = load_study_config("study.yaml")
     assert config.base == "models/base" and list(config.components) == sorted(COMPONENTS)
     assert config.datasets["prose"].tokens == 10**8 and config.mixture.max_epochs == 4
     assert list(config.capabilities) == ["general", "code", "math"]
-    assert follow(home, done.stderr) == ["create-study", "worker", "recommend"]
+    assert follow(run, shown) == ["create-study", "worker", "recommend"]
 
 
-def test_parquet_leads_to_a_recommendation(home: Path) -> None:
+def test_parquet_leads_to_a_recommendation(home: Path, run: Callable[..., str]) -> None:
     where = ["--data", "data", "--base", "models/base", "--include-path", "tasks"]
     options = ["--budget", "5k", "--general", "prose", "--component-tokens", "2k", "--yes"]
-    done = command("optuna-demix", "init", "mine.yaml", *where, *options, cwd=home)
-    assert done.returncode == 0, done.stderr
+    shown = run("optuna-demix", "init", "mine.yaml", *where, *options)
     config = load_study_config("mine.yaml")
     assert config.run_dir == "run-mine"  # not that of another study beside it
     assert config.datasets["code"].files == ["data/code"]
     assert config.datasets["code"].text_field == "content"
     assert config.training is not None and config.training.base is None
     assert config.training.component.tokens == 2000 and config.training.sequence_length == 32
-    typed = follow(home, done.stderr)
+    typed = follow(run, shown)
     assert typed == ["train", "create-study", "worker", "recommend"]
     # What the sample has said of the size is near to what was tokenized.
     tokens = _trained_tokens(home)
@@ -118,18 +136,16 @@ def _trained_tokens(home: Path) -> dict[str, int]:
     }
 
 
-def test_a_base_from_nothing_is_trained_first(home: Path) -> None:
+def test_a_base_from_nothing_is_trained_first(run: Callable[..., str]) -> None:
     where = ["--data", "data", "--tokenizer", "tokenizer", "--include-path", "tasks"]
     sizes = ["--parameters", "8k", "--base-tokens", "9k"]
-    done = command("optuna-demix", "init", *where, *sizes, "--yes", cwd=home)
-    assert done.returncode == 0, done.stderr
+    run("optuna-demix", "init", *where, *sizes, "--yes")
     training = load_study_config("study.yaml").training
     assert training is not None and training.model is not None and training.base is not None
     assert training.model["max_position_embeddings"] == training.sequence_length == 128
     assert training.base.tokens == 9000
     assert main(["check", "study.yaml"]) == 0
-    typed = ["train", "study.yaml", "--only", "base", "--device", "cpu", "--no-progress"]
-    assert main(typed) == 0
+    run("optuna-demix", "train", "study.yaml", "--only", "base", "--device", "cpu")
 
 
 @pytest.mark.parametrize(

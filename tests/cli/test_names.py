@@ -8,7 +8,10 @@ from pathlib import Path
 import optuna
 import pytest
 
+from optuna_demix import Recommendation, recommend
 from optuna_demix.cli import main
+from optuna_demix.config import load_study_config
+from optuna_demix.config.space import space_of
 from optuna_demix.export import FORMATS
 from tests.tiny_study import COMPONENTS, make_study, write_study
 
@@ -57,10 +60,23 @@ def test_check_and_recommend_name_them(root: Path, capsys: pytest.CaptureFixture
     assert set(mixtures["recommended"]["merge_weights"]) == set(NAMES)
 
 
+@pytest.fixture(scope="module")
+def recommended(root: Path) -> Recommendation:
+    config = load_study_config(root / "study.yaml")
+    study = optuna.load_study(storage=f"sqlite:///{root / 'mix.db'}", study_name="mix")
+    return recommend(study, space_of(config))
+
+
 @pytest.mark.parametrize("kind", sorted(k for k in FORMATS if not k.endswith("-epochs")))
 def test_every_format_is_exported(
-    root: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    root: Path,
+    kind: str,
+    recommended: Recommendation,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    function = "optuna_demix.search.recommendation.recommend"
+    monkeypatch.setattr(function, lambda study, space, **options: recommended)  # for all formats
     options = ["--mixture", "uniform", "--paths", "/data/{dataset}_text"]
     assert _run(root, "export", "--format", kind, *options) == 0
     assert "/data/cc/web/prose_text" in capsys.readouterr().out

@@ -17,9 +17,10 @@ SPACE = MixtureSpace(["web", "code", "math"], name="w")  # capabilities are name
 RATE = optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True)
 
 
-@pytest.fixture
-def arguments(tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A study of mixtures and learning rates, with two capabilities that trade off."""
+    folder = tmp_path_factory.mktemp("study")
     study_yaml = {
         "components": list(SPACE.components),
         "capabilities": {
@@ -28,8 +29,8 @@ def arguments(tmp_path: Path) -> list[str]:
         },
         "sampler": {"composite": "pareto", "seed": 0},
     }
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study_yaml))
-    url = f"sqlite:///{tmp_path / 'mix.db'}"
+    (folder / "study.yaml").write_text(yaml.safe_dump(study_yaml))
+    url = f"sqlite:///{folder / 'mix.db'}"
     study = optuna.create_study(storage=url, study_name="mix", directions=["maximize", "maximize"])
     rng = np.random.default_rng(0)
     for w in SPACE.sample(24, rng):
@@ -43,7 +44,7 @@ def arguments(tmp_path: Path) -> list[str]:
                 distributions={"learning_rate": RATE},
             )
         )
-    return [str(tmp_path / "study.yaml"), "--storage", url, "--study-name", "mix"]
+    return [str(folder / "study.yaml"), "--storage", url, "--study-name", "mix"]
 
 
 def test_the_front_and_the_other_parameters_are_printed(

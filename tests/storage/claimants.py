@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from typing import Any
 
 import optuna
 
@@ -16,12 +16,11 @@ def claim_of(study: optuna.Study) -> Claim:
     return Claim(study, PREFIX, patience_s=900.0)
 
 
-def race(url: str, marker: str, rounds: int) -> None:
-    """Print how often the claim was held, or ``company`` where another process held it too."""
+def race(url: str, marker: str, rounds: int, start: Any, said: Any) -> None:
+    """Say how often the claim was held, or ``None`` where another process held it too."""
     claim = claim_of(optuna.load_study(study_name="mix", storage=url))
     held = 0
-    print("ready", flush=True)
-    sys.stdin.readline()
+    start.wait()
     for _ in range(rounds):
         with claim.held() as is_held:
             if not is_held:
@@ -29,23 +28,15 @@ def race(url: str, marker: str, rounds: int) -> None:
             try:
                 os.close(os.open(marker, os.O_CREAT | os.O_EXCL))  # fails if it is there
             except FileExistsError:
-                print("company", flush=True)
+                said.put(None)
                 return
             os.unlink(marker)
             held += 1
-    print(held, flush=True)
+    said.put(held)
 
 
-def hold(url: str) -> None:
+def hold(url: str, parent: Any) -> None:
     """Hold the claim until this process is killed."""
     with claim_of(optuna.load_study(study_name="mix", storage=url)).held() as is_held:
-        print(is_held, flush=True)
-        sys.stdin.readline()
-
-
-if __name__ == "__main__":
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if sys.argv[1] == "hold":
-        hold(sys.argv[2])
-    else:
-        race(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        parent.send(is_held)
+        parent.recv()

@@ -7,14 +7,7 @@ import pytest
 
 from optuna_demix.storage.server import serve
 from tests.storage import crew
-from tests.storage.servers import PostgreSQL, mariadb
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    yield server
-    server.close()
+from tests.storage.servers import mariadb
 
 
 @pytest.fixture(scope="session")

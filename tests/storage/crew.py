@@ -11,12 +11,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import scipy.spatial  # noqa: F401
 from _forks import fork_context, start_server
 
 from optuna_demix import DemixSampler, MixtureSpace
@@ -27,10 +28,10 @@ from optuna_demix.storage.timing import Timing
 from optuna_demix.surrogate import Surrogate
 from optuna_demix.workers.loop import work
 
-# Loads what a first connection loads, once for all workers.
+# What a first connection and a first proposal load is loaded once for all workers.
 optuna.storages.RDBStorage("sqlite:///:memory:")
 Surrogate()
-_CONTEXT = fork_context("crew")
+CONTEXT = fork_context(__name__)
 
 COMPONENTS = ("web", "code", "math", "books")
 TARGET = (0.5, 0.2, 0.2, 0.1)
@@ -52,6 +53,14 @@ def new_study(url: str, *, journal: bool = False) -> None:
     optuna.create_study(storage=storage, study_name="mix", directions=["maximize", "maximize"])
 
 
+def start_process(act: Callable[..., None], *arguments: Any) -> Any:
+    """Start a process that is forked from a server which has imported everything."""
+    start_server()
+    process = CONTEXT.Process(target=act, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
 class Worker:
     """A worker in a process of its own, forked from a server that has imported everything."""
 
@@ -59,10 +68,8 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(prefix="crew")
         self._report = Path(self._folder.name, "report.json")
         self._log = Path(self._folder.name, "log")
-        start_server()
         arguments = (url, list(options), str(self._report), str(self._log))
-        self._process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
+        self._process = start_process(_serve, *arguments)
 
     def poll(self) -> int | None:
         """Its exit status, or ``None`` while it lives."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,8 @@ import optuna
 import pytest
 
 from optuna_demix.storage.claim import Claim
-from tests.storage import claimants
-from tests.storage.claimants import PREFIX
+from tests.storage.claimants import PREFIX, hold, race
+from tests.storage.crew import CONTEXT, start_process
 
 PATIENCE_S = 900.0
 
@@ -35,33 +33,17 @@ def claim_of(study: optuna.Study, clock: Clock, *, wall: Clock | None = None, **
     return Claim(study, PREFIX, monotonic=clock, wall=wall or clock, **kw)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, claimants.__file__, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.xdist_group("storages")
 @pytest.mark.parametrize("new_url", ["sqlite", "postgresql"], indirect=True)
 def test_processes_never_hold_a_claim_at_once(new_url: str, tmp_path: Path) -> None:
-    crowd = [start("race", new_url, str(tmp_path / "inside"), "12") for _ in range(3)]
-    try:
-        for process in crowd:
-            assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        for process in crowd:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        said = [process.communicate()[0].strip() for process in crowd]
-    finally:
-        for process in crowd:
-            process.kill()
-    assert all(process.returncode == 0 for process in crowd)
-    assert "company" not in said
-    assert sum(map(int, said)) > 0
+    at_once, said = CONTEXT.Barrier(3, timeout=100.0), CONTEXT.Queue()
+    arguments = (new_url, str(tmp_path / "inside"), 12, at_once, said)
+    crowd = [start_process(race, *arguments) for _ in range(3)]
+    for process in crowd:
+        process.join()
+        assert process.exitcode == 0
+    held = [said.get() for _ in crowd]
+    assert None not in held and sum(held) > 0
     attrs = optuna.load_study(study_name="mix", storage=new_url)._storage.get_study_system_attrs(1)
     claims = [value for key, value in attrs.items() if key.startswith(PREFIX)]
     assert 0 < len(claims) <= 3 and not any(claims)  # all released, a key for each process
@@ -69,10 +51,11 @@ def test_processes_never_hold_a_claim_at_once(new_url: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("new_url", ["sqlite"], indirect=True)
 def test_a_killed_holder_is_passed_over_after_a_while(new_url: str) -> None:
-    holder = start("hold", new_url)
-    assert holder.stdout is not None and holder.stdout.readline() == "True\n"
+    here, there = CONTEXT.Pipe()
+    holder = start_process(hold, new_url, there)
+    assert here.recv() is True
     holder.kill()
-    holder.communicate()
+    holder.join()
     clock = Clock()
     study = optuna.load_study(study_name="mix", storage=new_url)
     # The wall clock is the real one, so that the dead process' claim looks fresh.

@@ -1,7 +1,8 @@
 """Faults: workers killed, databases stopped, networks cut, disks full, clocks wrong.
 
-Each has a short form, and a long one under the marker ``faults``. Afterwards every finished trial
-is as it was written, every lost one has been repeated or says why it failed, and none is running.
+Each has a short form, mostly under the marker ``slow``, and a long one under the marker
+``faults``. Afterwards every finished trial is as it was written, every lost one has been repeated
+or says why it failed, and none is running.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ class Size:
     n_kills: int
 
 
-def sizes(short: Size, long: Size) -> Any:
+def sizes(short: Size, long: Size, *, is_fast: bool = False) -> Any:
     return pytest.mark.parametrize(
         "size",
         [
-            pytest.param(short, id="short"),
+            pytest.param(short, id="short", marks=[] if is_fast else [pytest.mark.slow]),
             pytest.param(long, id="long", marks=[pytest.mark.faults, pytest.mark.timeout(1800)]),
         ],
     )
@@ -85,7 +86,7 @@ def test_eight_workers_do_each_trial_once(url: str, ledger: Ledger, size: Size) 
     assert all(report["failed"] == 0 for report in reports)
 
 
-@sizes(Size(24, 4, 0, 2), Size(600, 6, 0, 40))
+@sizes(Size(16, 3, 0, 2), Size(600, 6, 0, 40), is_fast=True)
 def test_workers_are_killed_at_random(url: str, ledger: Ledger, size: Size) -> None:
     study = crew.load(connect(url))
     dice = random.Random(0)
@@ -127,7 +128,7 @@ def test_postgresql_is_restarted(ledger: Ledger, size: Size) -> None:
         server.close()
 
 
-@sizes(Size(18, 3, 2.0, 1), Size(200, 6, 30.0, 2))
+@sizes(Size(12, 2, 1.0, 1), Size(200, 6, 30.0, 2), is_fast=True)
 def test_the_network_is_cut(postgresql: PostgreSQL, url: str, ledger: Ledger, size: Size) -> None:
     study = crew.load(connect(url))
     cable = Cable(postgresql.socket)
@@ -237,7 +238,7 @@ def test_clocks_differ_by_an_hour(new_url: str, ledger: Ledger, size: Size) -> N
     assert sum(report["complete"] for report in reports) == size.n_trials
 
 
-@sizes(Size(24, 2, 0.5, 1), Size(200, 4, 10.0, 3))
+@sizes(Size(16, 2, 0.5, 1), Size(200, 4, 10.0, 3), is_fast=True)
 def test_the_disk_of_the_journal_fills_up(tmp_path: Path, ledger: Ledger, size: Size) -> None:
     with small_disk(tmp_path / "disk", megabytes=1) as disk:
         url = str(disk / "mix.log")

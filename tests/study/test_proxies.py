@@ -167,9 +167,9 @@ def test_workers_search_both_proxies_and_recommend_shows_them(
         storage=storage, study_name="both", directions=["maximize"] * len(CAPABILITIES)
     )
     where = ["--storage", storage, "--study-name", "both", "--device", "cpu", "--no-progress"]
-    assert main(["worker", str(study), *where, "--n-trials", "12", "--no-dashboard"]) == 0
+    assert main(["worker", str(study), *where, "--n-trials", "6", "--no-dashboard"]) == 0
     trials = optuna.load_study(storage=storage, study_name="both").trials
-    assert len(trials) == 12
+    assert len(trials) == 6
     for trial in trials:
         name = "tiny_choice/acc_norm"
         merged, mixed = (trial.user_attrs[f"{kind}:{name}"] for kind in ("merged", "probability"))

