@@ -13,7 +13,7 @@ from optuna_demix.storage.connection import connect
 from optuna_demix.workers.heartbeat import records_heartbeats
 from tests.storage import crew
 
-TIMING = ("--heartbeat", "1", "--grace", "4")
+TIMING = ("--heartbeat", "1", "--grace", "5")
 KINDS = ("sqlite", "postgresql", "mysql", "grpc", "journal")
 pytestmark = pytest.mark.xdist_group("storages")
 
@@ -42,7 +42,7 @@ def test_a_killed_worker_s_trial_is_repeated_with_its_weights(new_url: str) -> N
     doomed = crew.start(new_url, "--sleep", "600", *TIMING)
     wait_for_trial(study, doomed)
     # A second one that lives as long and says so must keep its trial.
-    alive = crew.start(new_url, "--sleep", "5.5", "--n-trials", "3", *TIMING)
+    alive = crew.start(new_url, "--sleep", "7", "--n-trials", "3", *TIMING)
     wait_for_trial(study, alive, n=2)
     pretend_elsewhere(study)
     doomed.kill()
