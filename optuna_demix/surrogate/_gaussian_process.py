@@ -280,8 +280,10 @@ def marginal_likelihood(covariance: FloatArray, z: FloatArray) -> tuple[float, F
     lower, failed = lapack.dpotrf(covariance, lower=1, clean=1)
     if failed:
         return None
-    precision = lapack.dpotri(lower, lower=1)[0]
-    precision = np.tril(precision) + np.tril(precision, -1).T
+    precision = lapack.dpotri(lower, lower=1)[0]  # its lower half; above the diagonal are zeros
+    diagonal = precision.diagonal().copy()
+    precision = precision + precision.T
+    np.fill_diagonal(precision, diagonal)
     alpha = precision @ z
     value = 0.5 * float(z @ alpha) + float(np.log(np.diag(lower)).sum())
     return value, precision - np.outer(alpha, alpha)

@@ -35,6 +35,7 @@ _LINEAR: dict[str, Any] = {
 }
 _LEAF_SHARE = 0.05  # a leaf holds at least this share of the rows ...
 _MIN_LEAF = 3  # ... and this many
+_SMALL = 4096  # numbers of a member up to which it may keep the arrays that it was trained with
 
 
 def linear_settings(n: int) -> dict[str, Any]:
@@ -126,7 +127,13 @@ class TreeEnsemble:
         }
         init = None if offset is None else offset[rows]
         data = lightgbm.Dataset(X[rows], z[rows], init_score=init, params=parameters)
-        return lightgbm.train(parameters, data)
+        member = lightgbm.Booster(parameters, data)
+        for _ in range(settings["num_iterations"]):
+            member.update()
+        # `lightgbm.train` ends so each time, which takes longer than to grow trees on few rows.
+        if data.num_data() * X.shape[1] > _SMALL:
+            member.model_from_string(member.model_to_string()).free_dataset()
+        return member
 
     def _predict(self, member: Booster, X: FloatArray) -> FloatArray:
         if len(X) == 0:
