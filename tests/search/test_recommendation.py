@@ -40,7 +40,7 @@ def study() -> optuna.Study:
         directions=["maximize", "minimize"], sampler=DemixSampler(SPACE, seed=0)
     )
     study.set_metric_names(["skill", "loss"])
-    study.optimize(lambda trial: values(SPACE.suggest(trial)), n_trials=40)
+    study.optimize(lambda trial: values(SPACE.suggest(trial)), n_trials=28)
     return study
 
 
@@ -286,7 +286,7 @@ def traded() -> optuna.Study:
     sampler = DemixSampler(SPACE, seed=0, composite="pareto")
     study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
     study.set_metric_names(["code", "math"])
-    study.optimize(conflicting, n_trials=40)
+    study.optimize(conflicting, n_trials=28)
     return study
 
 
@@ -346,15 +346,15 @@ def test_a_study_that_is_loaded_twice_counts_once(tmp_path: Any) -> None:
         )  # fmt: skip
 
     for name in ("earlier", "now"):
-        load(name).optimize(lambda trial: values(SPACE.suggest(trial))[0], n_trials=6)
+        load(name).optimize(lambda trial: values(SPACE.suggest(trial))[0], n_trials=4)
     for warm_start, n_warm in (
         ([load("now")], 0),
-        ([load("earlier"), load("earlier")], 6),
-        ([load("earlier"), load("now"), load("now")], 6),
+        ([load("earlier"), load("earlier")], 4),
+        ([load("earlier"), load("now"), load("now")], 4),
     ):
         found = recommend(load("now"), options=SearchOptions(warm_start=warm_start))
-        assert (found.n_warm, found.n_trials) == (n_warm, 6 + n_warm)
-    assert "from 6 trials and 6 of earlier studies" in str(found)
+        assert (found.n_warm, found.n_trials) == (n_warm, 4 + n_warm)
+    assert "from 4 trials and 4 of earlier studies" in str(found)
 
 
 def test_studies_of_two_storages_are_two_studies() -> None:
