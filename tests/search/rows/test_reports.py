@@ -59,7 +59,7 @@ def test_without_a_complete_trial_nothing_is_known() -> None:
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_a_search_learns_from_what_a_pruner_stopped(direction: str) -> None:
-    """Without pruned trials, 3 to 5 of 60 are left to learn from."""
+    """Without pruned trials, few are left to learn from."""
     sign = 1.0 if direction == "maximize" else -1.0
 
     def objective(trial: optuna.Trial) -> float:
@@ -76,10 +76,10 @@ def test_a_search_learns_from_what_a_pruner_stopped(direction: str) -> None:
     study = optuna.create_study(
         direction=direction, sampler=DemixSampler(SPACE, seed=0), pruner=pruner
     )
-    study.optimize(objective, n_trials=60)
+    study.optimize(objective, n_trials=32)
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    assert len(complete) < 30
+    assert len(complete) < 10
     found = recommend(study)
-    assert found.n_trials == 60
+    assert found.n_trials == 32
     w = np.array(list(found.merge_weights.values()))
     assert 0.5 * np.abs(w - OPTIMUM).sum() < 0.06
