@@ -44,7 +44,9 @@ def test_observed_scores_are_right_on_average(surface: Surface) -> None:
 
 def test_another_seed_is_another_instance(surface: Surface) -> None:
     again, other = ANALYTIC[surface.name](0), ANALYTIC[surface.name](1)
-    np.testing.assert_array_equal(again.optimum, surface.optimum)
+    W = surface.space.sample(100, np.random.default_rng(0))
+    assert again.space == surface.space
+    np.testing.assert_array_equal(again.law(W), surface.law(W))  # all else follows from these
     assert np.abs(other.optimum - surface.optimum).max() > 0.02
 
 
