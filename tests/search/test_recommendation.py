@@ -149,7 +149,7 @@ def test_mistakes_in_arguments_are_told_in_one_line(
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_other_parameters_are_recommended_with_the_mixture(seed: int) -> None:
-    study = with_learning_rate(seed, n_trials=32)
+    study = with_learning_rate(seed, n_trials=28)
     found = recommend(study)
     assert list(found.params) == ["learning_rate"]
     value = train_and_score(found.merge_weights, found.params["learning_rate"])
@@ -191,7 +191,7 @@ def test_categories_and_whole_numbers_are_ones_that_exist(schedule: Any) -> None
     study = optuna.create_study(
         direction="maximize", sampler=DemixSampler(SPACE, seed=0, schedule=schedule)
     )
-    study.optimize(objective, n_trials=24)
+    study.optimize(objective, n_trials=20)
     found = recommend(study)
     assert found.params["warmup"] in ("linear", "cosine")
     assert found.params["layers"] in (4, 6, 8)
@@ -246,7 +246,7 @@ def two_mixtures(sampler: optuna.samplers.BaseSampler, n_trials: int) -> optuna.
 
 
 def test_all_mixtures_are_recommended_by_name() -> None:
-    study = two_mixtures(DemixSampler([FIRST, SECOND], seed=0), 24)
+    study = two_mixtures(DemixSampler([FIRST, SECOND], seed=0), 20)
     found = recommend(study, [FIRST, SECOND])
     assert found.to_json() == recommend(study).to_json()
     weights = found.mixtures["recommended"].weights
@@ -317,7 +317,7 @@ def test_a_front_keeps_constraints() -> None:
         trial.set_constraint("code", trial.params["code"] - 0.5)
         return scores
 
-    study.optimize(limited, n_trials=20)
+    study.optimize(limited, n_trials=16)
     found = recommend(study)
     assert found.front
     assert max(mixture.merge_weights["code"] for mixture in found.front) <= 0.52

@@ -99,11 +99,11 @@ def test_workers_that_share_a_seed_never_draw_the_same(tmp_path: Path) -> None:
 
 def test_a_resumed_study_goes_on_with_the_same_sequence() -> None:
     whole = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=5))
-    whole.optimize(objective, n_trials=16)
+    whole.optimize(objective, n_trials=13)
     parts = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=5))
     parts.optimize(objective, n_trials=9)
     parts.sampler = DemixSampler(SPACE, seed=5)
-    parts.optimize(objective, n_trials=7)
+    parts.optimize(objective, n_trials=4)
     assert np.array_equal(weights_of(whole), weights_of(parts))
 
 
@@ -250,8 +250,8 @@ def test_constraints_of_trials_are_kept_to() -> None:
         trial.set_constraint("cost", w["code"] + w["math"] - 0.45)  # the optimum has 0.65
         return score(w)
 
-    study.optimize(limited, n_trials=28)
-    late = study.trials[14:]
+    study.optimize(limited, n_trials=24)
+    late = study.trials[12:]
     assert np.mean([t.constraints["cost"] <= 0 for t in late]) >= 0.5
     found = recommend(study, SPACE)
     assert found.merge_weights["code"] + found.merge_weights["math"] <= 0.46
@@ -299,7 +299,7 @@ def test_a_grown_list_of_components_keeps_its_old_trials() -> None:
         return -sum((w.get(c, 0.0) - t) ** 2 for c, t in best.items())
 
     first = optuna.create_study(direction="maximize", sampler=DemixSampler(old, seed=0))
-    first.optimize(lambda trial: value(old.suggest(trial)), n_trials=20)
+    first.optimize(lambda trial: value(old.suggest(trial)), n_trials=16)
     found = {}
     for warm in ((), (first,)):
         sampler = DemixSampler(grown, seed=0, warm_start=warm)

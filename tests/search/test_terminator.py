@@ -54,7 +54,7 @@ def ran(noise: float, n_trials: int) -> optuna.Study:
 def test_it_stops_a_noisy_study_and_what_is_found_then_is_good() -> None:
     terminator = DemixTerminator(SPACE)
     assert isinstance(terminator, BaseTerminator)
-    study = run(0.02, 120, callbacks=[terminator])
+    study = run(0.03, 120, callbacks=[terminator])
     assert 20 <= len(study.trials) < 120
     found = recommend(study, SPACE)
     assert found.converged
@@ -65,7 +65,7 @@ def test_it_stops_a_noisy_study_and_what_is_found_then_is_good() -> None:
 def test_it_does_not_stop_before_anything_is_known() -> None:
     study = ran(0.02, 6)
     assert not DemixTerminator(SPACE).should_terminate(study)
-    searched = run(0.0, 28)
+    searched = run(0.0, 24)
     late = recommend(searched)
     begun = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
     begun.add_trials(searched.trials[:4])
@@ -108,8 +108,8 @@ def test_several_threads_may_call_it() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_it_goes_on_while_other_parameters_can_still_be_improved(seed: int) -> None:
-    study = with_learning_rate(seed, n_trials=40, callbacks=[DemixTerminator()])
-    if len(study.trials) < 40:  # it may stop, but only where little is left
+    study = with_learning_rate(seed, n_trials=32, callbacks=[DemixTerminator()])
+    if len(study.trials) < 32:  # it may stop, but only where little is left
         found = recommend(study)
         value = train_and_score(found.merge_weights, found.params["learning_rate"])
         assert max(value, best_value(study)) > -0.002

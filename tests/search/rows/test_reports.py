@@ -76,10 +76,10 @@ def test_a_search_learns_from_what_a_pruner_stopped(direction: str) -> None:
     study = optuna.create_study(
         direction=direction, sampler=DemixSampler(SPACE, seed=0), pruner=pruner
     )
-    study.optimize(objective, n_trials=32)
+    study.optimize(objective, n_trials=27)
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     assert len(complete) < 10
     found = recommend(study)
-    assert found.n_trials == 32
+    assert found.n_trials == 27
     w = np.array(list(found.merge_weights.values()))
     assert 0.5 * np.abs(w - OPTIMUM).sum() < 0.06
