@@ -54,7 +54,7 @@ def ran(noise: float, n_trials: int) -> optuna.Study:
 def test_it_stops_a_noisy_study_and_what_is_found_then_is_good() -> None:
     terminator = DemixTerminator(SPACE)
     assert isinstance(terminator, BaseTerminator)
-    study = run(0.03, 120, callbacks=[terminator])
+    study = run(0.05, 120, callbacks=[terminator])
     assert 20 <= len(study.trials) < 120
     found = recommend(study, SPACE)
     assert found.converged

@@ -31,12 +31,12 @@ def add_random(study: optuna.Study, n: int, *, lucky: int | None = None) -> None
 def test_a_lucky_best_is_evaluated_three_times_also_between_two_fits(
     composite: str, fate: str
 ) -> None:
-    """With 300 trials a fit serves the next 18 asks: it does not show the repeats yet."""
+    """With 115 trials a fit serves the next 7 asks: it does not show the repeats yet."""
     sampler = DemixSampler(SPACE, seed=0, reevaluate=True, composite=composite)
     study = optuna.create_study(
         directions=["maximize"] * (2 if composite == "pareto" else 1), sampler=sampler
     )
-    add_random(study, 300, lucky=9)
+    add_random(study, 115, lucky=9)
     lucky = study.trials[9].params
 
     def objective(trial: optuna.Trial) -> list[float]:
