@@ -82,9 +82,11 @@ def objective(trial: optuna.Trial, combine: Callable[..., float] = total) -> flo
     return combine(weights["web"], *others)
 
 
-def run(sampler: BaseSampler, combine: Callable[..., float] = total) -> list[Any]:
+def run(
+    sampler: BaseSampler, combine: Callable[..., float] = total, *, n_trials: int = 8
+) -> list[Any]:
     study = optuna.create_study(sampler=sampler)
-    study.optimize(functools.partial(objective, combine=combine), n_trials=8)
+    study.optimize(functools.partial(objective, combine=combine), n_trials=n_trials)
     return [trial.params for trial in study.trials]
 
 
@@ -126,7 +128,7 @@ def nothing(*_: float) -> float:
 def test_equal_seeds_draw_the_same(variant: str, combine: Callable[..., float]) -> None:
     first = run(make(variant, seed=1), combine)
     assert run(make(variant, seed=1), combine) == first
-    assert run(make(variant, seed=2), combine) != first
+    assert run(make(variant, seed=2), combine, n_trials=2) != first[:2]
 
 
 WORD = "nondeterministic hash"
