@@ -208,11 +208,11 @@ def _negative_log_likelihood(
     signal, noise, power = np.exp(theta[d:])
     warped = warp(X, n_mixture, power)
     A = warped * inverse_length  # (n, d)
-    squared = squared_distance(A, A)
-    slope = signal * matern_slope(squared)  # (n, n)
-    kernel = signal * matern(squared)  # (n, n)
+    kernel, slope = matern_with_slope(squared_distance(A, A))  # (n, n)
+    kernel *= signal
+    slope *= signal
     covariance = kernel.copy()
-    covariance[np.diag_indices(n)] += noise + variance + _JITTER * signal
+    covariance.flat[:: n + 1] += noise + variance + _JITTER * signal
     found = marginal_likelihood(covariance, z)
     if found is None:
         return 1e10, np.zeros_like(theta)
@@ -280,8 +280,10 @@ def marginal_likelihood(covariance: FloatArray, z: FloatArray) -> tuple[float, F
     lower, failed = lapack.dpotrf(covariance, lower=1, clean=1)
     if failed:
         return None
-    precision = lapack.dpotri(lower, lower=1)[0]
-    precision = np.tril(precision) + np.tril(precision, -1).T
+    precision = lapack.dpotri(lower, lower=1)[0]  # its lower half; above the diagonal are zeros
+    diagonal = precision.diagonal().copy()
+    precision = precision + precision.T
+    np.fill_diagonal(precision, diagonal)
     alpha = precision @ z
     value = 0.5 * float(z @ alpha) + float(np.log(np.diag(lower)).sum())
     return value, precision - np.outer(alpha, alpha)
@@ -315,11 +317,17 @@ def matern(squared: FloatArray) -> FloatArray:
     return squared
 
 
-def matern_slope(squared: FloatArray) -> FloatArray:
-    """Factor -2 dk/dr² of the kernel's gradients at squared distances."""
-    r = np.sqrt(5.0 * squared)
-    slope: FloatArray = 5.0 / 3.0 * (1.0 + r) * np.exp(-r)
-    return slope
+def matern_with_slope(squared: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The kernel of squared distances, and the factor -2 dk/dr² of its gradients."""
+    kernel = 5.0 * squared
+    r = np.sqrt(kernel)
+    decay = np.exp(-r)
+    kernel *= 1.0 / 3.0
+    kernel += r
+    kernel += 1.0
+    kernel *= decay
+    slope: FloatArray = 5.0 / 3.0 * (1.0 + r) * decay
+    return kernel, slope
 
 
 def _chunks(X: FloatArray) -> Iterator[FloatArray]:

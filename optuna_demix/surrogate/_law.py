@@ -24,7 +24,7 @@ from optuna_demix.surrogate._gaussian_process import (
     greatest_posterior,
     marginal_likelihood,
     matern,
-    matern_slope,
+    matern_with_slope,
     some_rows,
     squared_distance,
     upper_triangle,
@@ -265,9 +265,9 @@ def _negative_log_likelihood(
     raw = form.epochs(X, h.rate)
     e = raw - raw.mean(axis=0)
     trend, place = form.features(X, e, h)
-    squared = squared_distance(place, place)
-    slope = h.rest * matern_slope(squared)
-    rest = h.rest * matern(squared.copy())
+    rest, slope = matern_with_slope(squared_distance(place, place))
+    rest *= h.rest
+    slope *= h.rest
     covariance = rest + trend @ trend.T + _LEVEL
     covariance[np.diag_indices(n)] += h.noise + variance + _JITTER
     found = marginal_likelihood(covariance, z)

@@ -35,6 +35,7 @@ _LINEAR: dict[str, Any] = {
 }
 _LEAF_SHARE = 0.05  # a leaf holds at least this share of the rows ...
 _MIN_LEAF = 3  # ... and this many
+_SMALL = 4096  # numbers of a member up to which it may keep the arrays that it was trained with
 
 
 def linear_settings(n: int) -> dict[str, Any]:
@@ -68,16 +69,17 @@ class TreeEnsemble:
     ) -> None:
         self._n_threads = n_threads
         self._members: list[Booster] = []
-        mean = np.empty_like(z)
         for number, fold in enumerate(folds):
             kept = np.setdiff1d(np.arange(len(z)), fold, assume_unique=True)
             varied = settings if whole else _vary(settings, number)
-            member = self._train(X, z, kept, varied, offset)
-            mean[fold] = self._predict(member, X[fold])
-            self._members.append(member)
+            self._members.append(self._train(X, z, kept, varied, offset))
         self._final = self._train(X, z, np.arange(len(z)), settings, offset) if whole else None
+        each = self._each(X)
+        mean = np.empty_like(z)
+        for predicted, fold in zip(each, folds, strict=True):
+            mean[fold] = predicted[fold]
         # The one member without a row's fold has no scatter: the variance of all members serves.
-        self.held_out = Prediction(mean, self.predict(X).variance)
+        self.held_out = Prediction(mean, _scatter(each))
 
     def mean(self, X: FloatArray) -> FloatArray:
         """Means (N,) at features (N, f), without the base margin."""
@@ -88,10 +90,9 @@ class TreeEnsemble:
 
     def predict(self, X: FloatArray) -> Prediction:
         """Predictions (N,) at features (N, f), without the base margin."""
-        each = np.stack([self._predict(member, X) for member in self._members])  # (folds, N)
-        mean = each.mean(axis=0)
-        variance = (len(each) - 1) * np.mean((each - mean) ** 2, axis=0)
-        return Prediction(mean if self._final is None else self._predict(self._final, X), variance)
+        each = self._each(X)
+        mean = each.mean(axis=0) if self._final is None else self._predict(self._final, X)
+        return Prediction(mean, _scatter(each))
 
     def describe(self) -> dict[str, Any]:
         """All trees as flat arrays, member after member.
@@ -126,12 +127,28 @@ class TreeEnsemble:
         }
         init = None if offset is None else offset[rows]
         data = lightgbm.Dataset(X[rows], z[rows], init_score=init, params=parameters)
-        return lightgbm.train(parameters, data)
+        member = lightgbm.Booster(parameters, data)
+        for _ in range(settings["num_iterations"]):
+            member.update()
+        # `lightgbm.train` ends so each time, which takes longer than to grow trees on few rows.
+        if data.num_data() * X.shape[1] > _SMALL:
+            member.model_from_string(member.model_to_string()).free_dataset()
+        return member
+
+    def _each(self, X: FloatArray) -> FloatArray:
+        """Predictions (folds, N) of the members at features (N, f)."""
+        return np.stack([self._predict(member, X) for member in self._members])
 
     def _predict(self, member: Booster, X: FloatArray) -> FloatArray:
         if len(X) == 0:
             return np.empty(0)
         return np.asarray(member.predict(X, num_threads=self._n_threads), dtype=float)
+
+
+def _scatter(each: FloatArray) -> FloatArray:
+    """Jackknife variance (N,) of the mean of the members' predictions (folds, N)."""
+    variance: FloatArray = (len(each) - 1) * np.mean((each - each.mean(axis=0)) ** 2, axis=0)
+    return variance
 
 
 def _vary(settings: dict[str, Any], number: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from _surfaces import ANALYTIC, Surface
 
-CALLS = (7, 14)
+CALLS = (7, 10)
 
 
 @pytest.fixture(autouse=True)

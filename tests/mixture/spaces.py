@@ -47,7 +47,7 @@ def full_space(**changes: Any) -> MixtureSpace:
 
 
 @st.composite
-def space_arguments(draw: st.DrawFn, *, largest: int = 50) -> dict[str, Any]:
+def space_arguments(draw: st.DrawFn, *, largest: int = 24) -> dict[str, Any]:
     """Arguments of a space around a hidden mixture, so never empty; constraints often touch."""
     k = draw(st.integers(1, largest))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -113,7 +113,7 @@ def space_arguments(draw: st.DrawFn, *, largest: int = 50) -> dict[str, Any]:
     return {"components": names, "groups": groups, **arguments}
 
 
-def spaces(*, largest: int = 50) -> st.SearchStrategy[MixtureSpace]:
+def spaces(*, largest: int = 24) -> st.SearchStrategy[MixtureSpace]:
     """A space of such arguments."""
     return space_arguments(largest=largest).map(lambda arguments: MixtureSpace(**arguments))
 

@@ -147,7 +147,7 @@ def feasible(constraints: list[Constraint], k: int) -> bool:
     return bool(result.status == 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 8), st.integers(2, 14), st.integers(0, 2**32 - 1))
 def test_culprits_clash_and_each_of_them_is_needed(k: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -201,7 +201,7 @@ def test_the_bound_of_a_single_weight_holds_to_the_last_bit() -> None:
     assert (blended >= space.lower).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_a_share_that_all_but_one_hold_alike_is_a_bound_of_that_weight(k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from optuna_demix.mixture import Group, MixtureSpace
 from tests.mixture.spaces import HALF_WEB, NAMES, full_space, spaces
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(spaces(largest=12))
 def test_pickled_spaces_are_equal_and_draw_alike(space: MixtureSpace) -> None:
     for twin in (pickle.loads(pickle.dumps(space)), copy.deepcopy(space)):

@@ -29,7 +29,7 @@ def late_space(**changes: Any) -> MixtureSpace:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.integers(2, 12))
 def test_epochs_of_all_phases_together_hold_in_every_move(seed: int, n: int, k: int) -> None:
     rng = np.random.default_rng(seed)

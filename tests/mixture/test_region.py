@@ -12,14 +12,14 @@ from optuna_demix.mixture import MixtureSpace
 from tests.mixture.spaces import assert_allowed, full_space, spaces
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30)
 @given(spaces())
 def test_prior_and_center_are_allowed(space: MixtureSpace) -> None:
     assert_allowed(space, np.stack([space.prior, space.center]))
     assert (space.center >= space.min_weights() - 1e-9).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(spaces(largest=8))
 def test_ranges_of_the_weights_are_attainable_and_tight(space: MixtureSpace) -> None:
     rows = [space.composition.T[np.isfinite(space.caps)]]

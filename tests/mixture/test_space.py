@@ -245,7 +245,7 @@ class TestPin:
         assert space.pin({"code": 0.5}) is space.pin({"code": np.float64(0.5)})
         assert space.pin({"code": 0.5}) is not space.pin({"code": 0.4})
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=30)
     @given(spaces(largest=12), st.integers(0, 2**32 - 1))
     def test_pinned_spaces_equal_those_made_with_these_bounds(
         self, space: MixtureSpace, seed: int

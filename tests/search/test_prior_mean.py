@@ -91,7 +91,7 @@ def test_a_wrong_prior_mean_leaves_half_of_the_start_as_it_was() -> None:
     assert exact(W)[1::2].max() < np.quantile(exact(first), 0.3)  # the worst, as it was told
     spread = [nearest_distance(X[[2, 4, 6]], X[[0]]).mean() for X in (W, plain)]
     assert spread[0] > 0.5 * spread[1]
-    W = weights_of(searched(24, prior_mean=lower))
+    W = weights_of(searched(20, prior_mean=lower))
     assert exact(W).max() > -5e-3
 
 

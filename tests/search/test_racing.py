@@ -21,7 +21,7 @@ from optuna_demix.errors import ConfigError
 from optuna_demix.study.search import pruner_of
 from tests.search.racers import BLOCKS, Runner
 
-from tests.tiny_study import make_study, write_study  # isort: skip
+from tests.tiny_study import write_study  # isort: skip
 
 SPACE = MixtureSpace(["web", "code"])
 
@@ -137,16 +137,16 @@ def test_auto_begins_with_the_largest_batch(tmp_path: Path) -> None:
     assert (rows(batch_size="auto"), rows(batch_size=8), rows()) == (64, 8, 32)
 
 
-def test_workers_race_with_shared_prefixes(tmp_path: Path) -> None:
+def test_workers_race_with_shared_prefixes(root: Path) -> None:
     from optuna_demix.workers.run import run_worker
 
     quick = {"include_path": "tasks", "batch_size": 4, "max_length": 32, "shared_prefixes": True}
-    file = make_study(
-        tmp_path,
+    file = write_study(
+        root,
         objective="composite",
         scoring={**quick, "racing": {"blocks": 4, "p_threshold": 0.5}},
     )
-    storage = f"sqlite:///{tmp_path}/study.db"
+    storage = f"sqlite:///{root}/study.db"
     optuna.create_study(storage=storage, study_name="race", direction="maximize")
     config = load_study_config(file)
     report = run_worker(config, storage=storage, study_name="race", n_trials=6, progress=False)

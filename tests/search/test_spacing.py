@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,12 +35,18 @@ def sampler(**kwargs: Any) -> DemixSampler:
     return DemixSampler(SPACE, seed=0, min_distance=APART, **kwargs)
 
 
+@functools.cache
+def _random() -> list[optuna.trial.FrozenTrial]:
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    study.optimize(lambda trial: value(SPACE.suggest(trial)), n_trials=30)
+    return study.trials
+
+
 def fill(study: optuna.Study, n_trials: int) -> None:
-    """Let a study have trials; another sampler's, so that reads of this one are its first."""
-    own = study.sampler
-    study.sampler = optuna.samplers.RandomSampler(seed=0)
-    study.optimize(lambda trial: value(SPACE.suggest(trial)), n_trials=n_trials)
-    study.sampler = own
+    """Let a study have trials; another sampler's, so that reads of its own are the first."""
+    study.add_trials(_random()[:n_trials])
 
 
 def trial_at(params: Params, state: TrialState) -> optuna.trial.FrozenTrial:
@@ -94,10 +101,7 @@ def test_a_proposal_keeps_away_from_trials_of_every_state(
     assert distance(ask(lambda study: neighbor(study, wanted)), wanted) >= APART
 
 
-_SLOW = pytest.param("sqlite", marks=pytest.mark.slow)  # as the shared snapshot, which is quick
-
-
-@pytest.fixture(params=["memory", _SLOW, "grpc", "shared snapshot"])
+@pytest.fixture
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     url = f"sqlite:///{tmp_path / 'mix.db'}"
     if request.param == "memory":
@@ -112,7 +116,17 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
         yield connect(url)
 
 
-@pytest.mark.parametrize("neighbor", NEIGHBORS.values(), ids=NEIGHBORS)
+def _between() -> Iterator[Any]:
+    """Every state in memory; on other storages, a few that are read in different ways."""
+    for storage in ("memory", "sqlite", "grpc", "shared snapshot"):
+        for name, neighbor in NEIGHBORS.items():
+            # SQLite alone is as the shared snapshot, which is quick.
+            few = storage != "sqlite" and name in ("complete", "running", "enqueued")
+            marks = () if storage == "memory" or few else pytest.mark.slow
+            yield pytest.param(storage, neighbor, id=f"{storage}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("storage", "neighbor"), _between(), indirect=["storage"])
 def test_a_neighbor_that_comes_between_two_reads_is_seen(
     storage: Any,
     neighbor: Callable[[optuna.Study, Params], None],

@@ -27,13 +27,15 @@ def project(frame: Frame, x: Array) -> Array:
         frame: Geometry of the polytope.
         x: Finite points, (n, K).
     """
-    nearest = project_box(x, frame.lower, frame.upper)
     if frame.is_box:
-        return nearest
+        return project_box(x, frame.lower, frame.upper)
     on_simplex = np.abs(x.sum(axis=1) - 1.0) <= 1e-12
     inside = on_simplex & frame.holds(x, strict=False)
+    nearest = np.empty_like(x)
     nearest[inside] = settle(x[inside], frame.lower, frame.upper)
-    for row in np.flatnonzero(~inside & ~frame.holds(nearest)):
+    outside = np.flatnonzero(~inside)
+    nearest[outside] = project_box(x[outside], frame.lower, frame.upper)
+    for row in outside[~frame.holds(nearest[outside])]:
         nearest[row] = _project_one(frame, x[row])
     return nearest
 

@@ -29,7 +29,7 @@ def settle(w: Array, lower: Array, upper: Array) -> Array:
     Returns:
         A new (n, K) array, exactly inside the box, whose rows sum to 1 as nearly as it allows.
     """
-    w = np.clip(w, lower, upper)
+    w = w.clip(lower, upper)
     # One round is nearly always enough; each further one follows a coordinate that became full.
     for _ in range(w.shape[1]):
         residual = 1.0 - w.sum(axis=1)  # (n,)
@@ -38,15 +38,12 @@ def settle(w: Array, lower: Array, upper: Array) -> Array:
             break
         low = np.broadcast_to(lower, w.shape)[rows]
         high = np.broadcast_to(upper, w.shape)[rows]
-        missing = residual[rows, None]
-        room = np.where(missing > 0, high - w[rows], w[rows] - low)
-        columns = room.argmax(axis=1)[:, None]
-        moved = np.take_along_axis(w[rows], columns, axis=1) + missing
-        w[rows[:, None], columns] = np.clip(
-            moved,
-            np.take_along_axis(low, columns, axis=1),
-            np.take_along_axis(high, columns, axis=1),
-        )
+        missing, given = residual[rows], w[rows]
+        room = np.where(missing[:, None] > 0, high - given, given - low)
+        columns = room.argmax(axis=1)
+        places = np.arange(len(rows)), columns
+        moved = given[places] + missing
+        w[rows, columns] = moved.clip(low[places], high[places])
     return w
 
 
@@ -65,25 +62,25 @@ def project_box(x: Array, lower: Array, upper: Array) -> Array:
     Returns:
         The nearest points of the set, (n, K).
     """
-    x = np.clip(x, -_LARGEST, _LARGEST)
+    # Plain indices and differences: on few rows, numpy's helpers cost more than the arithmetic.
+    x = x.clip(-_LARGEST, _LARGEST)
+    rows = np.arange(len(x))
     kinks = np.concatenate([x - upper, x - lower], axis=1)  # (n, 2K)
-    order = np.argsort(kinks, axis=1)
-    kinks = np.take_along_axis(kinks, order, axis=1)
+    order = kinks.argsort(axis=1)
+    kinks = kinks[rows[:, None], order]
     # A coordinate leaves its upper bound at one kink and reaches its lower one at the other.
-    slopes = np.cumsum(np.where(order < x.shape[1], -1.0, 1.0), axis=1)  # (n, 2K)
+    slopes = np.where(order < x.shape[1], -1.0, 1.0).cumsum(axis=1)  # (n, 2K)
     top = np.broadcast_to(upper, x.shape).sum(axis=1, keepdims=True)  # (n, 1)
-    drops = np.cumsum(slopes[:, :-1] * np.diff(kinks, axis=1), axis=1)
+    drops = (slopes[:, :-1] * (kinks[:, 1:] - kinks[:, :-1])).cumsum(axis=1)
     sums = np.concatenate([top, top + drops], axis=1)  # (n, 2K), non-increasing
     # The segment before the first kink at or below 1 holds t.
-    after = np.clip((sums > 1.0).sum(axis=1), 1, kinks.shape[1] - 1)[:, None]
-    start = np.take_along_axis(kinks, after - 1, axis=1)
-    excess = np.take_along_axis(sums, after - 1, axis=1) - 1.0
-    slope = np.minimum(np.take_along_axis(slopes, after - 1, axis=1), -1.0)
-    t = start - np.maximum(excess, 0.0) / slope  # (n, 1)
+    before = rows, (sums > 1.0).sum(axis=1).clip(1, kinks.shape[1] - 1) - 1
+    slope = np.minimum(slopes[before], -1.0)
+    t = kinks[before] - np.maximum(sums[before] - 1.0, 0.0) / slope  # (n,)
     # One Newton step on the active set removes what the cumulative sums have rounded away.
-    shifted = x - t
+    shifted = x - t[:, None]
     inner = ((shifted > lower) & (shifted < upper)).sum(axis=1, keepdims=True)
-    error = np.clip(shifted, lower, upper).sum(axis=1, keepdims=True) - 1.0
+    error = shifted.clip(lower, upper).sum(axis=1, keepdims=True) - 1.0
     shifted -= error / np.maximum(inner, 1)
     return settle(shifted, lower, upper)
 

@@ -49,6 +49,7 @@ class Composite:
         self._weights = weights / weights.sum()
         finite = reference[np.all(np.isfinite(reference), axis=1)]
         self._sorted = np.sort(finite, axis=0)  # (r, m)
+        self._ladders = [_ladder(column) for column in self._sorted.T] if self._rank else []
 
     def __call__(self, Y: FloatArray) -> FloatArray:
         """Merit (n,) of scores (n, m)."""
@@ -78,23 +79,31 @@ class Composite:
     def _merged(self, Y: FloatArray, *, beyond: bool) -> FloatArray:
         Y = np.atleast_2d(np.asarray(Y, dtype=float))
         if self._rank:
-            columns = zip(Y.T, self._sorted.T, strict=True)
-            Y = np.stack([_percentile(*pair, beyond=beyond) for pair in columns], axis=1)
+            columns = zip(Y.T, self._ladders, strict=True)
+            Y = np.stack([_percentile(y, *ladder, beyond=beyond) for y, ladder in columns], axis=1)
         merit: FloatArray = Y @ self._weights
         return merit
 
 
-def _percentile(y: FloatArray, reference: FloatArray, *, beyond: bool) -> FloatArray:
-    """Share (n,) of a sorted reference (r,) that is beaten; ``beyond`` its ends it goes on."""
-    if len(reference) == 0:
-        return np.full(len(y), 0.5)
+def _ladder(reference: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Distinct scores of a sorted reference (r,), and the share of it that each beats."""
     levels, first, counts = np.unique(reference, return_index=True, return_counts=True)
+    if len(levels) < 2:
+        return levels, np.full(len(levels), 0.5)
+    # Ties share their mean rank; the ends are pinned to 0 and 1.
+    ranks = (first + (counts - 1) / 2.0) / (len(reference) - 1)
+    return levels, (ranks - ranks[0]) / (ranks[-1] - ranks[0])
+
+
+def _percentile(
+    y: FloatArray, levels: FloatArray, ranks: FloatArray, *, beyond: bool
+) -> FloatArray:
+    """Share (n,) of a reference that is beaten; ``beyond`` its ends it goes on."""
+    if len(levels) == 0:
+        return np.full(len(y), 0.5)
     if len(levels) == 1:
         side: FloatArray = np.sign(y - levels[0])
         return 0.5 + 0.5 * side
-    # Ties share their mean rank; the ends are pinned to 0 and 1.
-    ranks = (first + (counts - 1) / 2.0) / (len(reference) - 1)
-    ranks = (ranks - ranks[0]) / (ranks[-1] - ranks[0])
     share: FloatArray = np.interp(y, levels, ranks)
     if beyond:
         past = np.maximum(y - levels[-1], 0.0) - np.maximum(levels[0] - y, 0.0)

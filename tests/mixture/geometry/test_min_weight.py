@@ -28,7 +28,7 @@ def assert_no_small_weights(space: MixtureSpace, w: np.ndarray) -> None:
     assert np.all(space.contains(w))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(space_arguments(largest=12), st.sampled_from([0.01, 0.05, 0.15]), st.integers(0, 2**32 - 1))
 def test_every_point_has_weights_of_zero_or_the_minimum(
     arguments: dict[str, Any], least: float, seed: int
@@ -45,7 +45,7 @@ def test_every_point_has_weights_of_zero_or_the_minimum(
     assert_no_small_weights(space, np.stack([space.prior, space.center]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30)
 @given(space_arguments(largest=8), st.sampled_from([0.05, 0.2, 0.4]))
 def test_a_space_is_refused_only_when_no_support_is_possible(
     arguments: dict[str, Any], least: float

@@ -10,7 +10,7 @@ from optuna_demix.mixture import Group, MixtureSpace
 from tests.mixture.spaces import assert_allowed, paper_space, spaces
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30)
 @given(spaces(), st.sampled_from([1e-4, 0.05, 1.0]), st.integers(0, 2**32 - 1))
 def test_every_move_stays_inside(space: MixtureSpace, scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)

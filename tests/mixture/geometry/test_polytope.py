@@ -52,7 +52,7 @@ def test_a_failure_of_many_is_mended_one_by_one(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(alone.min_weights(), whole.min_weights(), atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20)
 @given(spaces(largest=20))
 def test_vertices_solved_together_are_as_good_as_alone(space: MixtureSpace) -> None:
     polytope = space._polytope

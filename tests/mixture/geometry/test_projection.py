@@ -11,7 +11,7 @@ from optuna_demix.mixture import Group, MixtureSpace
 from tests.mixture.spaces import assert_allowed, paper_space, spaces
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30)
 @given(spaces(), st.sampled_from([0.01, 0.3, 5.0, 1e5]), st.integers(0, 2**32 - 1))
 def test_projection_is_inside_idempotent_and_nearest(
     space: MixtureSpace, distance: float, seed: int

@@ -10,7 +10,7 @@ from optuna_demix.mixture import Group, MixtureSpace
 from tests.mixture.spaces import PAPER_TOKENS, assert_allowed, linear_excess, paper_space, spaces
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30)
 @given(spaces(), st.integers(0, 2**32 - 1))
 def test_every_draw_is_allowed(space: MixtureSpace, seed: int) -> None:
     w = space.sample(300, np.random.default_rng(seed))
@@ -46,8 +46,9 @@ def rich_space(k: int, epochs: float) -> MixtureSpace:
     )
 
 
-@pytest.mark.parametrize("epochs", [1.05, 1.5, 4.0])
-@pytest.mark.parametrize("k", [3, 7, 17, 50])
+@pytest.mark.parametrize(
+    ("k", "epochs"), [*((k, e) for k in (3, 7, 17) for e in (1.05, 1.5, 4.0)), (30, 1.05)]
+)
 def test_no_bound_cap_or_group_is_broken_in_ten_thousand_draws(k: int, epochs: float) -> None:
     space = rich_space(k, epochs)
     w = space.sample(10_000, np.random.default_rng(0))

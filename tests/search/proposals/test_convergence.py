@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 
-from optuna_demix import DemixSampler, MixtureSpace
+from optuna_demix import MixtureSpace
 from optuna_demix.search.proposals.acquisition import Composite, expected_gain
 from optuna_demix.search.proposals.convergence import _gain_along, converge
 from optuna_demix.search.proposals.fit import Candidates, Fit
@@ -18,13 +19,14 @@ SPACE = MixtureSpace(["web", "code", "math"])
 
 
 def test_what_lies_where_trials_fail_is_no_gain() -> None:
-    study = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
-
-    def objective(trial: optuna.Trial) -> float:
-        web = SPACE.suggest(trial)["web"]
-        return web if web <= 0.6 else float("nan")
-
-    study.optimize(objective, n_trials=40)
+    study = optuna.create_study(direction="maximize")
+    rng = np.random.default_rng(0)
+    near = SPACE.perturb(np.tile([0.6, 0.2, 0.2], (20, 1)), 0.1, rng)
+    for w in np.concatenate([SPACE.sample(20, rng), near]):
+        if w[0] <= 0.6:
+            study.add_trial(SPACE.create_trial(w, float(w[0])))
+        else:
+            study.add_trial(SPACE.create_trial(w, state=TrialState.FAIL))
     joint = JointSpace([SPACE], {})
     history = History(joint, Targets.of(study))
     history.update(study.get_trials(deepcopy=False))

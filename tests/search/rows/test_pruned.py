@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import optuna
 import pytest
@@ -105,15 +107,27 @@ def test_a_search_whose_trials_are_dropped_still_learns() -> None:
 
 
 def test_a_resumed_search_goes_on_the_same() -> None:
-    study = raced(20, optuna.pruners.WilcoxonPruner(p_threshold=0.2))
+    study = raced(14, optuna.pruners.WilcoxonPruner(p_threshold=0.2))
     resumed = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
     resumed.set_user_attr("demix:objectives", study.user_attrs["demix:objectives"])
     resumed.add_trials(study.trials)
     assert resumed.ask(SPACE.distributions()).params == study.ask(SPACE.distributions()).params
 
 
+@functools.cache
+def _scored() -> list[optuna.trial.FrozenTrial]:
+    return raced(10, optuna.pruners.NopPruner()).trials
+
+
+def scored() -> optuna.Study:
+    """A study of ten trials that nothing dropped."""
+    study = optuna.create_study(direction="maximize", sampler=DemixSampler(SPACE, seed=0))
+    study.add_trials(_scored())
+    return study
+
+
 def test_dropped_trials_are_not_the_best_however_they_began() -> None:
-    study = raced(10, optuna.pruners.NopPruner())
+    study = scored()
     best = study.best_trial
     blocks = {"humaneval": [value + 5.0 for value in list(best.intermediate_values.values())[:4]]}
     study.add_trial(
@@ -131,7 +145,7 @@ def test_dropped_trials_are_not_the_best_however_they_began() -> None:
     "blocks", [None, {"other": [1.0]}, {"humaneval": ["a"]}, {"humaneval": 1}]
 )
 def test_dropped_trials_without_usable_blocks_are_passed_over(blocks: object) -> None:
-    study = raced(10, optuna.pruners.NopPruner())
+    study = scored()
     study.add_trial(
         optuna.trial.create_trial(
             state=optuna.trial.TrialState.PRUNED,

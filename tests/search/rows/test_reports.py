@@ -57,29 +57,44 @@ def test_without_a_complete_trial_nothing_is_known() -> None:
     assert np.isnan(scores).all() and np.all(errors == 0.0)
 
 
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_a_search_learns_from_what_a_pruner_stopped(direction: str) -> None:
-    """Without pruned trials, 3 to 5 of 60 are left to learn from."""
-    sign = 1.0 if direction == "maximize" else -1.0
+@pytest.fixture(scope="module")
+def pruned() -> optuna.Study:
+    """A search most of whose trials a pruner stopped: few others are left to learn from."""
 
     def objective(trial: optuna.Trial) -> float:
         w = np.array(list(SPACE.suggest(trial).values()))
         final = -float(np.sum((w - OPTIMUM) ** 2))
         for step in range(1, 11):
             value = final * (step / 10) ** 0.5 - 0.3 * (1 - step / 10)
-            trial.report(sign * value, 100 * step)
+            trial.report(value, 100 * step)
             if trial.should_prune():
                 raise optuna.TrialPruned
-        return sign * value
+        return value
 
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=100, reduction_factor=3)
     study = optuna.create_study(
-        direction=direction, sampler=DemixSampler(SPACE, seed=0), pruner=pruner
+        direction="maximize", sampler=DemixSampler(SPACE, seed=0), pruner=pruner
     )
-    study.optimize(objective, n_trials=60)
-    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    assert len(complete) < 30
-    found = recommend(study)
-    assert found.n_trials == 60
+    study.optimize(objective, n_trials=27)
+    return study
+
+
+def test_a_search_learns_from_what_a_pruner_stopped(pruned: optuna.Study) -> None:
+    complete = pruned.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    assert len(complete) < 10
+    found = recommend(pruned)
+    assert found.n_trials == 27
     w = np.array(list(found.merge_weights.values()))
     assert 0.5 * np.abs(w - OPTIMUM).sum() < 0.06
+
+
+def test_what_a_pruner_stopped_says_the_same_of_losses(pruned: optuna.Study) -> None:
+    told = []
+    for direction, sign in (("maximize", 1.0), ("minimize", -1.0)):
+        study = optuna.create_study(direction=direction, sampler=DemixSampler(SPACE, seed=0))
+        for trial in pruned.get_trials():
+            trial.values = [sign * value for value in trial.values]
+            trial.intermediate_values = {k: sign * v for k, v in trial.intermediate_values.items()}
+            study.add_trial(trial)
+        told.append((recommend(study).merge_weights, study.ask(SPACE.distributions()).params))
+    assert told[0] == told[1]
