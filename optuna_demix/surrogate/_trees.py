@@ -127,13 +127,10 @@ class TreeEnsemble:
         }
         init = None if offset is None else offset[rows]
         data = lightgbm.Dataset(X[rows], z[rows], init_score=init, params=parameters)
-        member = lightgbm.Booster(parameters, data)
-        for _ in range(settings["num_iterations"]):
-            member.update()
-        # `lightgbm.train` ends so each time, which takes longer than to grow trees on few rows.
-        if data.num_data() * X.shape[1] > _SMALL:
-            member.model_from_string(member.model_to_string()).free_dataset()
-        return member
+        # Without its training data a member is small, but to drop them takes longer than to grow
+        # trees on few rows: it is written as text and read again.
+        keep = rows.size * X.shape[1] <= _SMALL
+        return lightgbm.train(parameters, data, keep_training_booster=keep)
 
     def _each(self, X: FloatArray) -> FloatArray:
         """Predictions (folds, N) of the members at features (N, f)."""
