@@ -35,6 +35,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> Iterator[None]:
+    """What a file of tests has left, most of it imported modules, is not walked over again."""
+    yield
+    _freeze()
+
+
 @pytest.fixture
 def root(prepared: Path, tmp_path: Path) -> Path:
     """A copy of the tiny study of a test's own."""
@@ -55,7 +62,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    # What was imported stays: each collection would walk over it, a third of a second every time.
+    _freeze()
+
+
+def _freeze() -> None:
+    # What was imported stays: each collection would walk over it, a third of a second every time,
+    # and Trainer collects after each model.
     gc.collect()
     gc.freeze()
 
