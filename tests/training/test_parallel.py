@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from typing import Any
@@ -17,6 +16,7 @@ from optuna_demix.cli import main
 from optuna_demix.config import StudyConfig
 from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.training import TrainingInterrupted, train_parallel
+from tests.tiny_study import command
 from tests.training.samples import Make, record, train
 
 pytest.importorskip("torch")
@@ -153,11 +153,8 @@ def test_a_process_stops_when_its_parent_is_gone(
 
 def test_two_processes_train_all_models(make: Make) -> None:
     config = make()
-    done = subprocess.run(
-        [sys.executable, "-m", "optuna_demix", "train", str(config.source), "--parallel", "2"],
-        capture_output=True,
-        text=True,
-    )
+    study = config.source
+    done = command("optuna-demix", "train", study, "--parallel", "2", cwd=study.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("base", "web", "code", "math"):
         assert len(re.findall(rf"\[train \d\] {name}: \d+ steps, ", done.stdout)) == 1
