@@ -49,6 +49,7 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # while the tests are imported
     if "FAULTS_OUT" in os.environ:
         config.stash[_ORIGIN] = provenance()  # now: the commit may change while tests run
 
@@ -62,6 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    gc.enable()
     _freeze()
 
 

@@ -92,6 +92,12 @@ def run_forked(
     return subprocess.CompletedProcess(list(arguments), status, *texts)
 
 
+def launcher() -> str:
+    """A shell command that runs the program of :data:`PROGRAMS` whose name follows."""
+    client = _ROOT / "tests" / "docs" / "client.py"
+    return f"env DOCS_PROGRAMS={_own_server()} {sys.executable} -SE {client}"
+
+
 @functools.cache
 def _own_server() -> str:
     """The socket of a server of this process's own, started when it is first used."""
@@ -115,9 +121,11 @@ def _own_server() -> str:
 
 def serve(path: str, programs: Mapping[str, Program]) -> None:
     """Fork a process for each request that comes to a socket, until standard input ends."""
+    gc.disable()
     for module in _PRELOADED:
         importlib.import_module(module)
     gc.freeze()  # no child walks over what was imported
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
