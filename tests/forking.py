@@ -106,7 +106,8 @@ def _own_server() -> str:
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.forking", path],
         cwd=_ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # a pool of threads would not outlive a fork
+        # A pool of threads would not outlive a fork; sets have an order of their own.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

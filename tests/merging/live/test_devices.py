@@ -57,7 +57,7 @@ def _arena(paths: dict[str, Path], folder: Path, block_size: int, **given: Any) 
     return Arena.build(components, folder / "x.arena", block_size=block_size, **given)
 
 
-# Blocks that end in tensors and tensors that end in blocks, by the kind of preparation.
+# Another size of blocks once for each kind of preparation.
 @pytest.mark.parametrize(
     ("method", "block_size"),
     [*((name, 64) for name in METHODS), ("linear", 1024), ("ties", 1024), ("karcher", 1024)],
