@@ -37,9 +37,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _frozen() -> Iterator[None]:
-    """What a file of tests has left, most of it imported modules, is not walked over again."""
+    """What a file of tests leaves stays, most of it imported modules: no more walks over it."""
     yield
-    _freeze()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -49,7 +50,6 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    gc.disable()  # while the tests are imported
     if "FAULTS_OUT" in os.environ:
         config.stash[_ORIGIN] = provenance()  # now: the commit may change while tests run
 
@@ -63,13 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.enable()
-    _freeze()
-
-
-def _freeze() -> None:
-    # What was imported stays: each collection would walk over it, a third of a second every time,
-    # and Trainer collects after each model.
+    # What was imported stays: each collection would walk over it, a third of a second every time.
     gc.collect()
     gc.freeze()
 
