@@ -78,8 +78,7 @@ def test_an_impossible_block_size_is_refused(block_size: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
-@pytest.mark.parametrize("block_size", [64, 1024, None])
+@pytest.mark.parametrize(("block_size", "sharded"), [(64, True), (1024, True), (None, False)])
 def test_every_element_is_in_its_place(
     family_of: Callable[..., Any],
     tmp_path: Path,
