@@ -97,7 +97,7 @@ class Scorer:
     def models(self, folders: Sequence[Path]) -> Scores:
         """Scores of the models in some folders."""
         return _stacked(
-            self._book.reference(self._book.open(Reference(folder.name, folder, {}, {})))
+            self._book.reference(*self._book.open([Reference(folder.name, folder, {}, {})]))
             for folder in folders
         )
 

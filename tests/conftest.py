@@ -39,6 +39,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> Iterator[None]:
+    """What a file of tests leaves stays, most of it imported modules: no more walks over it."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def root(prepared: Path, tmp_path: Path) -> Path:
     """A copy of the tiny study of a test's own."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -54,10 +56,24 @@ def optuna(arguments: list[str]) -> int:
     return main()
 
 
+def python(arguments: list[str]) -> int:
+    """Python's ``-c PROGRAM`` and ``-m MODULE``."""
+    option, program, *_ = arguments
+    sys.argv = [option, *arguments[2:]]
+    if option == "-m":
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+    return 0
+
+
 def run_forked(
     arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``optuna`` or ``optuna-demix`` as :func:`subprocess.run` would, with its output."""
+    """Run a program of :data:`PROGRAMS` as :func:`subprocess.run` would, with its output.
+
+    A program that a signal has ended has the status that a shell gives it: 128 and its number.
+    """
     with (
         tempfile.TemporaryFile("w+b") as out,
         tempfile.TemporaryFile("w+b") as err,
@@ -76,6 +92,12 @@ def run_forked(
     return subprocess.CompletedProcess(list(arguments), status, *texts)
 
 
+def launcher() -> str:
+    """A shell command that runs the program of :data:`PROGRAMS` whose name follows."""
+    client = _ROOT / "tests" / "docs" / "client.py"
+    return f"env DOCS_PROGRAMS={_own_server()} {sys.executable} -SE {client}"
+
+
 @functools.cache
 def _own_server() -> str:
     """The socket of a server of this process's own, started when it is first used."""
@@ -84,7 +106,8 @@ def _own_server() -> str:
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.forking", path],
         cwd=_ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # a pool of threads would not outlive a fork
+        # A pool of threads would not outlive a fork; sets have an order of their own.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -99,8 +122,11 @@ def _own_server() -> str:
 
 def serve(path: str, programs: Mapping[str, Program]) -> None:
     """Fork a process for each request that comes to a socket, until standard input ends."""
+    gc.disable()
     for module in _PRELOADED:
         importlib.import_module(module)
+    gc.freeze()  # no child walks over what was imported
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -153,5 +179,12 @@ def _run(program: Program, arguments: list[str], folder: str, environment: dict[
     os._exit(status or 0)
 
 
+PROGRAMS: Mapping[str, Program] = {
+    "optuna": optuna,
+    "optuna-demix": optuna_demix,
+    "python": python,
+}
+"""What can be run, by its name."""
+
 if __name__ == "__main__":
-    serve(sys.argv[1], {"optuna": optuna, "optuna-demix": optuna_demix})
+    serve(sys.argv[1], PROGRAMS)

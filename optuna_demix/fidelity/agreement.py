@@ -24,6 +24,7 @@ RESAMPLES = 2000
 """Bootstrap resamples behind an interval."""
 
 _LEAST_RANKED = 3  # the rank correlation of two points is always 1 or -1
+_PAIRS = 1 << 15  # of references, compared at once: those of all resamples may need gigabytes
 _LEAST_DEFINED = 0.9  # share of resamples in which a measure must exist to have an interval
 
 
@@ -213,11 +214,15 @@ def kendall_rows(a: FloatArray, b: FloatArray) -> FloatArray:
         return np.full(len(a), np.nan)
     left, right = np.triu_indices(n, k=1)
     tau = np.empty(len(a))
-    for i, (x, y) in enumerate(zip(a, b, strict=True)):  # all rows at once need B times n² numbers
-        signs_x = np.sign(x[left] - x[right])
-        signs_y = np.sign(y[left] - y[right])
-        scale = math.sqrt(float((signs_x @ signs_x) * (signs_y @ signs_y)))
-        tau[i] = float(signs_x @ signs_y) / scale if scale > 0 else math.nan
+    step = max(1, _PAIRS // len(left))
+    for start in range(0, len(a), step):
+        x, y = (
+            np.sign(rows[:, left] - rows[:, right])
+            for rows in (a[start : start + step], b[start : start + step])
+        )
+        scale = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+        with np.errstate(invalid="ignore"):
+            tau[start : start + step] = (x * y).sum(axis=1) / scale  # 0/0 where one is constant
     return tau
 
 

@@ -177,8 +177,8 @@ def _scored(
     book = ScoreBook(config, space, device=device, report=report)
     tick = _Ticker(len(found) * (2 if again is None else 3), done)
     # All files are checked before the first score is paid for.
-    opened = [book.open(reference) for reference in found]
-    opened_again = None if again is None else [book.open(reference) for reference in again]
+    opened = book.open(found)
+    opened_again = None if again is None else book.open(again)
     rows = []
     for i, reference in enumerate(found):
         trained = tick(book.reference(opened[i]))

@@ -88,27 +88,32 @@ class ScoreBook:
 
         return self._remembered(["proxy", *facts], f"the proxy of {name}", score)
 
-    def open(self, reference: Reference) -> OpenReference:
-        """Check a reference's files against the components, its weights unread.
+    def open(self, references: Sequence[Reference]) -> list[OpenReference]:
+        """Check the files of references against the components, their weights unread.
 
         Raises:
-            ComponentError: If its architecture, tensors or tokenizer are not the components'.
+            ComponentError: If the architecture, tensors or tokenizer of one are not the
+                components'.
         """
         from optuna_demix.merging import ComponentSet
         from optuna_demix.study.components import base_of
 
         first = self._objective.space.components[0]
-        label = f"reference {reference.name}"
         path = self._config.component_path(first)
+        labelled = {f"reference {reference.name}": reference.path for reference in references}
         opened = ComponentSet.open(
-            {first: path, label: reference.path},
+            {first: path, **labelled},
             base=base_of(self._config, {first: path}),
             config_of=first,
             trust_remote_code=self._config.scoring.trust_remote_code,
         )
         cache = self._folder.parent / "digests.json"
         cache.parent.mkdir(parents=True, exist_ok=True)
-        return OpenReference(label, opened.components[1], opened.digests(cache=cache)[label])
+        digests = opened.digests(cache=cache)
+        return [
+            OpenReference(label, component, digests[label])
+            for label, component in zip(labelled, opened.components[1:], strict=True)
+        ]
 
     def reference(self, opened: OpenReference) -> Scores:
         """Scores of a reference model.

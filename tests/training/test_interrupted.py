@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from optuna_demix.errors import ConfigError
 from optuna_demix.training import TrainingInterrupted, _place
+from tests.forking import run_forked
 from tests.training.samples import Make, interrupt, train, weights
 
 torch = pytest.importorskip("torch")
@@ -37,12 +36,12 @@ class TestInterruptions:
     def test_kill_9_loses_nothing_but_the_steps_since_the_checkpoint(self, make: Make) -> None:
         whole = train(make("whole"), only=["base"])["base"]
         config = make("killed")
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(config.source)],
-            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-            capture_output=True,
+        done = run_forked(
+            ["python", "-c", KILLED, str(config.source)],
+            cwd=config.source.parent,
+            environment={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         )
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        assert done.returncode == 128 + signal.SIGKILL, done.stderr
         assert not config.base_path.exists()
         partial = config.run_path / "models" / ".partial" / "base"
         assert sorted(p.name for p in partial.iterdir()) == [

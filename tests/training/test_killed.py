@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forking import run_forked
 from tests.training.samples import Make, weights
 
 pytest.importorskip("torch")
@@ -21,11 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 def kill_and_train(make: Make, folder: str, seed: int, references: int) -> dict[str, Any]:
     configs = [make(f"{folder}-alone"), make(f"{folder}-shared")]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.hosts", *(str(config.source) for config in configs),
-         str(seed), str(references)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+    studies = [str(config.source) for config in configs]
+    done = run_forked(
+        ["python", "-m", "tests.training.hosts", *studies, str(seed), str(references)],
+        cwd=ROOT,
+        environment={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     alone, shared = (config.run_path / "models" for config in configs)
     names = [str(file.parent.relative_to(alone)) for file in alone.rglob("training.json")]

@@ -6,17 +6,18 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from typing import Any
 
 import pytest
 
+from optuna_demix._process_id import PARENT_ENV
 from optuna_demix.cli import main
 from optuna_demix.config import StudyConfig
 from optuna_demix.errors import ConfigError, InputError
 from optuna_demix.training import TrainingInterrupted, train_parallel
+from tests.forking import launcher
 from tests.training.samples import Make, record, train
 
 pytest.importorskip("torch")
@@ -27,13 +28,18 @@ def _no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
-def run(config: StudyConfig, script: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
-    """Run shell scripts in the place of processes that train."""
+def stand_in(config: StudyConfig, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let shell scripts run in the place of processes that train."""
     program = config.source.parent / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.chdir(config.source.parent)
+
+
+def run(config: StudyConfig, script: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
+    """Train by shell scripts."""
+    stand_in(config, script, monkeypatch)
     return train_parallel(config, ["study.yaml"], **{"n_processes": 2, **options})
 
 
@@ -61,12 +67,9 @@ def test_no_more_processes_than_models(make: Make, monkeypatch: pytest.MonkeyPat
 
 def test_the_command_passes_its_words_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make()
-    program = config.source.parent / "python"
-    program.write_text('#!/bin/sh\necho "$@" > words.$$\necho "$OPTUNA_DEMIX_RETRAIN" > env.$$\n')
-    program.chmod(0o755)
     train(config, only=["base"])
-    monkeypatch.setattr(sys, "executable", str(program))
-    monkeypatch.chdir(config.source.parent)
+    script = 'echo "$@" > words.$$; echo "$OPTUNA_DEMIX_RETRAIN" > env.$$'
+    stand_in(config, script, monkeypatch)
     words = ["train", "study.yaml", "--only", "base", "code", "--retrain", "base"]
     assert main([*words, "--parallel", "2", "--device", "cpu"]) == 0
     said = "-m optuna_demix train study.yaml --only base code --retrain base --device=cpu"
@@ -151,17 +154,18 @@ def test_a_process_stops_when_its_parent_is_gone(
         train(config)
 
 
-def test_two_processes_train_all_models(make: Make) -> None:
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes_train_all_models(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fresh: bool
+) -> None:
     config = make()
-    done = subprocess.run(
-        [sys.executable, "-m", "optuna_demix", "train", str(config.source), "--parallel", "2"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    if not fresh:  # a forked one has another parent
+        stand_in(config, f'unset {PARENT_ENV}; exec {launcher()} python "$@"', monkeypatch)
+    assert main(["train", str(config.source), "--parallel", "2"]) == 0
+    said = capfd.readouterr()
     for name in ("base", "web", "code", "math"):
-        assert len(re.findall(rf"\[train \d\] {name}: \d+ steps, ", done.stdout)) == 1
+        assert len(re.findall(rf"\[train \d\] {name}: \d+ steps, ", said.out)) == 1
     models = train(config)
     assert all(model.skipped for model in models.values())
     assert {record(model)["device"] for model in models.values()} == {"cpu"}
-    assert "next: optuna-demix check" in done.stderr
+    assert "next: optuna-demix check" in said.err

@@ -8,8 +8,8 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from optuna_demix.errors import ComponentError
 from optuna_demix.merging import Arena, ComponentSet, find_method
 from optuna_demix.merging.arena.layout import plan_layout
+from tests.forking import run_forked
 
 Paths = dict[str, Path]
 NORM = "model.norm.weight"
@@ -77,8 +78,7 @@ def test_an_impossible_block_size_is_refused(block_size: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
-@pytest.mark.parametrize("block_size", [64, 1024, None])
+@pytest.mark.parametrize(("block_size", "sharded"), [(64, True), (1024, True), (None, False)])
 def test_every_element_is_in_its_place(
     family_of: Callable[..., Any],
     tmp_path: Path,
@@ -373,18 +373,20 @@ def progress(done, total):
         os._exit(9)
 
 components = ComponentSet.open(paths)
-print("ready", flush=True)
+if not die:
+    open("ready", "w").close()  # a pipe: its reader waits for this
 Arena.build(components, path, block_size=256, progress=progress).verify()
 print(len(built), flush=True)
 """
 
 
-def _start(paths: Paths, path: Path, behavior: str) -> subprocess.Popen[str]:
+def _run(paths: Paths, path: Path, behavior: str) -> subprocess.CompletedProcess[str]:
+    """Build in another process."""
     named = json.dumps({name: str(place) for name, place in paths.items()})
-    return subprocess.Popen(
-        [sys.executable, "-c", _BUILD, named, str(path), behavior],
-        stdout=subprocess.PIPE,
-        text=True,
+    return run_forked(
+        ["python", "-c", _BUILD, named, str(path), behavior],
+        cwd=path.parent,
+        environment={**os.environ},
     )
 
 
@@ -545,8 +547,7 @@ class TestProcesses:
         self, paths: Paths, tmp_path: Path
     ) -> None:
         path = tmp_path / "a"
-        with _start(paths, path, "die") as process:
-            assert process.wait() == 9
+        assert _run(paths, path, "die").returncode == 9
         assert not path.exists()
         assert (tmp_path / "a.partial").exists()  # it did die in the middle
         arena, done = _build(paths, path)
@@ -556,18 +557,21 @@ class TestProcesses:
 
     def test_of_two_builders_one_builds(self, paths: Paths, tmp_path: Path) -> None:
         path = tmp_path / "a"
-        others: list[subprocess.Popen[str]] = []
+        ready = tmp_path / "ready"
+        os.mkfifo(ready)
         built: list[int] = []
 
-        def progress(done: int, total: int) -> None:
-            built.append(done)
-            if done == 2:  # the other begins while we hold the lock
-                others.append(_start(paths, path, "live"))
-                assert others[0].stdout is not None
-                assert others[0].stdout.readline() == "ready\n"
+        with ThreadPoolExecutor(1) as pool:
+            others: list[Future[subprocess.CompletedProcess[str]]] = []
 
-        ours = Arena.build(ComponentSet.open(paths), path, block_size=256, progress=progress)
-        output, _ = others[0].communicate()
-        assert others[0].returncode == 0
+            def progress(done: int, total: int) -> None:
+                built.append(done)
+                if done == 2:  # the other begins while we hold the lock
+                    others.append(pool.submit(_run, paths, path, "live"))
+                    ready.read_bytes()
+
+            ours = Arena.build(ComponentSet.open(paths), path, block_size=256, progress=progress)
+        other = others[0].result()
+        assert other.returncode == 0, other.stderr
         assert len(built) == ours.layout.n_blocks
-        assert output == "0\n"
+        assert other.stdout == "0\n"

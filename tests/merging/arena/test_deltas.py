@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from optuna_demix.merging.arena.deltas import (
 )
 from optuna_demix.merging.arena.layout import Part, plan_layout
 from optuna_demix.merging.live.kernels import Kernels
+from tests.forking import run_forked
 
 Paths = dict[str, Path]
 KINDS: tuple[DeltaType, ...] = ("int8", "float8")
@@ -210,8 +209,10 @@ class TestArena:
         )
         file = tmp_path / "x.arena"
         arguments = [*map(str, paths.values()), str(base), str(file)]
-        died = subprocess.run([sys.executable, "-c", program, *arguments], env={**os.environ})
-        assert died.returncode == 9
+        died = run_forked(
+            ["python", "-c", program, *arguments], cwd=tmp_path, environment={**os.environ}
+        )
+        assert died.returncode == 9, died.stderr
         assert not file.exists()
         done: list[int] = []
         arena = _build(paths, base, file, "int8", progress=lambda count, of: done.append(count))

@@ -57,8 +57,11 @@ def _arena(paths: dict[str, Path], folder: Path, block_size: int, **given: Any) 
     return Arena.build(components, folder / "x.arena", block_size=block_size, **given)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("block_size", [64, 1024])
+# Another size of blocks once for each kind of preparation.
+@pytest.mark.parametrize(
+    ("method", "block_size"),
+    [*((name, 64) for name in METHODS), ("linear", 1024), ("ties", 1024), ("karcher", 1024)],
+)
 def test_every_method_merges_the_same_bits(
     family_of: Callable[..., Any], tmp_path: Path, method: str, block_size: int
 ) -> None:

@@ -68,8 +68,8 @@ def live_of(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
 class TestAgainstStateDicts:
+    @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
     def test_float32_parameters_are_the_average(
         self, live_of: Callable[..., Any], family: str, sharded: bool
     ) -> None:
@@ -83,9 +83,9 @@ class TestAgainstStateDicts:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision_parameters_are_the_average_rounded(
-        self, live_of: Callable[..., Any], family: str, sharded: bool, dtype: torch.dtype
+        self, live_of: Callable[..., Any], family: str, dtype: torch.dtype
     ) -> None:
-        live, paths = live_of(family, dtype, sharded)
+        live, paths = live_of(family, dtype)
         live.merge(W)
         average = _average(paths, W, dtype)
         names = live.model.state_dict().keys()
@@ -97,9 +97,9 @@ class TestAgainstStateDicts:
         assert bool(((merged.double() - exact).abs() <= unit + 1e-6).all())
 
     def test_logits_are_those_of_the_average_saved_and_loaded(
-        self, live_of: Callable[..., Any], family: str, sharded: bool, tmp_path: Path
+        self, live_of: Callable[..., Any], family: str, tmp_path: Path
     ) -> None:
-        live, paths = live_of(family, torch.float32, sharded)
+        live, paths = live_of(family)
         live.merge(W)
         by_hand = AutoModelForCausalLM.from_pretrained(paths["web"])
         by_hand.load_state_dict(

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from optuna_demix.errors import ComponentError
-from optuna_demix.merging import METHODS, Arena, ComponentSet, LiveModel, find_method
+from optuna_demix.merging import (
+    METHODS,
+    Arena,
+    ComponentSet,
+    LiveModel,
+    MergeMethod,
+    find_method,
+)
 from optuna_demix.merging.arena.layout import plan_layout
 from optuna_demix.merging.live.blocks import merge_blocks, segments
 from optuna_demix.merging.live.kernels import Kernels
@@ -36,14 +43,44 @@ W = [0.2, 0.3, 0.5]
 NORM = "model.norm.weight"
 
 
-def _live(
+def _arena(
     paths: Paths, base: Path, folder: Path, method: str, *, block_size: int = 256, **given: Any
-) -> LiveModel:
+) -> tuple[Arena, MergeMethod]:
     chosen = find_method(method, given or CASES[method])
     components = ComponentSet.open(paths, base=base)
     file = folder / f"{method}-{len([*folder.iterdir()])}.arena"
-    arena = Arena.build(components, file, method=chosen, block_size=block_size)
+    return Arena.build(components, file, method=chosen, block_size=block_size), chosen
+
+
+def _live(
+    paths: Paths, base: Path, folder: Path, method: str, *, block_size: int = 256, **given: Any
+) -> LiveModel:
+    arena, chosen = _arena(paths, base, folder, method, block_size=block_size, **given)
     return LiveModel(arena, method=chosen)
+
+
+def _merged(
+    arena: Arena, method: MergeMethod, w: list[float], *, step: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Merge without a model, so many blocks at once; returns its tensors."""
+    layout = arena.layout
+    plan = method.plan(np.array(w), arena.facts, [slot.name for slot in layout.slots])
+    out = torch.zeros(layout.n_blocks, layout.block_size)
+    for start in range(0, layout.n_blocks, step or layout.n_blocks):
+        blocks = slice(start, min(start + (step or layout.n_blocks), layout.n_blocks))
+        merge_blocks(
+            plan,
+            arena.blocks[blocks],
+            out[blocks],
+            layout=layout,
+            blocks=blocks,
+            kernels=Kernels(compiled=False),
+        )
+    flat = out.view(-1)
+    return {
+        slot.name: flat[slot.offset : slot.offset + slot.n_elements].view(slot.shape)
+        for slot in layout.slots
+    }
 
 
 def _state(live: LiveModel) -> dict[str, torch.Tensor]:
@@ -121,21 +158,23 @@ class TestEveryMethod:
     ) -> None:
         _, base = trained
         same = {name: base for name in ("a", "b", "c")}
-        live = _live(same, base, tmp_path, method)
-        live.merge(W)
+        merged = _merged(*_arena(same, base, tmp_path, method), W)
         expected = load_file(base / "model.safetensors")
         for name, tensor in expected.items():
-            torch.testing.assert_close(live.model.state_dict()[name], tensor, rtol=1e-6, atol=0)
+            torch.testing.assert_close(merged[name], tensor, rtol=1e-6, atol=0)
 
     def test_the_order_of_components_does_not_matter(
-        self, trained: tuple[Paths, Path], tmp_path: Path, method: str
+        self,
+        trained: tuple[Paths, Path],
+        live_of: Callable[..., LiveModel],
+        tmp_path: Path,
+        method: str,
     ) -> None:
         paths, base = trained
-        live = _live(paths, base, tmp_path, method)
-        turned = _live(dict(reversed(paths.items())), base, tmp_path, method)
+        live = live_of(method)
         live.merge(W)
-        turned.merge(W[::-1])
-        for name, tensor in _state(turned).items():
+        turned = _arena(dict(reversed(paths.items())), base, tmp_path, method)
+        for name, tensor in _merged(*turned, W[::-1]).items():
             apart = (tensor - live.model.state_dict()[name]).abs()
             # Rounding may decide a vote on an element or two.
             assert (apart > 1e-5).float().mean() <= 1e-3
@@ -168,9 +207,8 @@ class TestEveryMethod:
     ) -> None:
         live = live_of(method)
         live.merge(W)
-        other = _live(*trained, tmp_path, method, block_size=block_size)
-        other.merge(W)
-        for name, tensor in _state(other).items():
+        other = _arena(*trained, tmp_path, method, block_size=block_size)
+        for name, tensor in _merged(*other, W).items():
             assert torch.equal(tensor, live.model.state_dict()[name]), name
 
     @pytest.mark.parametrize("step", [1, 3])
@@ -179,24 +217,9 @@ class TestEveryMethod:
     ) -> None:
         live = live_of(method)
         live.merge(W)
-        arena = live.arena
-        names = [slot.name for slot in arena.layout.slots]
-        plan = live.method.plan(np.array(W), arena.facts, names)
-        out = torch.zeros(arena.layout.n_blocks, arena.layout.block_size)
-        for start in range(0, arena.layout.n_blocks, step):
-            blocks = slice(start, min(start + step, arena.layout.n_blocks))
-            merge_blocks(
-                plan,
-                arena.blocks[blocks],
-                out[blocks],
-                layout=arena.layout,
-                blocks=blocks,
-                kernels=Kernels(compiled=False),
-            )
         state = live.model.state_dict()
-        for slot in arena.layout.slots:
-            part = out.view(-1)[slot.offset : slot.offset + slot.n_elements]
-            assert torch.equal(part.view(slot.shape), state[slot.name]), slot.name
+        for name, tensor in _merged(live.arena, live.method, W, step=step).items():
+            assert torch.equal(tensor, state[name]), name
 
     def test_an_arena_of_another_method_is_refused(
         self, trained: tuple[Paths, Path], live_of: Callable[..., LiveModel], method: str
@@ -217,20 +240,20 @@ class TestEveryMethod:
         ("karcher", {}),
     ],
 )
-@pytest.mark.parametrize("k", range(3))
 def test_one_hot_weights_give_the_component(
-    trained: tuple[Paths, Path], tmp_path: Path, method: str, parameters: dict[str, Any], k: int
+    trained: tuple[Paths, Path], tmp_path: Path, method: str, parameters: dict[str, Any]
 ) -> None:
     paths, base = trained
     live = _live(paths, base, tmp_path, method, **parameters)
-    live.merge(np.eye(3)[k])
     exact = method != "ties" and "use_base" not in parameters
-    for name, tensor in load_file([*paths.values()][k] / "model.safetensors").items():
-        merged = live.model.state_dict()[name]
-        if exact:
-            assert torch.equal(merged, tensor), name
-        else:
-            torch.testing.assert_close(merged, tensor, rtol=0, atol=1e-6)
+    for k, path in enumerate(paths.values()):
+        live.merge(np.eye(3)[k])
+        state = live.model.state_dict()
+        for name, tensor in load_file(path / "model.safetensors").items():
+            if exact:
+                assert torch.equal(state[name], tensor), name
+            else:
+                torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=25)
@@ -242,15 +265,13 @@ def test_task_arithmetic_is_the_base_plus_scaled_task_vectors(
     scale: float,
 ) -> None:
     paths, base = trained
-    live = LiveModel(
-        live_of("task_arithmetic").arena, method=find_method("task_arithmetic", {"lambda": scale})
-    )
-    live.merge(w)
+    method = find_method("task_arithmetic", {"lambda": scale})
+    merged = _merged(live_of("task_arithmetic").arena, method, w)
     start = load_file(base / "model.safetensors")[NORM].double()
     expected = start.clone()
     for weight, path in zip(w, paths.values(), strict=True):
         expected += scale * weight * (load_file(path / "model.safetensors")[NORM] - start)
-    torch.testing.assert_close(live.model.state_dict()[NORM].double(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(merged[NORM].double(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["dare_linear", "breadcrumbs"])
@@ -287,9 +308,8 @@ def test_a_random_method_draws_anew_with_another_seed(
 ) -> None:
     states = []
     for seed in (0, 0, 1):
-        live = _live(*trained, tmp_path, "dare_linear", density=0.5, seed=seed)
-        live.merge(W)
-        states.append(live.model.state_dict()[NORM].clone())
+        arena, method = _arena(*trained, tmp_path, "dare_linear", density=0.5, seed=seed)
+        states.append(_merged(arena, method, W)[NORM])
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
 
