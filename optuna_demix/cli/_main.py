@@ -6,7 +6,6 @@ Exit status: 0 done, 1 a worker gave up after failures, 2 a mistake that the use
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -72,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         hide_password()
-        # A full collection walks over all that is imported; several took a sixth of the start.
-        gc.set_threshold(*gc.get_threshold()[:2], 100)
     parser = build_parser()
     try:
         with _sigterm_interrupts():
