@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -18,53 +20,50 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Program = Callable[[list[str]], int]
 
 _ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {  # of the server
+    "OMP_NUM_THREADS": "1",  # a pool of threads would not outlive a fork
+    "HF_HUB_OFFLINE": "1",  # read when it is imported
+    "HF_DATASETS_OFFLINE": "1",
+}
 _PRELOADED = (
     "alembic.command",
+    "alembic.config",
+    "alembic.migration",
+    "evaluate",
     "lightgbm",
     "lm_eval.evaluator",
     "optuna.cli",
+    "optuna.storages._rdb.models",
     "optuna_dashboard",
-    "optuna_demix.study.evaluation",
-    "optuna_demix.workers.run",
-    "plotly.graph_objects",
+    "plotly.io",
+    "plotly.subplots",
+    "scipy.io",
     "scipy.optimize",
+    "sqlalchemy.dialects.sqlite",
+    "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.trainer",
 )
 
 
-def optuna_demix(arguments: list[str]) -> int:
-    """Our command; its arguments are those of the process."""
-    from optuna_demix.cli import main
-
-    return main()
-
-
-def optuna(arguments: list[str]) -> int:
-    """Optuna's command; its arguments are those of the process."""
-    from optuna.cli import main
-
-    return main()
-
-
 def run_forked(
     arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``optuna`` or ``optuna-demix`` as :func:`subprocess.run` would, with its output."""
+    """Run one of the programs as :func:`subprocess.run` would, with its output."""
     with (
         tempfile.TemporaryFile("w+b") as out,
         tempfile.TemporaryFile("w+b") as err,
         open(os.devnull, "rb") as nothing,
         socket.socket(socket.AF_UNIX) as server,
     ):
-        server.connect(_own_server())
+        server.connect(address())
         socket.send_fds(server, [b"f"], [nothing.fileno(), out.fileno(), err.fileno()])
         server.sendall(json.dumps([list(arguments), str(cwd), dict(environment)]).encode())
         server.shutdown(socket.SHUT_WR)
@@ -77,14 +76,14 @@ def run_forked(
 
 
 @functools.cache
-def _own_server() -> str:
+def address() -> str:
     """The socket of a server of this process's own, started when it is first used."""
     folder = tempfile.TemporaryDirectory()  # a socket's path must be short
     path = f"{folder.name}/programs"
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.forking", path],
+        [sys.executable, "-m", "tests.programs", path],
         cwd=_ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # a pool of threads would not outlive a fork
+        env={**os.environ, **ENVIRONMENT},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -99,8 +98,10 @@ def _own_server() -> str:
 
 def serve(path: str, programs: Mapping[str, Program]) -> None:
     """Fork a process for each request that comes to a socket, until standard input ends."""
-    for module in _PRELOADED:
+    for module in (*_PRELOADED, *_own_modules()):
         importlib.import_module(module)
+    _fill_tables()
+    gc.freeze()  # else each child walks over all of it, and so copies its memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -114,6 +115,21 @@ def serve(path: str, programs: Mapping[str, Program]) -> None:
                 _answer(connection, programs)
                 os._exit(0)
             connection.close()
+
+
+def _own_modules() -> Iterator[str]:
+    import optuna_demix
+
+    for module in pkgutil.walk_packages(optuna_demix.__path__, "optuna_demix."):
+        if "scripts" not in module.name.split(".") and not module.name.endswith("__main__"):
+            yield module.name
+
+
+def _fill_tables() -> None:
+    """Make what transformers makes when it first looks at a checkpoint."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
 
 
 def _answer(connection: socket.socket, programs: Mapping[str, Program]) -> None:
@@ -151,7 +167,3 @@ def _run(program: Program, arguments: list[str], folder: str, environment: dict[
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status or 0)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1], {"optuna": optuna, "optuna-demix": optuna_demix})

@@ -1,7 +1,6 @@
-"""The programs that the documents call, forked by :mod:`tests.forking`.
+"""The programs that tests and documents call, forked by :mod:`tests.forking`.
 
-The shell finds ``client.py`` under the name of each program; it passes its arguments, folder,
-environment and open files on. ``optuna-demix``, ``optuna`` and ``python`` are real. Stand-ins:
+``optuna-demix``, ``optuna`` and ``python`` are real. Stand-ins:
 
 - ``pip`` compares what is asked for with ``pyproject.toml`` and installs nothing: no network.
 - ``make`` prints what it would do: a target runs for minutes, in an environment of its own.
@@ -25,10 +24,24 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tests.forking import Program, optuna, optuna_demix, serve
+from tests.forking import Program, serve
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 _MAKE = shutil.which("make") or "make"  # before a block's own path hides it
+
+
+def optuna(arguments: list[str]) -> int:
+    """Optuna's command; its arguments are those of the process."""
+    from optuna.cli import main
+
+    return main()
+
+
+def optuna_demix(arguments: list[str]) -> int:
+    """Our command; its arguments are those of the process."""
+    from optuna_demix.cli import main
+
+    return main()
 
 
 def python(arguments: list[str]) -> int:
