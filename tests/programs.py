@@ -47,8 +47,8 @@ def optuna_demix(arguments: list[str]) -> int:
 def python(arguments: list[str]) -> int:
     from huggingface_hub import HfApi
 
-    sys.path[0] = os.getcwd()
-    script, *options = arguments
+    script, *options = sys.argv[:] = arguments
+    sys.path[0] = str(Path(script).parent.resolve())
     if script.startswith("benchmarks/"):
         return _check_benchmark(script, options)
     with patch.object(HfApi, "list_repo_tree", autospec=True, side_effect=_release):

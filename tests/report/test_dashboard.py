@@ -90,6 +90,7 @@ def test_the_study_page_shows_the_plots(
         assert _outside(labels, box) == []
 
 
+@pytest.mark.slow
 def test_the_note_is_read_with_its_tables(
     tab: Any, pushed: tuple[optuna.Study, ReportData], server: str
 ) -> None:

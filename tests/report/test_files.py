@@ -83,9 +83,9 @@ def test_a_worker_that_is_writing_is_not_disturbed(
     shared: optuna.Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ReportSchedule(shared).claimed():
-        assert report(tmp_path, "--dashboard") == 2
+        assert report(tmp_path, "--dashboard", "--out", str(tmp_path / "out")) == 2
     assert "a worker is just writing" in capsys.readouterr().err
-    assert get_note(shared) == ""
+    assert get_note(shared) == "" and not (tmp_path / "out").exists()
 
 
 def test_too_few_trials_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

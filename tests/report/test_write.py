@@ -96,6 +96,13 @@ def test_it_leaves_the_report_of_all_trials(url: str, tmp_path: Path) -> None:
     assert reported(again) == last  # nothing new, nothing written
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report is due with the second trial."""
+    monkeypatch.setattr("optuna_demix.report.reporter.MIN_TRIALS", 2)
+
+
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("how", ["option", "file", "not installed"])
 def test_it_leaves_none_where_none_is_wanted(
     url: str, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
@@ -103,11 +110,12 @@ def test_it_leaves_none_where_none_is_wanted(
     if how == "not installed":
         monkeypatch.setattr("optuna_demix.report.dashboard.is_available", lambda: False)
     config = config_of(tmp_path, **({"dashboard": {"push": False}} if how == "file" else {}))
-    study = work(config, url, 11, dashboard=how != "option")
+    study = work(config, url, 3, dashboard=how != "option")
     assert get_note(study) == "" and reported(study) is None
     assert all(trial.user_attrs["violation"] == 0.0 for trial in study.trials)
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_report_that_fails_ends_no_worker(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +124,7 @@ def test_a_report_that_fails_ends_no_worker(
 
     monkeypatch.setattr("optuna_demix.report.write.gather", broken)
     said: list[str] = []
-    study = work(config_of(tmp_path), url, 11, report=said.append)
-    assert len(study.trials) == 11
+    study = work(config_of(tmp_path), url, 3, report=said.append)
+    assert len(study.trials) == 3
     assert said == ["dashboard not updated (RuntimeError: no space left)"]
     assert reported(study) is None
