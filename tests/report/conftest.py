@@ -27,7 +27,7 @@ def data(study: optuna.Study, space: MixtureSpace) -> ReportData:
     return gather(study, space)
 
 
-@pytest.fixture(scope="module")  # no longer: its event loop would be in the way of others
+@pytest.fixture(scope="package")  # no longer: its event loop would be in the way of others
 def chromium() -> Iterator[Any]:
     """A headless browser."""
     with browser() as started:
