@@ -29,27 +29,16 @@ TEXTS = """plot => [...plot.querySelectorAll('text')].map(text => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def few(space: MixtureSpace, data: ReportData) -> tuple[optuna.Study, ReportData]:
-    storage = optuna.storages.InMemoryStorage()
-    optuna.create_study(storage=storage)  # so that the other one is number 1, as in a database
-    return make_study(60, storage=storage, n_failed=3, space=space), data
-
-
-@pytest.fixture(scope="module")
-def many(
-    space: MixtureSpace, tmp_path_factory: pytest.TempPathFactory
+@pytest.fixture(scope="module", params=[60, pytest.param(2000, marks=pytest.mark.slow)])
+def pushed(
+    request: pytest.FixtureRequest, space: MixtureSpace, data: ReportData
 ) -> tuple[optuna.Study, ReportData]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('dashboard') / 'mix.db'}"
-    study = make_study(2000, storage=url, n_failed=3, space=space)
-    return study, gather(study, space)
-
-
-@pytest.fixture(scope="module", params=["few", pytest.param("many", marks=pytest.mark.slow)])
-def pushed(request: pytest.FixtureRequest) -> tuple[optuna.Study, ReportData]:
-    study, data = request.getfixturevalue(request.param)
-    push(study, figures(data), write_note(data))
-    return study, data
+    storage = optuna.storages.InMemoryStorage()  # a database takes most of the time
+    optuna.create_study(storage=storage)  # so that the other one is number 1, as in a database
+    study = make_study(request.param, storage=storage, n_failed=3, space=space)
+    shown = data if request.param == 60 else gather(study, space)
+    push(study, figures(shown), write_note(shown))
+    return study, shown
 
 
 @pytest.fixture(scope="module")
