@@ -31,6 +31,7 @@ ENVIRONMENT = {  # of the server
     "OMP_NUM_THREADS": "1",  # a pool of threads would not outlive a fork
     "HF_HUB_OFFLINE": "1",  # read when it is imported
     "HF_DATASETS_OFFLINE": "1",
+    "PYTHONHASHSEED": "1",  # sets have an order of their own
 }
 _PRELOADED = (
     "alembic.command",
@@ -63,7 +64,7 @@ def run_forked(
         open(os.devnull, "rb") as nothing,
         socket.socket(socket.AF_UNIX) as server,
     ):
-        server.connect(address())
+        server.connect(_address())
         socket.send_fds(server, [b"f"], [nothing.fileno(), out.fileno(), err.fileno()])
         server.sendall(json.dumps([list(arguments), str(cwd), dict(environment)]).encode())
         server.shutdown(socket.SHUT_WR)
@@ -75,8 +76,14 @@ def run_forked(
     return subprocess.CompletedProcess(list(arguments), status, *texts)
 
 
+def launcher() -> str:
+    """A shell command that runs the program whose name follows."""
+    client = _ROOT / "tests" / "docs" / "client.py"
+    return f"env PROGRAMS={_address()} {sys.executable} -SE {client}"
+
+
 @functools.cache
-def address() -> str:
+def _address() -> str:
     """The socket of a server of this process's own, started when it is first used."""
     folder = tempfile.TemporaryDirectory()  # a socket's path must be short
     path = f"{folder.name}/programs"

@@ -46,7 +46,15 @@ def optuna_demix(arguments: list[str]) -> int:
 def python(arguments: list[str]) -> int:
     from huggingface_hub import HfApi
 
-    script, *options = sys.argv[:] = arguments
+    script, *options = arguments
+    if script in ("-c", "-m"):
+        program, *sys.argv[1:] = options
+        if script == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+        return 0
+    sys.argv[:] = arguments
     sys.path[0] = str(Path(script).parent.resolve())
     if script.startswith("benchmarks/"):
         return _check_benchmark(script, options)

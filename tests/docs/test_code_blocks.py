@@ -6,7 +6,7 @@ a file name in a comment becomes that file. A block of text is what the block ab
 blocks of a page of the manual, and of the README, are done one after another, as a reader does;
 those of other documents each for itself. What a block cannot do here is named below with its
 reason: a text that is exchanged (`EXCHANGED`), a program that something stands in for
-(``programs.py``), or the output of what takes too long (`NOT_RUN`).
+(``tests/programs.py``), or the output of what takes too long (`NOT_RUN`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,17 +146,15 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     home = tmp_path_factory.mktemp("home")
     programs = home / "bin"
     programs.mkdir()
-    client = Path(__file__).with_name("client.py")
     for name in PROGRAMS:
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {client} {name} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {forking.launcher()} {name} "$@"\n')
         program.chmod(0o755)
     make_home(home)
     environment = {
         **os.environ,
         **forking.ENVIRONMENT,
         "PATH": f"{programs}:{os.environ['PATH']}",
-        "PROGRAMS": forking.address(),
         "PYTHONPATH": str(ROOT),
     }
     return Desk(home, environment)
