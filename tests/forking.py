@@ -12,7 +12,7 @@ import gc
 import importlib
 import json
 import os
-import runpy
+import pkgutil
 import select
 import signal
 import socket
@@ -20,57 +20,44 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 Program = Callable[[list[str]], int]
 
 _ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {  # of the server
+    "OMP_NUM_THREADS": "1",  # a pool of threads would not outlive a fork
+    "HF_HUB_OFFLINE": "1",  # read when it is imported
+    "HF_DATASETS_OFFLINE": "1",
+    "PYTHONHASHSEED": "1",  # sets have an order of their own
+}
 _PRELOADED = (
     "alembic.command",
+    "alembic.config",
+    "alembic.migration",
+    "evaluate",
     "lightgbm",
     "lm_eval.evaluator",
     "optuna.cli",
+    "optuna.storages._rdb.models",
     "optuna_dashboard",
-    "optuna_demix.study.evaluation",
-    "optuna_demix.workers.run",
-    "plotly.graph_objects",
+    "plotly.io",
+    "plotly.subplots",
+    "scipy.io",
     "scipy.optimize",
+    "sqlalchemy.dialects.sqlite",
+    "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.trainer",
 )
 
 
-def optuna_demix(arguments: list[str]) -> int:
-    """Our command; its arguments are those of the process."""
-    from optuna_demix.cli import main
-
-    return main()
-
-
-def optuna(arguments: list[str]) -> int:
-    """Optuna's command; its arguments are those of the process."""
-    from optuna.cli import main
-
-    return main()
-
-
-def python(arguments: list[str]) -> int:
-    """Python's ``-c PROGRAM`` and ``-m MODULE``."""
-    option, program, *_ = arguments
-    sys.argv = [option, *arguments[2:]]
-    if option == "-m":
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
-    else:
-        exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
-    return 0
-
-
 def run_forked(
     arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of :data:`PROGRAMS` as :func:`subprocess.run` would, with its output.
+    """Run one of the programs as :func:`subprocess.run` would, with its output.
 
     A program that a signal has ended has the status that a shell gives it: 128 and its number.
     """
@@ -80,7 +67,7 @@ def run_forked(
         open(os.devnull, "rb") as nothing,
         socket.socket(socket.AF_UNIX) as server,
     ):
-        server.connect(_own_server())
+        server.connect(_address())
         socket.send_fds(server, [b"f"], [nothing.fileno(), out.fileno(), err.fileno()])
         server.sendall(json.dumps([list(arguments), str(cwd), dict(environment)]).encode())
         server.shutdown(socket.SHUT_WR)
@@ -93,21 +80,20 @@ def run_forked(
 
 
 def launcher() -> str:
-    """A shell command that runs the program of :data:`PROGRAMS` whose name follows."""
+    """A shell command that runs the program whose name follows."""
     client = _ROOT / "tests" / "docs" / "client.py"
-    return f"env DOCS_PROGRAMS={_own_server()} {sys.executable} -SE {client}"
+    return f"env PROGRAMS={_address()} {sys.executable} -SE {client}"
 
 
 @functools.cache
-def _own_server() -> str:
+def _address() -> str:
     """The socket of a server of this process's own, started when it is first used."""
     folder = tempfile.TemporaryDirectory()  # a socket's path must be short
     path = f"{folder.name}/programs"
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.forking", path],
+        [sys.executable, "-m", "tests.programs", path],
         cwd=_ROOT,
-        # A pool of threads would not outlive a fork; sets have an order of their own.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "1"},
+        env={**os.environ, **ENVIRONMENT},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -123,9 +109,10 @@ def _own_server() -> str:
 def serve(path: str, programs: Mapping[str, Program]) -> None:
     """Fork a process for each request that comes to a socket, until standard input ends."""
     gc.disable()
-    for module in _PRELOADED:
+    for module in (*_PRELOADED, *_own_modules()):
         importlib.import_module(module)
-    gc.freeze()  # no child walks over what was imported
+    _fill_tables()
+    gc.freeze()  # else each child walks over all of it, and so copies its memory
     gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as server:
@@ -140,6 +127,21 @@ def serve(path: str, programs: Mapping[str, Program]) -> None:
                 _answer(connection, programs)
                 os._exit(0)
             connection.close()
+
+
+def _own_modules() -> Iterator[str]:
+    import optuna_demix
+
+    for module in pkgutil.walk_packages(optuna_demix.__path__, "optuna_demix."):
+        if "scripts" not in module.name.split(".") and not module.name.endswith("__main__"):
+            yield module.name
+
+
+def _fill_tables() -> None:
+    """Make what transformers makes when it first looks at a checkpoint."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
 
 
 def _answer(connection: socket.socket, programs: Mapping[str, Program]) -> None:
@@ -177,14 +179,3 @@ def _run(program: Program, arguments: list[str], folder: str, environment: dict[
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status or 0)
-
-
-PROGRAMS: Mapping[str, Program] = {
-    "optuna": optuna,
-    "optuna-demix": optuna_demix,
-    "python": python,
-}
-"""What can be run, by its name."""
-
-if __name__ == "__main__":
-    serve(sys.argv[1], PROGRAMS)

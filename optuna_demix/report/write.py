@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,18 +59,19 @@ def write_report(
 
     if to_dashboard:
         dashboard.require_available()
-    data = gather(study, space, options=options_of(config, space, study))
-    note = write_note(data)
-    if folder is not None:
-        by = _SCORED_BY[config.resolved_proxy]
-        write_files(folder, build_page(data, title=study.study_name, scored_by=by), note)
-    if to_dashboard:
-        with ReportSchedule(study).claimed() as is_ours:
-            if not is_ours:
-                raise StudyError(
-                    f"study {study.study_name!r}: a worker is just writing its report; "
-                    "try again in a minute"
-                )
+    # Claimed before the fit: who is refused need not wait for it.
+    with ReportSchedule(study).claimed() if to_dashboard else nullcontext(True) as is_ours:
+        if not is_ours:
+            raise StudyError(
+                f"study {study.study_name!r}: a worker is just writing its report; "
+                "try again in a minute"
+            )
+        data = gather(study, space, options=options_of(config, space, study))
+        note = write_note(data)
+        if folder is not None:
+            by = _SCORED_BY[config.resolved_proxy]
+            write_files(folder, build_page(data, title=study.study_name, scored_by=by), note)
+        if to_dashboard:
             dashboard.push(study, figures(data), note)
 
 

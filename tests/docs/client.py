@@ -1,4 +1,7 @@
-"""Ask :mod:`tests.docs.programs` to run a program here: same folder, environment and files."""
+"""Ask :mod:`tests.forking` to run a program here: same folder, environment and files.
+
+A shell finds it under the name of each program.
+"""
 
 import json
 import os
@@ -6,7 +9,7 @@ import socket
 import sys
 
 with socket.socket(socket.AF_UNIX) as server:
-    server.connect(os.environ["DOCS_PROGRAMS"])
+    server.connect(os.environ["PROGRAMS"])
     socket.send_fds(server, [b"f"], [0, 1, 2])
     server.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
     server.shutdown(socket.SHUT_WR)

@@ -6,7 +6,7 @@ a file name in a comment becomes that file. A block of text is what the block ab
 blocks of a page of the manual, and of the README, are done one after another, as a reader does;
 those of other documents each for itself. What a block cannot do here is named below with its
 reason: a text that is exchanged (`EXCHANGED`), a program that something stands in for
-(``programs.py``), or the output of what takes too long (`NOT_RUN`).
+(``tests/programs.py``), or the output of what takes too long (`NOT_RUN`).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
 from optuna_demix.cli._main import build_parser
 from optuna_demix.config import load_study_config, objective_names, space_of
 from optuna_demix.study import sampler_of
+from tests import forking
 from tests.docs.blocks import Block, blocks_of, read_blocks
-from tests.docs.programs import PROGRAMS, ROOT
+from tests.programs import PROGRAMS, ROOT
 from tests.tiny_models import LLAMA
 from tests.tiny_study import COMPONENTS, make_study, make_tokenizer, write_study
 
@@ -62,15 +62,19 @@ EXCHANGED = {
     # It takes minutes; tests of its own run it.
     "optuna-demix demo": "optuna-demix demo --help",
     # Whole searches take hours; a few trials go the same way.
-    "--n-trials 2000 --n-workers 8": "--n-trials 6 --n-workers 2",
     "--n-trials 2000": "--n-trials 4",
     "--n-trials 224": "--n-trials 4",
     "--n-trials 40": "--n-trials 6",
+    "n_trials=40": "n_trials=24",
+    "n_trials=30": "n_trials=8",
+    "n_trials=20": "n_trials=6",
     # Each process imports torch for itself.
+    "--n-workers 8": "--n-workers 1",
     "--parallel 8": "--parallel 1",
-    # Models are trained for minutes; a few steps go the same way.
-    "--base-tokens 800k": "--base-tokens 10k",
-    "--component-tokens 200k": "--component-tokens 10k",
+    # Models are trained for minutes, on long texts; a few steps go the same way.
+    "--base-tokens 800k": "--base-tokens 1k",
+    "--component-tokens 200k": "--component-tokens 1k",
+    "text[:4000]": "text[:400]",
     # lm-eval's own tasks would be downloaded, and data be large.
     "--tasks hellaswag gsm8k humaneval": "--include-path tasks",
     "--budget 100B": "--budget 5k",
@@ -138,38 +142,22 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     home = tmp_path_factory.mktemp("home")
     programs = home / "bin"
     programs.mkdir()
-    client = Path(__file__).with_name("client.py")
     for name in PROGRAMS:
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {client} {name} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {forking.launcher()} {name} "$@"\n')
         program.chmod(0o755)
+    make_home(home)
     environment = {
         **os.environ,
+        **forking.ENVIRONMENT,
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
     }
-    with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
-        environment["DOCS_PROGRAMS"] = f"{folder}/programs"
-        with subprocess.Popen(
-            [sys.executable, "-m", "tests.docs.programs", environment["DOCS_PROGRAMS"]],
-            cwd=ROOT,
-            env={**environment, "PATH": os.environ["PATH"]},  # it needs the real programs
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as server:
-            assert server.stdout is not None and server.stdin is not None
-            make_home(home)  # while the server imports
-            assert server.stdout.readline() == "ready\n"
-            yield Desk(home, environment)
-            server.stdin.close()
+    return Desk(home, environment)
 
 
 def make_home(home: Path) -> None:
@@ -245,6 +233,21 @@ def test_the_blocks_of_a_page_run_one_after_another(
             assert words_of(block.text) == words_of(printed), f"{block} is not what comes out"
         else:
             printed = run_block(block, desk, folder, "mix.db")
+
+
+@pytest.mark.slow
+def test_several_workers_share_a_study(desk: Desk) -> None:
+    """What is exchanged for one worker above."""
+    script = (
+        "optuna create-study --study-name mix --directions maximize maximize maximize\n"
+        "optuna-demix worker STUDY.yaml --study-name mix --n-trials 5 --n-workers 2"
+    )
+    done = desk.run(script, database="several.db")
+    assert done.returncode == 0, done.stderr
+    study = optuna.load_study(study_name="mix", storage=f"sqlite:///{desk.home}/several.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5
+    said = done.stdout + done.stderr
+    assert "[worker 0]" in said and "[worker 1]" in said
 
 
 def words_of(text: str) -> list[str]:

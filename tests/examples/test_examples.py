@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
-import sys
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
+
+from tests.forking import run_forked
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EXPECTED = {
@@ -19,20 +22,38 @@ EXPECTED = {
 
 
 def run(name: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
+    return run_forked(
+        ["python", str(EXAMPLES / name), *arguments],
+        cwd=cwd or EXAMPLES,
+        environment={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+# In processes of its own, which import everything again; what each does is tested below.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "many_workers.py" else ())
+        for name in EXPECTED
+    ],
+)
 def test_an_example_runs(name: str) -> None:
     done = run(name)
     assert done.returncode == 0, done.stderr
     assert EXPECTED[name] in done.stdout and "Warning" not in done.stderr, done.stderr
+
+
+def test_a_worker_of_the_example_gives_the_study_its_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = runpy.run_path(str(EXAMPLES / "many_workers.py"))
+    url = f"sqlite:///{tmp_path / 'mix.db'}"
+    study = optuna.create_study(storage=url, study_name="mix", direction="maximize")
+    example["worker"](url)
+    assert len(study.trials) == example["N_TRIALS"]
+    assert "12 trials here" in capsys.readouterr().out
+    example["worker"](url)
+    assert "0 trials here" in capsys.readouterr().out
 
 
 def test_ray_tune_uses_the_sampler() -> None:
@@ -47,7 +68,7 @@ def test_hydra_sweeps_with_the_sampler(tmp_path: Path) -> None:
         "hydra_plugins.hydra_optuna_sweeper",
         reason="Hydra's sweeper is not installed; pip install 'hydra-optuna-sweeper>=1.4.0rc3'",
     )
-    done = run("hydra_sweep.py", "--multirun", cwd=tmp_path)
+    done = run("hydra_sweep.py", "--multirun", "hydra.sweeper.n_jobs=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (found,) = tmp_path.rglob("optimization_results.yaml")
     result = yaml.safe_load(found.read_text())

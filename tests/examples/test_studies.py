@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,20 @@ def test_what_the_studies_show_is_in_them() -> None:
     assert caps[2] == pytest.approx(0.36)
 
 
-def test_the_tasks_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tasks_are_named_in_files_of_lm_eval() -> None:
+    lm_eval = pytest.importorskip("lm_eval")
+    named: set[str] = set()
+    for file in Path(lm_eval.__path__[0], "tasks").rglob("*.yaml"):
+        text = file.read_text("utf-8")
+        named |= set(re.findall(r"""^["']?(?:task|group)["']?: *["']?([\w-]+)""", text, re.M))
+    for file in STUDIES:
+        capabilities = load_study_config(file).capabilities.values()
+        tasks = {one.task for benchmarks in capabilities for one in benchmarks}
+        assert tasks and tasks <= named, tasks - named
+
+
+@pytest.mark.slow  # lm-eval reads all its files for seconds
+def test_the_tasks_exist_with_their_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lm_eval")
     from optuna_demix.study import check_benchmarks
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socketserver import ThreadingMixIn
+from threading import Thread
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import optuna
+import optuna_dashboard
 import pytest
 
 # Without them Chromium looks for hosts of its own at every start.
@@ -23,53 +22,41 @@ _QUIET = (
 )  # fmt: skip
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # a browser may keep a connection that it says nothing on
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
 @contextmanager
-def dashboard(url: str) -> Iterator[str]:
-    """Serve a storage; yields the address of a server that takes requests."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile("w+") as log:  # a pipe nobody reads would fill up
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from optuna_dashboard._cli import main; main()",
-             url, "--host", "127.0.0.1", "--port", str(port)],
-            stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+def dashboard(storage: optuna.storages.BaseStorage) -> Iterator[str]:
+    """Serve a storage as ``optuna-dashboard`` does; yields the server's address."""
+    with make_server(
+        "127.0.0.1", 0, optuna_dashboard.wsgi(storage), server_class=_Server, handler_class=_Silent
+    ) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
         try:
-            # It says "Listening" before it listens: only an answer tells.
-            while not _answers(address):
-                if process.poll() is not None:
-                    log.seek(0)
-                    pytest.fail(f"the dashboard did not start:\n{log.read()}")
-            yield address
+            yield f"http://127.0.0.1:{server.server_port}"
         finally:
-            process.terminate()
-            process.wait()
-
-
-def _answers(address: str) -> bool:
-    try:
-        fetch(address)
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ConnectionRefusedError):
-            time.sleep(0.05)
-            return False
-        raise
-    return True
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
-def page() -> Iterator[Any]:
-    """A page of a headless Chromium; the test is skipped where there is none."""
+def browser() -> Iterator[Any]:
+    """A headless Chromium; the test is skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=browser, args=_QUIET)
+        chromium = driver.chromium.launch(executable_path=program, args=_QUIET)
         try:
-            yield chromium.new_page(viewport={"width": 1500, "height": 1000})
+            yield chromium
         finally:
             chromium.close()
 

@@ -13,10 +13,11 @@ import optuna
 import pytest
 from optuna_dashboard import get_note, save_note
 
+from optuna_demix import MixtureSpace
 from optuna_demix.report import ReportData, figures, gather, write_note
 from optuna_demix.report.dashboard import push
-from tests.report.browsers import dashboard, fetch, page
-from tests.report.studies import CAPABILITIES, COMPONENTS, make_study, mixture_space
+from tests.report.browsers import dashboard, fetch
+from tests.report.studies import CAPABILITIES, COMPONENTS, make_study
 
 pytestmark = pytest.mark.xdist_group("report")
 
@@ -30,43 +31,42 @@ TEXTS = """plot => [...plot.querySelectorAll('text')].map(text => {
 
 @pytest.fixture(scope="module", params=[60, pytest.param(2000, marks=pytest.mark.slow)])
 def pushed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, optuna.Study, ReportData]:
-    url = f"sqlite:///{tmp_path_factory.mktemp('dashboard') / 'mix.db'}"
-    space = mixture_space()
-    study = make_study(request.param, storage=url, n_failed=3, space=space)
-    data = gather(study, space)
-    push(study, figures(data), write_note(data))
-    return url, study, data
+    request: pytest.FixtureRequest, space: MixtureSpace, data: ReportData
+) -> tuple[optuna.Study, ReportData]:
+    storage = optuna.storages.InMemoryStorage()  # a database takes most of the time
+    optuna.create_study(storage=storage)  # so that the other one is number 1, as in a database
+    study = make_study(request.param, storage=storage, n_failed=3, space=space)
+    shown = data if request.param == 60 else gather(study, space)
+    push(study, figures(shown), write_note(shown))
+    return study, shown
 
 
 @pytest.fixture(scope="module")
-def server(pushed: tuple[str, optuna.Study, ReportData]) -> Iterator[str]:
-    with dashboard(pushed[0]) as address:
+def server(pushed: tuple[optuna.Study, ReportData]) -> Iterator[str]:
+    with dashboard(pushed[0]._storage) as address:
         yield address
 
 
 def test_the_study_page_shows_the_plots(
-    pushed: tuple[str, optuna.Study, ReportData], server: str
+    tab: Any, pushed: tuple[optuna.Study, ReportData], server: str
 ) -> None:
-    data = pushed[2]
+    data = pushed[1]
     errors: list[str] = []
-    with page() as tab:
-        tab.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.goto(f"{server}/dashboard/studies/1")
-        for name in figures(data):
-            tab.wait_for_selector(f"[id='user-defined-plot:{name}'] .main-svg", timeout=120_000)
-        # Arrays as the browser decoded them from the database.
-        drawn = tab.evaluate(
-            "name => document.getElementById(name)._fullData.map("
-            "t => ({name: t.name, x: Array.from(t.x || t.a), y: Array.from(t.y || t.b)}))",
-            "user-defined-plot:demix-convergence",
-        )
-        texts = [plot.evaluate(TEXTS) for plot in tab.query_selector_all(PLOTS)]
-        boxes = [plot.bounding_box() for plot in tab.query_selector_all(PLOTS)]
-        layers = tab.query_selector_all(".ternarylayer .scatterlayer .point")
-        _keep_screenshots(tab, len(data.numbers))
+    tab.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(f"{server}/dashboard/studies/1")
+    for name in figures(data):
+        tab.wait_for_selector(f"[id='user-defined-plot:{name}'] .main-svg", timeout=120_000)
+    # Arrays as the browser decoded them.
+    drawn = tab.evaluate(
+        "name => document.getElementById(name)._fullData.map("
+        "t => ({name: t.name, x: Array.from(t.x || t.a), y: Array.from(t.y || t.b)}))",
+        "user-defined-plot:demix-convergence",
+    )
+    texts = [plot.evaluate(TEXTS) for plot in tab.query_selector_all(PLOTS)]
+    boxes = [plot.bounding_box() for plot in tab.query_selector_all(PLOTS)]
+    layers = tab.query_selector_all(".ternarylayer .scatterlayer .point")
+    _keep_screenshots(tab, len(data.numbers))
     assert errors == []
     points = next(trace for trace in drawn if trace["name"] == "trial")
     merit = dict(zip(data.numbers.tolist(), data.composite.tolist(), strict=True))
@@ -79,19 +79,19 @@ def test_the_study_page_shows_the_plots(
         assert _outside(labels, box) == []
 
 
+@pytest.mark.slow
 def test_the_note_is_read_with_its_tables(
-    pushed: tuple[str, optuna.Study, ReportData], server: str
+    tab: Any, pushed: tuple[optuna.Study, ReportData], server: str
 ) -> None:
-    data = pushed[2]
-    with page() as tab:
-        tab.goto(f"{server}/dashboard/studies/1/note")
-        tab.wait_for_selector("table", timeout=120_000)
-        rows = tab.evaluate(
-            "[...document.querySelectorAll('table')].map(t => [...t.rows].map("
-            "r => [...r.cells].map(c => c.textContent.trim())))"
-        )
-        shown = tab.inner_text("main, #dashboard, body")
-        _keep_screenshots(tab, len(data.numbers), "note")
+    data = pushed[1]
+    tab.goto(f"{server}/dashboard/studies/1/note")
+    tab.wait_for_selector("table", timeout=120_000)
+    rows = tab.evaluate(
+        "[...document.querySelectorAll('table')].map(t => [...t.rows].map("
+        "r => [...r.cells].map(c => c.textContent.trim())))"
+    )
+    shown = tab.inner_text("main, #dashboard, body")
+    _keep_screenshots(tab, len(data.numbers), "note")
     shares, scores, best, trust = rows
     for name, *cells in shares[1:]:
         assert cells[0] == f"{100 * data.recommendation.merge_weights[name]:.1f} %"
@@ -106,7 +106,7 @@ def test_the_note_is_read_with_its_tables(
 
 
 def test_trials_can_be_sorted_by_what_was_predicted(
-    pushed: tuple[str, optuna.Study, ReportData], server: str
+    pushed: tuple[optuna.Study, ReportData], server: str
 ) -> None:
     detail = json.loads(fetch(f"{server}/api/studies/1?after=0"))
     sortable = {attr["key"]: attr["sortable"] for attr in detail["union_user_attrs"]}
@@ -118,7 +118,7 @@ def test_trials_can_be_sorted_by_what_was_predicted(
 
 
 def test_a_second_report_replaces_the_first(data: ReportData, tmp_path: Path) -> None:
-    study = make_study(20, storage=f"sqlite:///{tmp_path / 'mix.db'}")
+    study = make_study(2, storage=f"sqlite:///{tmp_path / 'mix.db'}")
     save_note(study, "Stop on Friday. Ada")
     drawn = figures(data)
     push(study, drawn, "a long note " * 1000)

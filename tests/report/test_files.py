@@ -19,7 +19,6 @@ from optuna_demix.report import ReportData
 from optuna_demix.report._schedule import ReportSchedule
 from optuna_demix.report.files import write_files
 from optuna_demix.report.page import build_page
-from tests.report.browsers import page
 from tests.report.studies import CAPABILITIES, COMPONENTS, make_study
 
 pytestmark = pytest.mark.xdist_group("report")
@@ -45,7 +44,7 @@ def study_yaml(folder: Path, **changes: Any) -> str:
 
 @pytest.fixture
 def shared(tmp_path: Path) -> optuna.Study:
-    return make_study(20, storage=f"sqlite:///{tmp_path / 'mix.db'}")
+    return make_study(6, storage=f"sqlite:///{tmp_path / 'mix.db'}")
 
 
 def report(tmp_path: Path, *extra: str, **changes: Any) -> int:
@@ -55,8 +54,12 @@ def report(tmp_path: Path, *extra: str, **changes: Any) -> int:
 
 
 def test_it_writes_one_page_and_one_note(
-    shared: optuna.Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared: optuna.Study,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("optuna_demix.report.dashboard.is_available", lambda: False)  # not needed
     assert report(tmp_path) == 0  # to run_dir/report, where nothing else is said
     folder = tmp_path / "run" / "report"
     assert sorted(f.name for f in folder.iterdir()) == ["report.html", "report.md"]
@@ -80,9 +83,9 @@ def test_a_worker_that_is_writing_is_not_disturbed(
     shared: optuna.Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ReportSchedule(shared).claimed():
-        assert report(tmp_path, "--dashboard") == 2
+        assert report(tmp_path, "--dashboard", "--out", str(tmp_path / "out")) == 2
     assert "a worker is just writing" in capsys.readouterr().err
-    assert get_note(shared) == ""
+    assert get_note(shared) == "" and not (tmp_path / "out").exists()
 
 
 def test_too_few_trials_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +105,6 @@ def test_a_missing_package_is_named(
     monkeypatch.setattr("optuna_demix.report.dashboard.is_available", lambda: False)
     assert report(tmp_path, "--dashboard") == 2
     assert "pip install 'optuna-demix[dashboard]'" in capsys.readouterr().err
-    assert report(tmp_path) == 0  # files need neither
 
 
 def test_a_folder_that_cannot_be_written_leaves_nothing(data: ReportData, tmp_path: Path) -> None:
@@ -112,16 +114,15 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(data: ReportData, tmp_pa
     assert [f.name for f in tmp_path.iterdir()] == ["taken"]
 
 
-def test_the_page_needs_no_network(data: ReportData, tmp_path: Path) -> None:
+def test_the_page_needs_no_network(tab: Any, data: ReportData, tmp_path: Path) -> None:
     write_files(tmp_path, build_page(data, title="a <study> & more"), "note")
     asked: list[str] = []
-    with page() as tab:
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.goto((tmp_path / "report.html").as_uri())
-        tab.wait_for_selector("#what-if .panel:not([hidden])")
-        tab.wait_for_selector("figure[data-chart=convergence] svg")
-        heading = tab.inner_text("h1")
-        drawn = tab.locator("figure[data-chart=convergence] circle").count()
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto((tmp_path / "report.html").as_uri())
+    tab.wait_for_selector("#what-if .panel:not([hidden])")
+    tab.wait_for_selector("figure[data-chart=convergence] svg")
+    heading = tab.inner_text("h1")
+    drawn = tab.locator("figure[data-chart=convergence] circle").count()
     assert heading == "a <study> & more"
     assert all(url.startswith(("file://", "blob:", "data:")) for url in asked)
     assert drawn == len(data.numbers) + 1  # one in the legend

@@ -28,7 +28,7 @@ def study() -> optuna.Study:
         missed = (first["web"] - 0.5) ** 2 + (second["chat"] - 0.3) ** 2
         return float(-missed - 0.1 * np.log10(rate / 1e-3) ** 2)
 
-    study.optimize(objective, n_trials=24)
+    study.optimize(objective, n_trials=12)
     return study
 
 
@@ -36,7 +36,7 @@ def test_the_options_are_those_of_the_sampler(study: optuna.Study) -> None:
     data = gather(study)
     assert data.recommendation.to_json() == recommend(study).to_json()
     assert data.space == FIRST
-    assert data.weights.shape == (24, 3)
+    assert data.weights.shape == (12, 3)
     np.testing.assert_allclose(data.weights.sum(axis=1), 1.0)
     assert data.effects.change.shape == (1, 3)
     assert np.isclose(data.weights_of("recommended").sum(), 1.0)
@@ -58,7 +58,7 @@ def test_note_and_figures_hold_all_mixtures_and_parameters(study: optuna.Study) 
 def test_the_note_shows_the_trade_offs() -> None:
     sampler = DemixSampler(FIRST, seed=0, composite="pareto")
     study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
-    study.optimize(lambda trial: tuple(FIRST.suggest(trial).values())[:2], n_trials=16)
+    study.optimize(lambda trial: tuple(FIRST.suggest(trial).values())[:2], n_trials=10)
     data = gather(study)
     lines = write_note(data).splitlines()
     for mixture in data.recommendation.front:

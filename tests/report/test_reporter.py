@@ -64,7 +64,7 @@ def test_trials_tell_what_was_expected_of_them() -> None:
 @pytest.mark.parametrize("how", ["rank", "mean"])
 def test_trials_have_a_composite_to_sort_by(how: str) -> None:
     study = make(Foreseeing(SPACE, seed=0, n_startup_trials=8, composite=how))
-    study.optimize(reporter_of(study).watching(objective), n_trials=14)
+    study.optimize(reporter_of(study).watching(objective), n_trials=11)
     found = {t.number: t.user_attrs.get("composite") for t in study.trials}
     if how == "mean":
         for trial in study.trials:  # the second objective is minimized

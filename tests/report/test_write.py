@@ -21,6 +21,9 @@ from tests.report.studies import CAPABILITIES, COMPONENTS, true_scores
 pytestmark = pytest.mark.xdist_group("report")
 
 
+FEW = {capability: names[:1] for capability, names in CAPABILITIES.items()}
+
+
 class Surface:
     """Model and scorer at once: scores follow from the weights."""
 
@@ -31,14 +34,15 @@ class Surface:
 
     def score(self) -> dict[str, float]:
         names = [name for names in CAPABILITIES.values() for name in names]
-        return dict(zip(names, true_scores(self.w[None])[0].tolist(), strict=True))
+        scores = dict(zip(names, true_scores(self.w[None])[0].tolist(), strict=True))
+        return {name: scores[name] for names in FEW.values() for name in names}
 
 
 @pytest.fixture
 def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     def build(config: StudyConfig, space: MixtureSpace, **options: Any) -> Any:
         surface = Surface()
-        return MixtureObjective(space, surface, surface, CAPABILITIES), {"made": "up"}
+        return MixtureObjective(space, surface, surface, FEW), {"made": "up"}
 
     monkeypatch.setattr("optuna_demix.workers.run.build_objective", build)
     url = f"sqlite:///{tmp_path / 'mix.db'}"
@@ -49,10 +53,15 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def config_of(folder: Path, **changes: Any) -> StudyConfig:
     capabilities = {
         capability: [{"task": n.split("/")[0], "metric": n.split("/")[1]} for n in names]
-        for capability, names in CAPABILITIES.items()
+        for capability, names in FEW.items()
     }
-    study = {"components": list(COMPONENTS), "capabilities": capabilities, **changes}
-    study.setdefault("mixture", {"name": ""})  # a capability is named as a component
+    study = {
+        "components": list(COMPONENTS),
+        "capabilities": capabilities,
+        "mixture": {"name": ""},  # a capability is named as a component
+        "sampler": {"n_startup_trials": 64},  # what is proposed does not matter here
+        **changes,
+    }
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     return load_study_config(folder / "study.yaml")
 
@@ -87,6 +96,13 @@ def test_it_leaves_the_report_of_all_trials(url: str, tmp_path: Path) -> None:
     assert reported(again) == last  # nothing new, nothing written
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report is due with the second trial."""
+    monkeypatch.setattr("optuna_demix.report.reporter.MIN_TRIALS", 2)
+
+
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("how", ["option", "file", "not installed"])
 def test_it_leaves_none_where_none_is_wanted(
     url: str, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
@@ -94,20 +110,21 @@ def test_it_leaves_none_where_none_is_wanted(
     if how == "not installed":
         monkeypatch.setattr("optuna_demix.report.dashboard.is_available", lambda: False)
     config = config_of(tmp_path, **({"dashboard": {"push": False}} if how == "file" else {}))
-    study = work(config, url, 11, dashboard=how != "option")
+    study = work(config, url, 3, dashboard=how != "option")
     assert get_note(study) == "" and reported(study) is None
     assert all(trial.user_attrs["violation"] == 0.0 for trial in study.trials)
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_report_that_fails_ends_no_worker(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*arguments: Any) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("no space left")
 
-    monkeypatch.setattr("optuna_demix.report.dashboard.push", broken)
+    monkeypatch.setattr("optuna_demix.report.write.gather", broken)
     said: list[str] = []
-    study = work(config_of(tmp_path), url, 11, report=said.append)
-    assert len(study.trials) == 11
+    study = work(config_of(tmp_path), url, 3, report=said.append)
+    assert len(study.trials) == 3
     assert said == ["dashboard not updated (RuntimeError: no space left)"]
     assert reported(study) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from optuna_demix.report.page.build import _asset
 from optuna_demix.search.proposals.acquisition import Composite
 from optuna_demix.surrogate import Surrogate, _law
 from optuna_demix.surrogate._description import size_of
-from tests.report.browsers import page
 
 pytestmark = pytest.mark.xdist_group("report")
 
@@ -27,11 +25,11 @@ NEAR = np.column_stack([RNG.dirichlet(np.ones(4), size=300), RNG.random(300)])
 
 
 @pytest.fixture(scope="module")
-def tab() -> Iterator[Any]:
-    with page() as opened:
-        script = _asset("surrogate.js")
-        opened.set_content(f"<script>{script}\nwindow.predictorOf = predictor;</script>")
-        yield opened
+def tab(chromium: Any) -> Any:
+    page = chromium.new_page()
+    script = _asset("surrogate.js")
+    page.set_content(f"<script>{script}\nwindow.predictorOf = predictor;</script>")
+    return page
 
 
 def in_browser(

@@ -22,7 +22,7 @@ WRITTEN = "gsm8k/exact_match"  # of math: no probability mixture scores it
 @pytest.fixture(scope="module")
 def both(space: MixtureSpace) -> tuple[optuna.Study, ReportData]:
     """A study of which half the trials carry what the probability mixture says."""
-    study = make_study(40, space=space)
+    study = make_study(16, space=space)
     rng = np.random.default_rng(2)
     copy = make_study(0, space=space, name="both")
     for trial in study.get_trials():
@@ -47,7 +47,7 @@ def test_each_objective_of_both_proxies_has_a_panel(
     assert [title.split("<br>")[0] for title in titles] == ["general", "code"]
     for j, name in enumerate(["general", "code"]):
         (points,) = traces_of(figure, name)
-        assert len(points.x) == 20
+        assert len(points.x) == 8
         for x, y, number in zip(points.x, points.y, points.customdata[:, 0], strict=True):
             trial = study.trials[int(number)]
             mixed, merged = (

@@ -1,7 +1,6 @@
-"""The programs that the documents call, forked by :mod:`tests.forking`.
+"""The programs that tests and documents call, forked by :mod:`tests.forking`.
 
-The shell finds ``client.py`` under the name of each program; it passes its arguments, folder,
-environment and open files on. ``optuna-demix``, ``optuna`` and ``python`` are real. Stand-ins:
+``optuna-demix``, ``optuna`` and ``python`` are real. Stand-ins:
 
 - ``pip`` compares what is asked for with ``pyproject.toml`` and installs nothing: no network.
 - ``make`` prints what it would do: a target runs for minutes, in an environment of its own.
@@ -13,7 +12,6 @@ environment and open files on. ``optuna-demix``, ``optuna`` and ``python`` are r
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
 import shutil
@@ -25,17 +23,39 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tests.forking import Program, optuna, optuna_demix, serve
+from tests.forking import Program, serve
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 _MAKE = shutil.which("make") or "make"  # before a block's own path hides it
+
+
+def optuna(arguments: list[str]) -> int:
+    """Optuna's command; its arguments are those of the process."""
+    from optuna.cli import main
+
+    return main()
+
+
+def optuna_demix(arguments: list[str]) -> int:
+    """Our command; its arguments are those of the process."""
+    from optuna_demix.cli import main
+
+    return main()
 
 
 def python(arguments: list[str]) -> int:
     from huggingface_hub import HfApi
 
-    sys.path[0] = os.getcwd()
     script, *options = arguments
+    if script in ("-c", "-m"):
+        program, *sys.argv[1:] = options
+        if script == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+        return 0
+    sys.argv[:] = arguments
+    sys.path[0] = str(Path(script).parent.resolve())
     if script.startswith("benchmarks/"):
         return _check_benchmark(script, options)
     with patch.object(HfApi, "list_repo_tree", autospec=True, side_effect=_release):
