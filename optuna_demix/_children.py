@@ -81,6 +81,23 @@ class Child:
         """Replace it no more."""
         self._given_up = True
 
+    def replace(self, said: str, *, fruitless: str = "") -> None:
+        """Start another process in the place of one that was killed, at most so often; say so.
+
+        Args:
+            said: What became of the last one.
+            fruitless: What the limit counts restarts without, in words.
+        """
+        if self.restarts == MAX_RESTARTS:
+            said = f"error: {said}; given up, after {MAX_RESTARTS} restarts{fruitless}"
+            self.give_up()
+        elif self.start():
+            self.restarts += 1
+            said += f"; started again ({self.restarts} of at most {MAX_RESTARTS} times)"
+        else:
+            said += "; the time is over"
+        self._printer.say(said)
+
     def runs(self) -> bool:
         """Whether its process runs, or is still to be replaced."""
         return self.process.poll() is None or self.was_killed()

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 from optuna_demix._children import (
-    MAX_RESTARTS,
     Child,
     Printer,
     ended,
@@ -88,7 +87,7 @@ def train_parallel(
                 stop,
                 printer,
                 stopping="stopping after a step and its checkpoint (again: at once)",
-                killed=lambda child: _after_kill(child, printer),
+                killed=lambda child: child.replace(child.death()),
             )
     if any(child.code == 0 for child in children):
         return 0  # a process ends well when all models are there
@@ -97,17 +96,6 @@ def train_parallel(
 
 def _device_of(index: int, devices: Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} if devices else {}
-
-
-def _after_kill(child: Child, printer: Printer) -> None:
-    said = child.death()
-    if child.restarts == MAX_RESTARTS:
-        printer.say(f"error: {said}; given up, after {MAX_RESTARTS} restarts")
-        child.give_up()
-        return
-    child.start()
-    child.restarts += 1
-    printer.say(f"{said}; started again ({child.restarts} of at most {MAX_RESTARTS} times)")
 
 
 def _print(line: str) -> None:

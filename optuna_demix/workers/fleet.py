@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from optuna_demix._children import (
-    MAX_RESTARTS,
     Child,
     Printer,
     ended,
@@ -134,14 +133,8 @@ def _after_kill(worker: Child, study: Study, n_trials: int | None, printer: Prin
     if enough:
         printer.say(f"{said}; the study has its trials")
         worker.give_up()
-    elif worker.restarts == MAX_RESTARTS:
-        printer.say(f"error: {said}; given up, after {MAX_RESTARTS} restarts without a trial")
-        worker.give_up()
-    elif worker.start():
-        worker.restarts += 1
-        printer.say(f"{said}; started again ({worker.restarts} of at most {MAX_RESTARTS} times)")
     else:
-        printer.say(f"{said}; the time is over")
+        worker.replace(said, fruitless=" without a trial")
 
 
 def _has_its_trials(study: Study, n_trials: int | None) -> bool:

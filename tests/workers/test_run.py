@@ -149,7 +149,6 @@ def test_two_workers_search_and_recommend(
     assert shown.err.endswith(f"next: optuna-demix export study.yaml {NAMED} --format json\n")
 
 
-@pytest.mark.slow
 def test_workers_share_postgresql(root: Path, postgresql: PostgreSQL) -> None:
     """Here they are started by one command, in fresh processes."""
     url = create(root, postgresql.new_database())
