@@ -126,7 +126,7 @@ def _between() -> Iterator[Any]:
             yield pytest.param(storage, neighbor, id=f"{storage}-{name}", marks=marks)
 
 
-@pytest.mark.parametrize(("storage", "neighbor"), _between(), indirect=["storage"])
+@pytest.mark.parametrize(("storage", "neighbor"), list(_between()), indirect=["storage"])
 def test_a_neighbor_that_comes_between_two_reads_is_seen(
     storage: Any,
     neighbor: Callable[[optuna.Study, Params], None],
