@@ -43,8 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _frozen() -> Iterator[None]:
     """What a file of tests leaves stays, most of it imported modules: no more walks over it."""
     yield
-    gc.collect()
-    gc.freeze()
+    _freeze()
 
 
 @pytest.fixture
@@ -83,9 +82,13 @@ def pytest_collection() -> Iterator[Any]:
     try:
         return (yield)
     finally:
-        gc.collect()
-        gc.freeze()
+        _freeze()
         gc.enable()
+
+
+def _freeze() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -81,7 +81,7 @@ def run_forked(
 
 def launcher() -> str:
     """A shell command that runs the program whose name follows."""
-    client = _ROOT / "tests" / "docs" / "client.py"
+    client = _ROOT / "tests" / "client.py"
     return f"env PROGRAMS={_address()} {sys.executable} -SE {client}"
 
 

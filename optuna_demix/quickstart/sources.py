@@ -14,7 +14,6 @@ import inspect
 import json
 import lzma
 import sysconfig
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -124,21 +123,11 @@ def _long_docstrings(source: str) -> Iterator[str]:
         tree = ast.parse(source)
     except SyntaxError:  # templates
         return
-    for node in _statements(tree):
+    for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = inspect.cleandoc(ast.get_docstring(node, clean=False) or "")
             if len(text) >= _MIN_DOCSTRING:
                 yield f"{node.name}\n{text}"
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """What :func:`ast.walk` yields, in its order, without expressions: most of a tree is these."""
-    left: deque[ast.AST] = deque([tree])
-    while left:
-        node = left.popleft()
-        yield node
-        for field in ("body", "handlers", "orelse", "finalbody", "cases"):
-            left.extend(getattr(node, field, ()))
 
 
 DOMAINS: dict[str, Callable[[], Iterator[Document]]] = {

@@ -61,6 +61,21 @@ def start_process(act: Callable[..., None], *arguments: Any) -> Any:
     return process
 
 
+def said_at_once(act: Callable[..., None], each: Sequence[Sequence[Any]]) -> list[Any]:
+    """Let processes act at the same moment; what each has said, in no order.
+
+    Args:
+        act: Takes arguments, a barrier to wait at, and a queue for what it says.
+        each: The arguments of each process.
+    """
+    start, said = CONTEXT.Barrier(len(each), timeout=100.0), CONTEXT.Queue()
+    crowd = [start_process(act, *arguments, start, said) for arguments in each]
+    for process in crowd:
+        process.join()
+        assert process.exitcode == 0
+    return [said.get() for _ in crowd]
+
+
 class Worker:
     """A worker in a process of its own, forked from a server that has imported everything."""
 

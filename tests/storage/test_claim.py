@@ -10,7 +10,7 @@ import pytest
 
 from optuna_demix.storage.claim import Claim
 from tests.storage.claimants import PREFIX, hold, race
-from tests.storage.crew import CONTEXT, start_process
+from tests.storage.crew import CONTEXT, said_at_once, start_process
 
 PATIENCE_S = 900.0
 
@@ -36,13 +36,7 @@ def claim_of(study: optuna.Study, clock: Clock, *, wall: Clock | None = None, **
 @pytest.mark.xdist_group("storages")
 @pytest.mark.parametrize("new_url", ["sqlite", "postgresql"], indirect=True)
 def test_processes_never_hold_a_claim_at_once(new_url: str, tmp_path: Path) -> None:
-    at_once, said = CONTEXT.Barrier(3, timeout=100.0), CONTEXT.Queue()
-    arguments = (new_url, str(tmp_path / "inside"), 12, at_once, said)
-    crowd = [start_process(race, *arguments) for _ in range(3)]
-    for process in crowd:
-        process.join()
-        assert process.exitcode == 0
-    held = [said.get() for _ in crowd]
+    held = said_at_once(race, [(new_url, str(tmp_path / "inside"), 12)] * 3)
     assert None not in held and sum(held) > 0
     attrs = optuna.load_study(study_name="mix", storage=new_url)._storage.get_study_system_attrs(1)
     claims = [value for key, value in attrs.items() if key.startswith(PREFIX)]

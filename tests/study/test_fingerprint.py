@@ -23,7 +23,7 @@ from optuna_demix.study.fingerprint import (
     digest_of,
     fingerprint_of,
 )
-from tests.storage.crew import CONTEXT, start_process
+from tests.storage.crew import said_at_once
 from tests.storage.servers import PostgreSQL
 from tests.study.claimants import claim_all
 from tests.study.interleaving import Actor, interleave, schedules
@@ -238,12 +238,7 @@ def test_of_processes_that_come_first_one_kind_goes_on(url: str) -> None:
     names = [f"mix{i}" for i in range(12)]
     for name in names:
         optuna.create_study(study_name=name, storage=url)
-    at_once, said = CONTEXT.Barrier(3, timeout=100.0), CONTEXT.Queue()
-    crowd = [start_process(claim_all, url, mark, names, at_once, said) for mark in "abc"]
-    for process in crowd:
-        process.join()
-        assert process.exitcode == 0
-    results = [said.get() for _ in crowd]
+    results = said_at_once(claim_all, [(url, mark, names) for mark in "abc"])
     for name in names:
         through = [mark for mark, passed in results if name in passed]
         assert len(through) == 1
